@@ -1,0 +1,309 @@
+"""The Transformer encoder: embeddings, one layer, and the stack.
+
+Two architectures come from this one code, told apart by the few fields of
+`Architecture`: `published` (ELECTRA's post-norm BERT block) and `modern`
+(the block of ModernBERT: Warner et al., 2024).
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from electra_jax.errors import UsageError
+from electra_jax.models import attention
+
+
+class Architecture(NamedTuple):
+    """What tells one block from another."""
+
+    pre_norm: bool  # norm before each sublayer and once at the end, or after each sublayer
+    bias: bool  # biases in dense layers and norms of the block
+    rotary: bool  # rotary positions, or learned absolute ones with token types
+    gated: bool  # GeGLU, or dense-GELU-dense
+    norm_epsilon: float
+    scaled_output_init: bool  # output matrices at 0.02/sqrt(2 layers)
+
+
+ARCHITECTURES = {
+    "published": Architecture(False, True, False, False, 1e-12, False),
+    "modern": Architecture(True, False, True, True, 1e-5, True),
+}
+GLOBAL_THETA, LOCAL_THETA = 160_000.0, 10_000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """An encoder's shape. Lengths are counted in tokens."""
+
+    architecture: str = "published"
+    vocab_size: int = 0  # 0: the tokenizer's
+    layers: int = 12
+    hidden: int = 256
+    heads: int = 4
+    intermediate: int = 1024
+    embedding: int = 128
+    max_positions: int = 512
+    token_types: int = 2
+    local_window: int = 0  # reach to each side of local layers; 0: all layers are global
+    global_every: int = 3  # with local_window: every n-th layer is global
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    dtype: str = "auto"  # of the computation; auto: bfloat16 on accelerators, else float32
+    attention: str = "xla"  # the kernel
+    remat: bool = False  # recompute each layer in the backward pass
+    scan: bool = False  # one compiled layer, scanned
+
+    def __post_init__(self):
+        for field, known in (
+            ("architecture", tuple(ARCHITECTURES)),
+            ("dtype", ("auto", "float32", "bfloat16")),
+            ("attention", attention.KERNELS),
+        ):
+            if getattr(self, field) not in known:
+                raise UsageError(
+                    f"model.{field}={getattr(self, field)!r} is unknown; use {', '.join(known)}"
+                )
+        for field in ("layers", "hidden", "heads", "intermediate", "embedding", "max_positions"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"model.{field} must be at least 1, not {getattr(self, field)}")
+        for field in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, field) < 1:
+                raise UsageError(f"model.{field} must be in [0, 1), not {getattr(self, field)}")
+        if self.hidden % self.heads:
+            raise UsageError(
+                f"model.hidden={self.hidden} is not a multiple of model.heads={self.heads}"
+            )
+        if self.block.rotary and (self.hidden // self.heads) % 2:
+            raise UsageError("rotary positions need heads of even size: change model.heads")
+        if self.architecture == "modern" and self.embedding != self.hidden:
+            raise UsageError(
+                f"the modern architecture has embeddings as wide as the model: set "
+                f"model.embedding={self.hidden}, not {self.embedding}"
+            )
+
+    @property
+    def block(self) -> Architecture:
+        return ARCHITECTURES[self.architecture]
+
+    @property
+    def compute_dtype(self) -> jnp.dtype:
+        if self.dtype == "auto":
+            return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
+        return jnp.dtype(self.dtype)
+
+    def window(self, layer: int) -> int | None:
+        """Reach of layer `layer`'s attention to each side; None is global."""
+        return self.local_window if self.local_window and layer % self.global_every else None
+
+
+normal_init = nn.initializers.truncated_normal(0.02)
+
+
+def norm(config: ModelConfig, name: str) -> nn.LayerNorm:
+    """Layer norm with float32 statistics; its epsilon and bias are the architecture's."""
+    block = config.block
+    return nn.LayerNorm(
+        epsilon=block.norm_epsilon,
+        use_bias=block.bias,
+        dtype=config.compute_dtype,
+        use_fast_variance=False,
+        name=name,
+    )
+
+
+def dense(config: ModelConfig, features: int, name: str, *, bias=None, output=False) -> nn.Dense:
+    """A dense layer of the block; `output` marks those that write to the residual stream."""
+    scaled = output and config.block.scaled_output_init
+    init = nn.initializers.truncated_normal(0.02 / math.sqrt(2 * config.layers))
+    return nn.Dense(
+        features,
+        use_bias=config.block.bias if bias is None else bias,
+        dtype=config.compute_dtype,
+        kernel_init=init if scaled else normal_init,
+        name=name,
+    )
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact (erf) GELU of the paper's code, not the tanh approximation."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+class Embeddings(nn.Module):
+    """Tokens (and absolute positions and types, where the architecture has them) to vectors."""
+
+    config: ModelConfig
+
+    def setup(self):
+        c = self.config
+        self.word = self.param("word", normal_init, (c.vocab_size, c.embedding))
+        if not c.block.rotary:
+            self.position = self.param("position", normal_init, (c.max_positions, c.embedding))
+            self.type = self.param("type", normal_init, (c.token_types, c.embedding))
+        self.norm = norm(c, None)
+        self.drop = nn.Dropout(c.dropout)
+
+    def __call__(self, tokens_BL, types_BL, positions_BL, train: bool = False) -> jax.Array:
+        x_BLE = self.word[tokens_BL]
+        if not self.config.block.rotary:
+            x_BLE += self.position[positions_BL] + self.type[types_BL]
+        return self.drop(self.norm(x_BLE), deterministic=not train)
+
+
+class Layer(nn.Module):
+    """Self-attention, then the feed-forward network, each with its norm and residual."""
+
+    config: ModelConfig
+    window: int | None = None
+    first: bool = False
+
+    @nn.compact
+    def __call__(self, x_BLD, documents_BL, positions_BL, train: bool = False) -> jax.Array:
+        c = self.config
+        drop = nn.Dropout(c.dropout, deterministic=not train)
+        attention_norm, feedforward_norm = norm(c, "attention_norm"), norm(c, "feedforward_norm")
+        if c.block.pre_norm:
+            # The embedding norm stands right before layer 0, which so needs none of its own.
+            normed_BLD = x_BLD if self.first else attention_norm(x_BLD)
+            x_BLD += drop(self.attention(normed_BLD, documents_BL, positions_BL, train))
+            return x_BLD + drop(self.feedforward(feedforward_norm(x_BLD)))
+        x_BLD = attention_norm(
+            x_BLD + drop(self.attention(x_BLD, documents_BL, positions_BL, train))
+        )
+        return feedforward_norm(x_BLD + drop(self.feedforward(x_BLD)))
+
+    def attention(self, x_BLD, documents_BL, positions_BL, train):
+        c = self.config
+        heads = (*x_BLD.shape[:-1], c.heads, c.hidden // c.heads)
+        query, key, value = (
+            dense(c, c.hidden, name)(x_BLD).reshape(heads) for name in ("query", "key", "value")
+        )
+        if c.block.rotary:
+            theta = GLOBAL_THETA if self.window is None else LOCAL_THETA
+            query, key = (attention.rotate(x, positions_BL, theta) for x in (query, key))
+        dropout = c.attention_dropout if train else 0.0
+        mixed = attention.attend(
+            query,
+            key,
+            value,
+            documents_BL,
+            window=self.window,
+            dropout=dropout,
+            dropout_key=self.make_rng("dropout") if dropout else None,
+            kernel=c.attention,
+        )
+        return dense(c, c.hidden, "output", output=True)(mixed.reshape(x_BLD.shape))
+
+    def feedforward(self, x_BLD):
+        c = self.config
+        if c.block.gated:
+            wide, gate = jnp.split(dense(c, 2 * c.intermediate, "wide")(x_BLD), 2, axis=-1)
+            wide = gelu(wide) * gate
+        else:
+            wide = gelu(dense(c, c.intermediate, "wide")(x_BLD))
+        return dense(c, c.hidden, "narrow", output=True)(wide)
+
+
+class Period(nn.Module):
+    """The layers between one global layer and the next: the body of the scan."""
+
+    config: ModelConfig
+    windows: tuple[int | None, ...]
+
+    @nn.compact
+    def __call__(self, x_BLD, documents_BL, positions_BL, train: bool):
+        for index, window in enumerate(self.windows):
+            x_BLD = layer_class(self.config)(self.config, window, name=f"layer_{index}")(
+                x_BLD, documents_BL, positions_BL, train
+            )
+        return x_BLD, None
+
+
+def layer_class(config: ModelConfig) -> type[nn.Module]:
+    """The layer, recomputed in the backward pass if the config says so."""
+    # `train` is argument 4 of __call__, counted with self: a Python bool, not traced.
+    return nn.remat(Layer, static_argnums=(4,)) if config.remat else Layer
+
+
+def scan_plan(config: ModelConfig) -> tuple[int, int, int]:
+    """How a scanned stack is cut: (layers before the scan, layers in a period, periods).
+
+    A pre-norm stack's layer 0 lacks a norm and stands outside; layers that fill no
+    whole period follow the scan.
+    """
+    before = 1 if config.block.pre_norm else 0
+    period = config.global_every if config.local_window else 1
+    return before, period, (config.layers - before) // period
+
+
+class Encoder(nn.Module):
+    """The stack: `layers` layers, and a final norm where the norms come first.
+
+    Takes embeddings [B, L, E] and gives hidden states [B, L, D]; where E differs from
+    D they are projected first (the paper's `embeddings_project`).
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BLE, documents_BL, positions_BL, train: bool = False) -> jax.Array:
+        c = self.config
+        x_BLD = x_BLE
+        if x_BLE.shape[-1] != c.hidden:
+            x_BLD = nn.Dense(
+                c.hidden,
+                dtype=c.compute_dtype,
+                kernel_init=nn.initializers.glorot_uniform(),
+                name="embeddings_project",
+            )(x_BLE)
+
+        unrolled = list(range(c.layers))
+        before, period, periods = scan_plan(c)
+        scanned = range(before, before + period * periods) if c.scan else range(0)
+        for layer in unrolled:
+            if layer not in scanned:
+                x_BLD = layer_class(c)(c, c.window(layer), layer == 0, name=f"layer_{layer}")(
+                    x_BLD, documents_BL, positions_BL, train
+                )
+            elif layer == scanned.start:
+                windows = tuple(c.window(layer + i) for i in range(period))
+                stack = nn.scan(
+                    Period,
+                    variable_axes={"params": 0},
+                    split_rngs={"params": True, "dropout": True},
+                    in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
+                    length=periods,
+                )
+                x_BLD, _ = stack(c, windows, name="periods")(
+                    x_BLD, documents_BL, positions_BL, train
+                )
+        return norm(c, "final_norm")(x_BLD) if c.block.pre_norm else x_BLD
+
+
+def stack_layers(params: dict, config: ModelConfig) -> dict:
+    """An unrolled encoder's parameters as a scanned encoder of `config` names them."""
+    before, period, periods = scan_plan(config)
+    params = dict(params)
+    stacked = {}
+    for index in range(period):
+        members = [params.pop(f"layer_{before + n * period + index}") for n in range(periods)]
+        if members:
+            stacked[f"layer_{index}"] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    return {**params, "periods": stacked} if periods else params
+
+
+def unstack_layers(params: dict, config: ModelConfig) -> dict:
+    """The inverse of `stack_layers`."""
+    before, period, periods = scan_plan(config)
+    params = dict(params)
+    stacked = params.pop("periods", {})
+    for name, layer in stacked.items():
+        index = int(name.removeprefix("layer_"))
+        for n in range(periods):
+            leaves = jax.tree.map(lambda leaf, n=n: leaf[n], layer)
+            params[f"layer_{before + n * period + index}"] = leaves
+    return params
