@@ -1,0 +1,78 @@
+"""Which positions are masked, and what stands there (reference: the paper, section 3.1).
+
+Positions are drawn without replacement; 85 % of them become [MASK] and 15 % keep their
+token, as in the official code.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+KEPT_SHARE = 0.15
+
+
+class SpecialTokens(NamedTuple):
+    """Ids that are never masked, and the one that masks."""
+
+    pad: int
+    cls: int
+    sep: int
+    mask: int
+
+
+class Masked(NamedTuple):
+    """Chosen positions. Slots beyond a row's number have weight 0."""
+
+    positions_BN: jax.Array  # int32, distinct within a row
+    weights_BN: jax.Array  # float32, 1 or 0
+
+
+def max_masked(rate: float, length: int) -> int:
+    """Slots for masked positions in a row of `length` tokens, as the official code has it."""
+    return min(length, max(1, int((rate + 0.005) * length)))
+
+
+def choose_positions(
+    key: jax.Array,
+    tokens_BL: jax.Array,
+    documents_BL: jax.Array,
+    rate: float,
+    special: SpecialTokens,
+) -> Masked:
+    """Draws round(rate * real tokens) positions of each row, at least 1 if there are candidates.
+
+    [CLS], [SEP], [MASK] and padding are never chosen; a row without candidates gets
+    weights of 0.
+    """
+    slots = max_masked(rate, tokens_BL.shape[1])
+    real_BL = documents_BL > 0
+    candidates_BL = real_BL
+    for token in special:
+        candidates_BL &= tokens_BL != token
+    # The largest of independent uniforms are a draw without replacement.
+    draws_BL = jnp.where(candidates_BL, jax.random.uniform(key, tokens_BL.shape), -jnp.inf)
+    _, positions_BN = jax.lax.top_k(draws_BL, slots)
+    wanted_B = jnp.clip(jnp.round(rate * real_BL.sum(axis=1)), 1, slots)
+    number_B = jnp.minimum(wanted_B, candidates_BL.sum(axis=1))
+    weights_BN = (jnp.arange(slots) < number_B[:, None]).astype(jnp.float32)
+    return Masked(positions_BN.astype(jnp.int32), weights_BN)
+
+
+def take(tokens_BL: jax.Array, masked: Masked) -> jax.Array:
+    """Tokens at the chosen positions, int32 [B, N]."""
+    return jnp.take_along_axis(tokens_BL, masked.positions_BN, axis=1)
+
+
+def put(tokens_BL: jax.Array, masked: Masked, values_BN: jax.Array) -> jax.Array:
+    """`tokens_BL` with `values_BN` at the chosen positions; slots of weight 0 change nothing."""
+    values_BN = jnp.where(masked.weights_BN > 0, values_BN, take(tokens_BL, masked))
+    return jnp.put_along_axis(tokens_BL, masked.positions_BN, values_BN, axis=1, inplace=False)
+
+
+def mask_tokens(
+    key: jax.Array, tokens_BL: jax.Array, masked: Masked, special: SpecialTokens
+) -> jax.Array:
+    """The generator's input: [MASK] at 85 % of the chosen positions, the token at the rest."""
+    kept_BN = jax.random.uniform(key, masked.positions_BN.shape) < KEPT_SHARE
+    return put(tokens_BL, masked, jnp.where(kept_BN, take(tokens_BL, masked), special.mask))

@@ -1,0 +1,1 @@
+"""Where arrays live: the mesh, the placement of parameters, the processes."""

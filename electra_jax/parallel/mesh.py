@@ -1,0 +1,67 @@
+"""The device mesh; no other module makes one."""
+
+import dataclasses
+import math
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from electra_jax.errors import UsageError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = PartitionSpec(("data", "fsdp"))
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; at most one may be -1, which takes what is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
+    """A mesh over all devices, or those given.
+
+    Raises:
+      UsageError: the axes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [config.data, config.fsdp, config.tensor]
+    fixed = math.prod(size for size in sizes if size != -1)
+    asked = ", ".join(f"mesh.{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+    if sizes.count(-1) > 1 or min(sizes) < -1 or 0 in sizes:
+        raise UsageError(f"{asked}: sizes are positive, and at most one may be -1")
+    if -1 in sizes and len(devices) % fixed == 0:
+        sizes[sizes.index(-1)] = len(devices) // fixed
+    if math.prod(sizes) != len(devices):
+        raise UsageError(
+            f"{asked} does not fit {len(devices)} devices: the sizes must multiply to "
+            f"{len(devices)}; mesh.data=-1 takes what the others leave"
+        )
+    # Linen's Embed and Dense expect the compiler to place what they make.
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of a batch over the axes that hold different data."""
+    return NamedSharding(mesh, BATCH)
+
+
+def check_batch(mesh: Mesh, rows: int, accumulate: int) -> None:
+    """Refuses a global batch that does not divide over devices and microbatches.
+
+    Raises:
+      UsageError: with the nearest batch sizes that work.
+    """
+    if accumulate < 1:
+        raise UsageError(f"train.accumulate must be at least 1, not {accumulate}")
+    unit = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
+    if rows < 1 or rows % unit:
+        below = max(unit, rows - rows % unit)
+        nearest = f"{below} or {below + unit}" if rows > unit else f"{unit}"
+        raise UsageError(
+            f"train.batch_size={rows} does not divide over {unit // accumulate} devices and "
+            f"train.accumulate={accumulate} microbatches; the nearest that works: {nearest}"
+        )

@@ -1,0 +1,1 @@
+"""Machinery that knows neither ELECTRA nor tasks and would serve any other model."""

@@ -1,0 +1,163 @@
+"""Checkpoints of a run; no other module imports Orbax.
+
+A checkpoint holds the training state and a small record (elapsed seconds, the run's
+config). Saves are asynchronous; one that is not whole has no commit marker and is passed
+over, and one that cannot be read makes way for the one before it, with a warning.
+"""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from electra_jax.errors import UsageError
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save at INFO
+
+FOLDER = "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save, and what to keep."""
+
+    every_steps: int = 1000
+    keep: int = 1  # latest ones kept, beside the best
+
+    def __post_init__(self):
+        for field in ("every_steps", "keep"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"checkpoint.{field} must be at least 1")
+
+
+class Restored(NamedTuple):
+    state: Any
+    record: dict
+    step: int
+
+
+class Checkpoints:
+    """The checkpoints of one run directory.
+
+    The best is the one of lowest `metric` among those saved with metrics.
+    """
+
+    def __init__(self, workdir: str | Path, keep: int = 1, metric: str = "loss"):
+        self._metric = metric
+
+        def badness(metrics):
+            return metrics[metric]
+
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy(
+                [
+                    policies.LatestN(keep),
+                    policies.BestN(
+                        get_metric_fn=badness,
+                        reverse=True,
+                        n=1,
+                        keep_checkpoints_without_metrics=False,
+                    ),
+                ]
+            ),
+            best_fn=badness,
+            best_mode="min",
+            create=False,
+        )
+        folder = Path(workdir).absolute() / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        self._manager = ocp.CheckpointManager(
+            folder, options=options, item_names=("state", "record")
+        )
+
+    def save(
+        self, step: int, state: Any, record: dict, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Starts a save; one already there at this step is left alone.
+
+        Raises the error of an earlier save that failed in the background.
+        """
+        self._manager.check_for_errors()
+        if step in self._manager.all_steps():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
+            ),
+            metrics={self._metric: metrics[self._metric]} if metrics else None,
+        )
+
+    def record(self, step: int | None = None) -> dict | None:
+        """The record of a checkpoint, by default the latest; None where there is none."""
+        step = self._manager.latest_step() if step is None else step
+        if step is None:
+            return None
+        return self._manager.restore(
+            step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
+        ).record
+
+    def restore_latest(self, like: Any) -> Restored | None:
+        """The latest checkpoint that can be read, placed as `like` is; None if there is none.
+
+        Args:
+          like: a tree of arrays, or of ShapeDtypeStructs with shardings.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self.restore(step, like)
+            except Exception as error:  # Orbax and TensorStore raise many kinds
+                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else error
+                logging.getLogger(__name__).warning(
+                    "checkpoint %d cannot be read (%s); trying the one before it", step, reason
+                )
+                self._manager.delete(step)
+        return None
+
+    def restore(self, step: int, like: Any) -> Restored:
+        """The checkpoint of a step, placed as `like` is."""
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(jax.tree.map(_abstract, like)),
+                record=ocp.args.JsonRestore(),
+            ),
+        )
+        return Restored(restored.state, restored.record, step)
+
+    def choose(self, which: str) -> int:
+        """The step that "last", "best" or a number names.
+
+        Raises:
+          UsageError: no such checkpoint; says which there are.
+        """
+        steps = sorted(self._manager.all_steps())
+        if not steps:
+            raise UsageError(f"{self._manager.directory} holds no checkpoint yet")
+        if which == "last":
+            return steps[-1]
+        if which == "best":
+            best = self._manager.best_step()
+            return steps[-1] if best is None else best
+        if which.isdecimal() and int(which) in steps:
+            return int(which)
+        raise UsageError(
+            f"no checkpoint {which!r} in {self._manager.directory}; there are "
+            f"last, best, {', '.join(map(str, steps))}"
+        )
+
+    def wait(self) -> None:
+        """Waits for a save under way, and raises its error if it failed."""
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

@@ -1,0 +1,198 @@
+"""The training loop, one for pretraining and fine-tuning.
+
+It knows a state, a step, batches and an evaluation; what they mean is the caller's.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from electra_jax.errors import UsageError
+from electra_jax.parallel.runtime import StopSignal
+from electra_jax.training.checkpoint import Checkpoints
+from electra_jax.training.metrics import MetricsWriter
+from electra_jax.training.state import TrainState
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long, and in what portions."""
+
+    steps: int = 1_000_000
+    time_budget: str = ""  # such as 90s, 10m, 2h: the schedule then follows the clock
+    batch_size: int = 128  # rows, over all devices and hosts
+    accumulate: int = 1  # microbatches that a batch is cut into
+    log_every: int = 100
+    seed: int = 0
+
+    def __post_init__(self):
+        for field in ("steps", "batch_size", "accumulate", "log_every"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"train.{field} must be at least 1, not {getattr(self, field)}")
+        if self.seed < 0:
+            raise UsageError(f"train.seed must not be negative, not {self.seed}")
+        self.budget_seconds  # noqa: B018 - raises where it cannot be read
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The time budget in seconds; None where steps end the run.
+
+        Raises:
+          UsageError: not a number with s, m, h or d behind it.
+        """
+        text = self.time_budget.strip()
+        if not text:
+            return None
+        try:
+            seconds = float(text[:-1]) * UNITS[text[-1]]
+        except (KeyError, ValueError):
+            seconds = 0.0
+        if not 0 < seconds < math.inf:
+            raise UsageError(f"train.time_budget={text!r} is no duration; write 90s, 10m or 2h")
+        return seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation on held-out data."""
+
+    every_steps: int = 1000
+    batch_size: int = 128  # rows
+    max_batches: int = 100  # of each evaluation during training; 0: all
+
+    def __post_init__(self):
+        for field, least in (("every_steps", 1), ("batch_size", 1), ("max_batches", 0)):
+            if getattr(self, field) < least:
+                raise UsageError(f"eval.{field} must be at least {least}")
+
+
+@dataclasses.dataclass
+class Clock:
+    """Seconds this run has been at work, over all its restarts."""
+
+    before: float = 0.0  # seconds of earlier starts
+    now: Callable[[], float] = time.monotonic
+
+    def __post_init__(self):
+        self._start = self.now()
+
+    def elapsed(self) -> float:
+        return self.before + self.now() - self._start
+
+
+class NonFiniteLoss(Exception):
+    """The training loss is no longer a number."""
+
+
+@dataclasses.dataclass
+class Loop:
+    """What the loop works with.
+
+    Attributes:
+      config: how long.
+      eval_every, save_every: in steps; each evaluation is saved, too.
+      train_step: (state, batch, run key, progress) → state; donates its state.
+      batches: start step → batches from there on, in order.
+      evaluate: parameters → held-out metrics with a "loss", or None for no evaluation.
+      summarise: metric sums → metrics by name.
+      tokens_per_step, flops_per_token: for the rates in the log.
+      peak_flops: of all devices together, per second; None where unknown.
+      checkpoints, writer: where to save and to log.
+      record: what each checkpoint carries beside the state.
+    """
+
+    config: TrainConfig
+    eval_every: int
+    save_every: int
+    train_step: Callable[..., TrainState]
+    batches: Callable[[int], Iterator[Mapping[str, jax.Array]]]
+    evaluate: Callable[[Any], dict[str, float]] | None
+    summarise: Callable[[Mapping[str, np.ndarray]], dict[str, float]]
+    tokens_per_step: int
+    flops_per_token: float
+    peak_flops: float | None
+    checkpoints: Checkpoints
+    writer: MetricsWriter
+    record: dict
+    clock: Clock = dataclasses.field(default_factory=Clock)
+
+    def run(self, state: TrainState, run_key: jax.Array) -> tuple[TrainState, bool]:
+        """Trains until the steps or the time are used up, or a signal asks to stop.
+
+        Returns:
+          The last state, saved, and whether the run is finished.
+
+        Raises:
+          NonFiniteLoss: nothing is saved past the last good checkpoint.
+        """
+        budget, steps = self.config.budget_seconds, self.config.steps
+        step = int(state.step)
+        batches = self.batches(step)
+        bar = tqdm(total=None if budget else steps, initial=step, unit="step", dynamic_ncols=True)
+        self._since = (step, self.clock.elapsed())
+        pending = None
+        finished, stopped = self._finished(step), None
+        with StopSignal() as stop, bar:
+            while not finished and not stopped:
+                progress = self.clock.elapsed() / budget if budget else step / steps
+                # All copies to the device are meant: any other is a fault.
+                with jax.transfer_guard_host_to_device("disallow"):
+                    batch = next(batches)
+                    state = self.train_step(
+                        state, batch, run_key, jax.device_put(np.float32(progress))
+                    )
+                step += 1
+                bar.update()
+                if pending and step > pending[0]:
+                    pending = self._log(bar, pending)
+                finished = self._finished(step)
+                evaluates = self.evaluate and (step % self.eval_every == 0 or finished)
+                stopped = stop.received
+                saves = evaluates or finished or step % self.save_every == 0 or stopped
+                if step % self.config.log_every == 0 or finished:
+                    # Fetched a step later, so that the device is never waited for.
+                    pending = (step, state.metric_sums)
+                    state = state.reset_metrics()
+                if saves and pending:
+                    pending = self._log(bar, pending)
+                metrics = None
+                if evaluates:
+                    metrics = self.evaluate(state.params)
+                    self._write(step, {f"eval/{k}": v for k, v in metrics.items()})
+                if saves:
+                    record = {**self.record, "elapsed": self.clock.elapsed()}
+                    self.checkpoints.save(step, state, record, metrics)
+                    self._since = (step, self.clock.elapsed())
+            self.checkpoints.wait()
+        return state, finished
+
+    def _finished(self, step: int) -> bool:
+        budget = self.config.budget_seconds
+        return self.clock.elapsed() >= budget if budget else step >= self.config.steps
+
+    def _log(self, bar: tqdm, pending: tuple[int, dict[str, jax.Array]]) -> None:
+        """Writes a line of training metrics; the sums are those up to its step."""
+        step, sums = pending
+        values = self.summarise(jax.device_get(sums))
+        if not math.isfinite(values["loss"]):
+            raise NonFiniteLoss(f"the loss is {values['loss']} at step {step}")
+        last_step, last_seconds = self._since
+        now = self.clock.elapsed()
+        self._since = (step, now)
+        rate = (step - last_step) * self.tokens_per_step / max(now - last_seconds, 1e-9)
+        rates = {"tokens_per_second": rate}
+        if self.peak_flops:
+            rates["mfu"] = rate * self.flops_per_token / self.peak_flops
+        self._write(step, {f"train/{k}": v for k, v in {**values, **rates}.items()})
+        bar.set_postfix_str(f"loss {values['loss']:.3f}, {rate:,.0f} tokens/s", refresh=False)
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
+        self.writer.write(step, self.clock.elapsed(), values)

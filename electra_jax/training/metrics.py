@@ -1,0 +1,60 @@
+"""Where metrics go: `metrics.jsonl` and TensorBoard, in a run directory.
+
+A line of `metrics.jsonl` is one object with `step`, `seconds` and metrics by name.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def read_metrics(workdir: str | Path) -> list[dict]:
+    """The lines of a run's `metrics.jsonl`; a last line cut off by a kill is passed over."""
+    path = Path(workdir) / METRICS_FILE
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+class MetricsWriter:
+    """Appends to a run's metrics, from `step` on.
+
+    Lines past `step` are cut off first: the run that goes on will write them again.
+    Only process 0 should make one.
+    """
+
+    def __init__(self, workdir: str | Path, step: int):
+        self.path = Path(workdir) / METRICS_FILE
+        kept = [line for line in read_metrics(workdir) if line["step"] <= step]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(partial, self.path)
+        self._file = self.path.open("a")
+        self._tensorboard = SummaryWriter(
+            str(Path(workdir) / "tensorboard"), purge_step=step + 1, write_to_disk=True
+        )
+
+    def write(self, step: int, seconds: float, values: Mapping[str, float]) -> None:
+        """Adds one line. Values that are not finite are written as null."""
+        finite = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
+        self._file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **finite}) + "\n")
+        self._file.flush()
+        for name, value in finite.items():
+            if value is not None:
+                self._tensorboard.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._tensorboard.close()

@@ -1,0 +1,180 @@
+"""Optimizers and learning-rate schedules.
+
+The learning rate is a peak times a factor that follows the share of the run that is
+done. That share is given to every update (`progress`), so one optimizer serves runs
+counted in steps and runs counted by the clock, and holds no step counter of its own.
+"""
+
+import dataclasses
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from electra_jax.errors import UsageError
+from electra_jax.parallel.partition import path_name
+
+OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("linear", "cosine", "stable", "constant")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """An optimizer. Learning rates are peaks.
+
+    `muon` takes the matrices and leaves the rest to AdamW, as optax.contrib has it:
+    weight decay on the matrices only, AdamW with bias correction and Nesterov momentum.
+    """
+
+    name: str = "adamw"
+    learning_rate: float = 5e-4
+    muon_learning_rate: float = 0.02  # of the matrices, with name=muon
+    warmup_steps: int = 10_000
+    schedule: str = "linear"  # after warm-up: linear, cosine, stable (then linear) or constant
+    decay_share: float = 0.2  # of the run, at its end; of the stable schedule
+    weight_decay: float = 0.01
+    b1: float = 0.9
+    b2: float = 0.999
+    epsilon: float = 1e-6
+    bias_correction: bool = False  # of AdamW; the official code has none
+    clip: float = 1.0  # of the gradient's global norm; 0: none
+    separate: str = ""  # regular expression: paths that get an optimizer and a clip of their own
+    separate_learning_rate: float = 0.0  # of those, with 0 for the same
+
+    def __post_init__(self):
+        for field, known in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, field) not in known:
+                raise UsageError(
+                    f"optimizer.{field}={getattr(self, field)!r} is unknown; use {', '.join(known)}"
+                )
+        for field in ("learning_rate", "muon_learning_rate", "warmup_steps", "clip"):
+            if getattr(self, field) < 0:
+                raise UsageError(f"optimizer.{field} must not be negative")
+        if not 0 < self.decay_share <= 1:
+            raise UsageError(f"optimizer.decay_share must be in (0, 1], not {self.decay_share}")
+
+
+def schedule_factor(config: OptimizerConfig, step: jax.Array, progress: jax.Array) -> jax.Array:
+    """The learning rate's share of its peak.
+
+    Args:
+      config: the schedule and its warm-up.
+      step: steps done before this one, counted from 0; drives the warm-up.
+      progress: share of the run that is done, in [0, 1]; drives the decay.
+
+    Returns:
+      min(1, step / warm-up) times the decay, as the official code has it: the two
+      overlap, and the very first update is zero.
+    """
+    left = 1.0 - jnp.clip(progress, 0.0, 1.0)
+    decay = {
+        "linear": left,
+        "cosine": 0.5 * (1.0 - jnp.cos(jnp.pi * left)),
+        "stable": jnp.minimum(1.0, left / config.decay_share),
+        "constant": jnp.ones_like(left),
+    }[config.schedule]
+    return jnp.minimum(1.0, step / max(config.warmup_steps, 1)) * decay
+
+
+class AdamState(NamedTuple):
+    mu: Any
+    nu: Any
+
+
+def scale_by_adam_without_bias_correction(
+    b1: float, b2: float, epsilon: float
+) -> optax.GradientTransformation:
+    """Adam's direction as the official code has it: m / (sqrt(v) + epsilon), uncorrected."""
+
+    def init(params):
+        return AdamState(optax.tree.zeros_like(params), optax.tree.zeros_like(params))
+
+    def update(grads, state, params=None):
+        del params
+        mu = optax.tree.update_moment(grads, state.mu, b1, 1)
+        nu = optax.tree.update_moment(grads, state.nu, b2, 2)
+        updates = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + epsilon), mu, nu)
+        return updates, AdamState(mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def scale_by_schedule_factor(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
+    """Multiplies updates with the schedule's factor, from `step` and `progress` of the update."""
+
+    def update(updates, state, params=None, *, step, progress, **extra):
+        del params, extra
+        factor = schedule_factor(config, step, progress)
+        return optax.tree.scale(factor, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def decayed(params: Any) -> Any:
+    """Which parameters weight decay pulls: all but biases and the scales of norms."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path_name(path).rsplit("/", 1)[-1] not in ("bias", "scale"), params
+    )
+
+
+def is_matrix(path: tuple, leaf: Any) -> bool:
+    """Whether Muon takes a parameter: kernels of dense layers that map many to many.
+
+    Embeddings, biases, norms and the kernels of single-output heads go to AdamW.
+    """
+    return path_name(path).endswith("kernel") and leaf.ndim >= 2 and min(leaf.shape[-2:]) > 1
+
+
+def matrix_dimensions(params: Any) -> Any:
+    """Muon's reading of each parameter; None goes to AdamW.
+
+    The last two dimensions are the matrix, those before are a stack of layers.
+    """
+    dimensions = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: dimensions if is_matrix(path, leaf) else None, params
+    )
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of a config.
+
+    Its `update` takes `step` and `progress` beside the gradients, state and parameters.
+    """
+    main = _one_optimizer(config, config.learning_rate)
+    if not config.separate:
+        return main
+    other = _one_optimizer(config, config.separate_learning_rate or config.learning_rate)
+
+    def labels(params):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "other" if re.search(config.separate, path_name(path)) else "main",
+            params,
+        )
+
+    return optax.partition({"main": main, "other": other}, labels)
+
+
+def _one_optimizer(config: OptimizerConfig, learning_rate: float):
+    if config.name == "muon":
+        direction = optax.contrib.muon(
+            config.muon_learning_rate * learning_rate / config.learning_rate,
+            weight_decay=config.weight_decay,
+            adam_b1=config.b1,
+            adam_b2=config.b2,
+            adam_learning_rate=learning_rate,
+            muon_weight_dimension_numbers=matrix_dimensions,
+        )
+    else:
+        moments = (
+            optax.scale_by_adam if config.bias_correction else scale_by_adam_without_bias_correction
+        )
+        direction = optax.chain(
+            moments(config.b1, config.b2, config.epsilon),
+            optax.add_decayed_weights(config.weight_decay, decayed),
+            optax.scale(-learning_rate),
+        )
+    clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
+    return optax.chain(clip, direction, scale_by_schedule_factor(config))

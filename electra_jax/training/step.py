@@ -1,0 +1,114 @@
+"""One training step and one evaluation step, for any objective.
+
+The contract of an objective stands in `electra_jax.objectives`; this module needs only
+its `prepare`, `counts`, `losses` and `weights`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from electra_jax.training.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+Sums = dict[str, jax.Array]
+
+
+class Objective(Protocol):
+    """What a step needs to know of an objective."""
+
+    def prepare(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]: ...
+
+    def counts(self, prepared: Batch) -> Sums: ...
+
+    def losses(
+        self, params: Any, prepared: Batch, key: jax.Array | None, step: jax.Array, train: bool
+    ) -> tuple[Sums, Sums]: ...
+
+    def weights(self, step: jax.Array) -> dict[str, Any]: ...
+
+
+def step_keys(run_key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A step's keys: for what is random about the batch, and for dropout."""
+    prepare_key, dropout_key = jax.random.split(jax.random.fold_in(run_key, step))
+    return prepare_key, dropout_key
+
+
+def make_train_step(
+    objective: Objective, optimizer: optax.GradientTransformationExtraArgs, accumulate: int = 1
+) -> Callable[[TrainState, Batch, jax.Array, jax.Array], TrainState]:
+    """The training step, a pure function to be jitted with its state donated.
+
+    Every microbatch's gradient is that of sum(weight * loss sum / global count), so
+    gradients add up, in float32, to that of the whole batch: no mean of means.
+
+    Args:
+      objective: what is learnt.
+      optimizer: takes `step` and `progress` in its update.
+      accumulate: microbatches that the global batch is cut into, one after another.
+
+    Returns:
+      (state, batch, run key, progress in [0, 1]) → next state.
+    """
+
+    def train_step(state, batch, run_key, progress):
+        prepare_key, dropout_key = step_keys(run_key, state.step)
+        prepared = objective.prepare(batch, prepare_key)
+        weights = objective.weights(state.step)
+        scales = {
+            name: weights[name] / jnp.maximum(count, 1.0)
+            for name, count in objective.counts(prepared).items()
+        }
+
+        def total(params, microbatch, key):
+            losses, metrics = objective.losses(params, microbatch, key, state.step, True)
+            return sum(scales[name] * loss for name, loss in losses.items()), metrics
+
+        gradient = jax.grad(total, has_aux=True)
+        if accumulate == 1:
+            grads, metrics = gradient(state.params, prepared, dropout_key)
+        else:
+            # Row i of each microbatch is row i * accumulate + m of the batch, so that
+            # every device keeps the rows it has.
+            microbatches = jax.tree.map(
+                lambda x: jnp.moveaxis(
+                    x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]), 1, 0
+                ),
+                prepared,
+            )
+            keys = jax.random.split(dropout_key, accumulate)
+
+            def add(carry, inputs):
+                return jax.tree.map(jnp.add, carry, gradient(state.params, *inputs)), None
+
+            shapes = jax.eval_shape(
+                gradient, state.params, jax.tree.map(lambda x: x[0], microbatches), keys[0]
+            )
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+            (grads, metrics), _ = jax.lax.scan(add, zeros, (microbatches, keys))
+
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, step=state.step, progress=progress
+        )
+        return state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+            metric_sums=jax.tree.map(jnp.add, state.metric_sums, metrics),
+        )
+
+    return train_step
+
+
+def make_eval_step(objective: Objective) -> Callable[[Any, Batch, jax.Array], Sums]:
+    """(parameters, batch, key) → metric sums, without dropout. The key fixes the masks."""
+
+    def eval_step(params, batch, key):
+        prepared = objective.prepare(batch, key)
+        _, metrics = objective.losses(params, prepared, None, jnp.zeros((), jnp.int32), False)
+        return metrics
+
+    return eval_step

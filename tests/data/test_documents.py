@@ -1,0 +1,475 @@
+"""Documents: every format and compression, the order, what is dropped, and every error."""
+
+import gzip
+import inspect
+import json
+import lzma
+import os
+import random
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from electra_jax.data import documents, installed_docs, prose, text_files
+from electra_jax.data.documents import DocumentOptions, Documents
+from electra_jax.errors import UsageError
+
+TEXT = "First line.\nSecond line, caf\u00e9.\n\n\n  Another document.\r\n"
+READ = ["First line.\nSecond line, caf\u00e9.", "Another document."]
+
+COMPRESS = {
+    "": lambda data: data,
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+}
+
+
+def write(path, data):
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+def numbers(count):
+    """Short documents that hardly compress."""
+    generator = random.Random(0)
+    return "".join(f"{generator.random()}\n\n" for _ in range(count))
+
+
+def error_of(source, **options):
+    with pytest.raises(UsageError) as caught:
+        list(Documents([str(source)], DocumentOptions(**options)))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# --- formats ---
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_text_and_json_lines_read_alike_in_every_compression(tmp_path, suffix):
+    rows = "".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(READ))
+    text = write(tmp_path / f"a.txt{suffix}", COMPRESS[suffix](TEXT.encode()))
+    jsonl = write(tmp_path / f"a.jsonl{suffix}", COMPRESS[suffix](rows.encode()))
+    assert list(Documents([f"text:{text}"])) == READ
+    assert list(Documents([f"jsonl:{jsonl}"])) == READ
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+def test_concatenated_compressed_streams_are_read_to_the_end(tmp_path, suffix):
+    data = COMPRESS[suffix](b"one\n\n") + COMPRESS[suffix](b"two\n")
+    path = write(tmp_path / f"a.txt{suffix}", data)
+    assert list(Documents([f"text:{path}"])) == ["one", "two"]
+
+
+def test_byte_order_mark_is_not_text(tmp_path):
+    path = write(tmp_path / "a.txt", b"\xef\xbb\xbfone\n")
+    assert list(Documents([f"text:{path}"])) == ["one"]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_parquet_reads_the_chosen_column_over_row_groups(tmp_path, kind):
+    values = [f"document {i}" for i in range(1000)] + [None]
+    table = pa.table({"id": range(1001), "body": pa.array(values, kind)})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=300)
+    read = Documents([f"parquet:{tmp_path}/*.parquet"], DocumentOptions(column="body"))
+    assert list(read) == values[:-1]
+    assert read.dropped["empty"] == 1
+
+
+def test_lone_surrogates_of_json_become_encodable(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"text": "half \\ud83d, whole \\ud83d\\ude00"}\n')
+    assert list(Documents([f"jsonl:{path}"])) == ["half ?, whole \U0001f600"]
+
+
+# --- several sources ---
+
+
+def test_sources_are_read_in_the_order_given_and_files_in_the_order_of_names(tmp_path):
+    for name in ("b", "a", "c"):
+        write(tmp_path / f"{name}.txt", name)
+    write(tmp_path / "z.jsonl", '{"text": "z"}\n')
+    read = Documents([f"jsonl:{tmp_path}/*.jsonl", f"text:{tmp_path}/*.txt"])
+    assert list(read) == list(read) == ["z", "a", "b", "c"]
+
+
+def test_length_filters_and_deduplication_count_what_they_drop(tmp_path):
+    write(tmp_path / "a.txt", "four\n\nfive5\n\nfour\n\nlonger\n\nsix\n")
+    write(tmp_path / "b.jsonl", '{"text": " five5 "}\n{"text": "  "}\n')
+    options = DocumentOptions(min_characters=4, max_characters=5, deduplicate=True)
+    read = Documents([f"text:{tmp_path}/a.txt", f"jsonl:{tmp_path}/b.jsonl"], options)
+    assert list(read) == ["four", "five5"]
+    assert read.dropped == {"empty": 1, "too short": 1, "too long": 1, "duplicate": 2}
+    assert list(read) == ["four", "five5"]  # nothing is remembered from one pass to the next
+
+
+def test_seen_finds_duplicates_before_and_after_its_merges():
+    seen = documents._Seen(fewest_merged=100)
+    numbers = random.Random(0).choices(range(4000), k=8000)
+    fresh = [number for number in numbers if seen.add(str(number))]
+    assert fresh == list(dict.fromkeys(numbers))
+    assert len(seen._sorted) > 1000
+
+
+def test_seen_keeps_hashes_that_end_in_zero_bytes(monkeypatch):
+    class Hash:
+        def __init__(self, text, digest_size):
+            self.text = text
+
+        def digest(self):
+            return {b"a": b"x" + b"\0" * 15, b"b": b"xy" + b"\0" * 14}[self.text]
+
+    monkeypatch.setattr(documents.hashlib, "blake2b", Hash)
+    seen = documents._Seen(fewest_merged=1)
+    assert [seen.add("a"), seen.add("b"), seen.add("a"), seen.add("b")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_fraction_rises_to_one_over_all_sources(tmp_path):
+    table = pa.table({"text": [f"document {i}" for i in range(1000)]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    lines = numbers(200_000)
+    write(tmp_path / "a.txt.gz", gzip.compress(lines.encode(), 1))
+    read = Documents([f"parquet:{tmp_path}/a.parquet", f"text:{tmp_path}/a.txt.gz"])
+    assert read.fraction is None
+    fractions = [read.fraction for _ in read]
+    assert fractions == sorted(fractions)
+    assert fractions[0] < 0.01 and any(0.4 < fraction < 0.6 for fraction in fractions)
+    assert read.fraction == 1.0
+
+
+def test_description_tells_inputs_apart_and_is_json(tmp_path):
+    path = write(tmp_path / "a.txt", "one\n")
+
+    def describe(**options):
+        return json.dumps(Documents([f"text:{path}"], DocumentOptions(**options)).describe())
+
+    before = describe()
+    assert before == describe() == describe(data_dir="elsewhere")
+    os.utime(path, (0, 0))
+    assert before == describe()
+    assert before != describe(min_characters=1)
+    write(path, "one more\n")
+    assert before != describe()
+
+
+# --- memory ---
+
+
+def test_memory_stays_flat_on_text_that_unfolds_to_much(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "_LONGEST", 1 << 20)
+    block = b"some words of a paragraph without any end, " * 4096
+    for suffix, compress in COMPRESS.items():
+        if suffix:
+            data = b"".join([compress(block + b"\n\n") * 80, compress(block * 80)])
+            write(tmp_path / f"a.txt{suffix}", data)
+    for source in tmp_path.iterdir():
+        tracemalloc.start()
+        length = longest = 0
+        for text in Documents([f"text:{source}"]):
+            length += len(text)
+            longest = max(longest, len(text))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert length > 160 * 0.99 * len(block)
+        assert longest <= 1 << 20
+        assert peak < 20 << 20, source.name  # of 27 MiB of text; the window of xz takes 8
+
+
+def test_documents_come_before_the_file_has_been_read(tmp_path):
+    lines = numbers(200_000)
+    path = write(tmp_path / "a.txt.gz", gzip.compress(lines.encode(), 1)[:-100])
+    read = iter(Documents([f"text:{path}"]))
+    assert next(read) == numbers(1).strip()
+    with pytest.raises(UsageError, match="corrupt or truncated"):
+        list(read)
+
+
+def test_a_long_line_is_cut_at_a_space_or_between_characters(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "_LONGEST", 64)
+    words = " ".join(f"word{i}" for i in range(50))
+    characters = "\u8a9e" * 100
+    path = write(tmp_path / "a.txt", f"{words}\n\n{characters}\n\nend\n")
+    read = list(Documents([f"text:{path}"]))
+    assert all(len(text.encode()) <= 64 for text in read)
+    assert " ".join(text for text in read if "word" in text) == words
+    assert "".join(text for text in read if "\u8a9e" in text) == characters
+    assert read[-1] == "end"
+
+
+# --- errors ---
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("txt:a", "did you mean text:a?"),
+        ("json:a", "did you mean jsonl:a?"),
+        ("nothing", "a source starts with text:"),
+        ("text:/no/such/*.txt", "text:/no/such/*.txt matches no file"),
+        ("docs:no_such_package_", "docs:no_such_package_: no installed package"),
+    ],
+)
+def test_sources_are_checked_before_anything_is_read(source, expected):
+    with pytest.raises(UsageError) as caught:
+        Documents([source])
+    assert expected in str(caught.value)
+
+
+def test_a_bare_path_is_told_its_scheme(tmp_path):
+    path = write(tmp_path / "a.txt", "one")
+    assert f"did you mean text:{path}?" in error_of(path)
+    assert "add /*" in error_of(f"text:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b'{"text": "caf\xe9"}', "not valid UTF-8"),
+        (b'{"text": "a"', "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b'"text"', "not a JSON object"),
+        (b'{"body": "a", "id": 1}', "no column 'text'; there are: body, id"),
+        (b'{"text": 1}', "column 'text' is not text but int"),
+    ],
+)
+def test_errors_in_json_lines_name_file_and_line(tmp_path, line, expected):
+    path = write(tmp_path / "a.jsonl", b'{"text": "a"}\n\n' + line + b"\n")
+    assert f"{path}:3: {expected}" in error_of(f"jsonl:{path}")
+
+
+def test_a_json_array_on_one_huge_line_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "_LONGEST", 64)
+    path = write(tmp_path / "a.jsonl", json.dumps([{"text": "a"}] * 100))
+    assert f"{path}:1: line of over" in error_of(f"jsonl:{path}")
+
+
+def test_broken_utf8_names_file_and_line(tmp_path):
+    path = write(tmp_path / "a.txt", b"one\n\ntwo\ncaf\xe9\n")
+    assert f"{path}:4: not valid UTF-8" in error_of(f"text:{path}")
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("fault", ["truncated", "corrupt", "another format"])
+def test_damaged_compressed_files_are_named(tmp_path, suffix, fault):
+    lines = numbers(20_000)
+    whole = COMPRESS[suffix](lines.encode())
+    half = len(whole) // 2
+    data = {
+        "truncated": whole[:half],
+        "corrupt": whole[:half] + bytes(64) + whole[half + 64 :],
+        "another format": b"plain text",
+    }[fault]
+    path = write(tmp_path / f"a.txt{suffix}", data)
+    assert f"{path}: corrupt or truncated {suffix} file" in error_of(f"text:{path}")
+
+
+def test_parquet_errors_name_the_file_before_anything_is_read(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": [1], "body": ["a"]}), path)
+    missing = f"{path}: no column 'text'; there are: id, body"
+    assert missing in error_of(f"parquet:{path}")
+    assert f"{path}: column 'id' is not text but int64" in error_of(f"parquet:{path}", column="id")
+    write(path, path.read_bytes()[:-20])
+    assert f"{path}: not a readable parquet file" in error_of(f"parquet:{path}")
+
+
+def test_damage_inside_parquet_is_found_while_reading(tmp_path):
+    path = tmp_path / "a.parquet"
+    texts = [f"document {random.Random(i).random()}" for i in range(5000)]
+    pq.write_table(pa.table({"text": texts}), path, compression="zstd", use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 4096] = bytes(4096)
+    write(path, bytes(data))
+    assert f"{path}: corrupt after row" in error_of(f"parquet:{path}")
+
+
+def test_no_documents_at_all_is_an_error_that_says_why(tmp_path):
+    path = write(tmp_path / "a.txt", "\n\n")
+    assert error_of(f"text:{path}") == f"no documents in text:{path}"
+    write(path, "short\n")
+    assert "1 too short" in error_of(f"text:{path}", min_characters=100)
+
+
+# --- TensorFlow data sets ---
+
+
+@pytest.fixture(scope="module")
+def tfds_folder(tmp_path_factory):
+    tf = pytest.importorskip("tensorflow")
+    tfds = pytest.importorskip("tensorflow_datasets")
+    folder = tmp_path_factory.mktemp("tfds")
+    prepared = folder / "notes" / "short" / "1.0.0"
+    prepared.mkdir(parents=True)
+    features = tfds.features.FeaturesDict(
+        {"body": tfds.features.Text(), "id": tfds.features.Scalar(np.int32)}
+    )
+    splits = {"train": [f"caf\u00e9 {i}" for i in range(20)], "test": ["held out"]}
+    infos = []
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=prepared, dataset_name="notes", filetype_suffix="tfrecord"
+    )
+    for split, texts in splits.items():
+        path = prepared / f"notes-{split}.tfrecord-00000-of-00001"
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for i, text in enumerate(texts):
+                writer.write(features.serialize_example({"body": text, "id": i}))
+        infos.append(
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[len(texts)],
+                num_bytes=path.stat().st_size,
+                filename_template=template,
+            )
+        )
+    tfds.folder_dataset.write_metadata(data_dir=prepared, features=features, split_infos=infos)
+    return str(folder)
+
+
+def test_a_prepared_data_set_is_read_by_name(tfds_folder, monkeypatch):
+    options = DocumentOptions(column="body", data_dir=tfds_folder)
+    read = Documents(["tfds:notes/short"], options)
+    assert list(read) == [f"caf\u00e9 {i}" for i in range(20)]
+    assert read.fraction == 1.0
+    description = read.describe()["sources"][0]
+    assert description["dataset"].endswith("/1.0.0")
+    assert (description["split"], description["examples"]) == ("train", 20)
+
+    monkeypatch.setenv("TFDS_DATA_DIR", tfds_folder)
+    options = DocumentOptions(column="body")
+    assert list(Documents(["tfds:notes/short:test"], options)) == ["held out"]
+    assert len(list(Documents(["tfds:notes/short:train[:10%]"], options))) == 2
+
+
+def test_data_set_errors_say_what_there_is_and_how_to_prepare(tfds_folder):
+    def error(source, column="body"):
+        return error_of(source, column=column, data_dir=tfds_folder)
+
+    # A data set that the library knows and could download is not downloaded.
+    assert "prepare it with `tfds build imdb_reviews" in error("tfds:imdb_reviews")
+    assert "prepare it with `tfds build no_such" in error("tfds:no_such")
+    assert "no split 'dev'; there are: " in error("tfds:notes/short:dev")
+    assert "no column 'text'; there are: body, id" in error("tfds:notes/short", "text")
+    assert "column 'id' is not text" in error("tfds:notes/short", "id")
+
+
+def test_reading_files_imports_neither_tensorflow_nor_jax(tmp_path):
+    path = write(tmp_path / "a.txt", "one\n")
+    program = (
+        "import sys; from electra_jax.data.documents import Documents;"
+        f"print(list(Documents(['text:{path}'])));"
+        "sys.exit(bool({'tensorflow', 'jax', 'tensorflow_datasets'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# --- installed documentation ---
+
+
+def test_docs_of_a_few_packages_read_as_english_and_name_their_versions():
+    read = Documents(["docs:click,einops,optax"])
+    texts = list(read)
+    assert list(read.describe()["sources"][0]["packages"]) == ["click", "einops", "optax"]
+    lines = [line for text in texts for line in text.split("\n")]
+    assert sum(map(len, lines)) > 200_000
+    assert len({line.lower() for line in lines}) == len(lines)  # no paragraph twice
+    markup = (">>>", "```", "::", "https://", ":param", ":class:")
+    assert not [line for line in lines if any(mark in line for mark in markup)]
+    words = " ".join(lines).split()
+    assert sum(word in {"the", "of", "to", "a", "is"} for word in words) > 0.12 * len(words)
+
+
+def test_docs_do_not_depend_on_the_number_of_processes():
+    files = installed_docs.find_files(["click", "einops"])
+    alone = list(installed_docs.read_documents(files, workers=1))
+    assert alone == list(installed_docs.read_documents(files, workers=2))
+
+
+DOCSTRING = """Computes the moving average of a series of values over time.
+
+    Uses :func:`~package.module.smooth` from the `guide <https://a.b/c>`_ and **never** looks [1]_
+    at what comes later.
+
+    .. versionadded:: 1.2
+       This text belongs to the directive and is left out with it.
+
+    .. note:: The result of this function has the same shape as what is given to it.
+
+    Some code follows here, which is not for a reader of the text::
+
+        this_is = code(that, should, not, be, kept)
+
+    Parameters
+    ----------
+    values : array_like, optional
+        The values of the series, one for each of the moments at which it was seen.
+
+    Args:
+      window (int): The number of moments that are in the average, at
+        least one and at most all of them.
+
+    - An item in a list of things that a reader may want to know.
+
+    =====  =====
+    table  value
+    =====  =====
+
+    >>> average([1, 2, 3])
+    This line is the output of the example and has the form of a sentence.
+    """
+
+
+def test_markup_and_code_are_taken_off_docstrings():
+    assert list(prose.paragraphs(inspect.cleandoc(DOCSTRING))) == [
+        "Computes the moving average of a series of values over time.",
+        "Uses smooth from the guide and never looks at what comes later.",
+        "The result of this function has the same shape as what is given to it.",
+        "Some code follows here, which is not for a reader of the text:",
+        "The values of the series, one for each of the moments at which it was seen.",
+        "The number of moments that are in the average, at least one and at most all of them.",
+        "An item in a list of things that a reader may want to know.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Copyright 2020 The Authors of this package. All of the rights are reserved to them.",
+        "For x in range(10): y = x + 1; z = f(y); return {z: x for x in the_list_of_all_of_it}.",
+        "Float, int, bool, str, bytes, list, tuple, dict, set, frozenset, complex, None.",
+        "Too short to be a paragraph.",
+    ],
+)
+def test_what_is_not_prose_is_left_out(text):
+    assert not prose.is_prose(text)
+
+
+def test_python_source_gives_docstrings_and_comments_in_order(tmp_path):
+    source = (
+        '"""The first sentence is that of the module, which has a docstring."""\n'
+        "# The second sentence is in a comment that is\n# two lines long, after the docstring.\n"
+        "x = f'''The pieces {x} of such a string are not whole sentences {y} that may be read.'''\n"
+        'def f():\n  """The third sentence is that of the function in this file."""\n'
+    )
+    path = write(tmp_path / "a.py", source)
+    broken = write(tmp_path / "b.py", '"""The file is broken after this sentence.""" (')
+    starts = [text.split(" is ")[0] for text, _ in installed_docs.read_documents([path, broken])]
+    assert starts == ["The first sentence"]
+    [(text, consumed)] = installed_docs.read_documents([path, broken], workers=1)
+    assert [line.split(" is ")[0] for line in text.split("\n")] == [
+        "The first sentence",
+        "The second sentence",
+        "The third sentence",
+    ]
+    assert consumed == path.stat().st_size
