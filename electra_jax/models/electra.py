@@ -14,6 +14,7 @@ from flax import linen as nn
 from electra_jax.errors import UsageError
 from electra_jax.models.attention import positions_in_documents
 from electra_jax.models.encoder import (
+    Dense,
     Embeddings,
     Encoder,
     ModelConfig,
@@ -78,13 +79,13 @@ class Generator(nn.Module):
         x_BND = take_positions(x_BLD, masked_BN)
         x_BNE = norm(c, "norm")(gelu(dense(c, c.embedding, "dense", output=True)(x_BND)))
         bias_V = self.param("bias", nn.initializers.zeros, (c.vocab_size,))
-        logits_BNV = jnp.einsum(
-            "bne,ve->bnv",
-            x_BNE,
+        logits_TV = jnp.einsum(
+            "te,ve->tv",
+            x_BNE.reshape(-1, c.embedding),
             word_VE.astype(c.compute_dtype),
             preferred_element_type=jnp.float32,
         )
-        return logits_BNV + bias_V
+        return (logits_TV + bias_V).reshape(*masked_BN.shape, -1)
 
 
 class Discriminator(nn.Module):
@@ -102,7 +103,7 @@ class Discriminator(nn.Module):
         if c.block.pre_norm:
             self.norm = norm(c, None)
         last_init = nn.initializers.truncated_normal(c.hidden**-0.5)
-        self.classifier = nn.Dense(
+        self.classifier = Dense(
             1,
             dtype=jnp.float32,
             kernel_init=last_init if c.block.pre_norm else nn.initializers.glorot_uniform(),

@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from electra_jax.errors import UsageError
 from electra_jax.models import attention
+from electra_jax.models.norm import LayerNorm
 
 
 class Architecture(NamedTuple):
@@ -103,23 +104,30 @@ class ModelConfig:
 normal_init = nn.initializers.truncated_normal(0.02)
 
 
-def norm(config: ModelConfig, name: str) -> nn.LayerNorm:
-    """Layer norm with float32 statistics; its epsilon and bias are the architecture's."""
+def norm(config: ModelConfig, name: str | None) -> LayerNorm:
+    """A layer norm with the architecture's epsilon and bias."""
     block = config.block
-    return nn.LayerNorm(
-        epsilon=block.norm_epsilon,
-        use_bias=block.bias,
-        dtype=config.compute_dtype,
-        use_fast_variance=False,
-        name=name,
-    )
+    return LayerNorm(block.norm_epsilon, block.bias, config.compute_dtype, name=name)
 
 
-def dense(config: ModelConfig, features: int, name: str, *, bias=None, output=False) -> nn.Dense:
+class Dense(nn.Dense):
+    """A dense layer over [tokens, features], whatever leads.
+
+    With one contracted dimension instead of two, XLA computes the kernel's gradient three
+    times faster on a CPU, and as fast elsewhere.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = super().__call__(x.reshape(-1, x.shape[-1]))
+        return y.reshape(*x.shape[:-1], self.features)
+
+
+def dense(config: ModelConfig, features: int, name: str | None, *, bias=None, output=False) -> Dense:
     """A dense layer of the block; `output` marks those that write to the residual stream."""
     scaled = output and config.block.scaled_output_init
     init = nn.initializers.truncated_normal(0.02 / math.sqrt(2 * config.layers))
-    return nn.Dense(
+    return Dense(
         features,
         use_bias=config.block.bias if bias is None else bias,
         dtype=config.compute_dtype,
@@ -254,7 +262,7 @@ class Encoder(nn.Module):
         c = self.config
         x_BLD = x_BLE
         if x_BLE.shape[-1] != c.hidden:
-            x_BLD = nn.Dense(
+            x_BLD = Dense(
                 c.hidden,
                 dtype=c.compute_dtype,
                 kernel_init=nn.initializers.glorot_uniform(),

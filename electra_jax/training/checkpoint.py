@@ -10,11 +10,13 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from electra_jax.errors import UsageError
+from electra_jax.training.state import TrainState
+
+log = logging.getLogger(__name__)
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save at INFO
 
@@ -35,7 +37,7 @@ class CheckpointConfig:
 
 
 class Restored(NamedTuple):
-    state: Any
+    state: TrainState
     record: dict
     step: int
 
@@ -71,11 +73,11 @@ class Checkpoints:
         folder = Path(workdir).absolute() / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(
-            folder, options=options, item_names=("state", "record")
+            folder, options=options, item_names=("params", "rest", "record")
         )
 
     def save(
-        self, step: int, state: Any, record: dict, metrics: dict[str, float] | None = None
+        self, step: int, state: TrainState, record: dict, metrics: dict[str, float] | None = None
     ) -> None:
         """Starts a save; one already there at this step is left alone.
 
@@ -87,7 +89,10 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
+                # Apart, so that a model can be used without its optimizer's state.
+                params=ocp.args.StandardSave(state.params),
+                rest=ocp.args.StandardSave(state.replace(params=None)),
+                record=ocp.args.JsonSave(record),
             ),
             metrics={self._metric: metrics[self._metric]} if metrics else None,
         )
@@ -101,33 +106,42 @@ class Checkpoints:
             step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
         ).record
 
-    def restore_latest(self, like: Any) -> Restored | None:
+    def restore_latest(self, like: TrainState) -> Restored | None:
         """The latest checkpoint that can be read, placed as `like` is; None if there is none.
 
         Args:
-          like: a tree of arrays, or of ShapeDtypeStructs with shardings.
+          like: a state of arrays, or of ShapeDtypeStructs with shardings.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return self.restore(step, like)
+                return self._restore(step, like)
             except Exception as error:  # Orbax and TensorStore raise many kinds
-                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else error
-                logging.getLogger(__name__).warning(
-                    "checkpoint %d cannot be read (%s); trying the one before it", step, reason
+                log.warning(
+                    "checkpoint %d cannot be read (%s); trying the one before it",
+                    step,
+                    (str(error).strip() or repr(error)).splitlines()[0][:200],
                 )
                 self._manager.delete(step)
         return None
 
-    def restore(self, step: int, like: Any) -> Restored:
-        """The checkpoint of a step, placed as `like` is."""
+    def _restore(self, step: int, like: TrainState) -> Restored:
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(jax.tree.map(_abstract, like)),
+                params=ocp.args.StandardRestore(like.params),
+                rest=ocp.args.StandardRestore(like.replace(params=None)),
                 record=ocp.args.JsonRestore(),
             ),
         )
-        return Restored(restored.state, restored.record, step)
+        return Restored(
+            restored.rest.replace(params=restored.params), restored.record, step
+        )
+
+    def restore_params(self, step: int, like: Any) -> Any:
+        """The parameters of a checkpoint alone, placed as `like` is."""
+        return self._manager.restore(
+            step, args=ocp.args.Composite(params=ocp.args.StandardRestore(like))
+        ).params
 
     def choose(self, which: str) -> int:
         """The step that "last", "best" or a number names.
@@ -158,6 +172,3 @@ class Checkpoints:
     def close(self) -> None:
         self._manager.close()
 
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

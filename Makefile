@@ -1,0 +1,36 @@
+PYTHON ?= python3
+BIN := .venv/bin
+WORKDIR ?= runs/quickstart
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: quickstart test test-all check format clean
+
+quickstart: .venv/installed
+	$(BIN)/electra-jax quickstart --workdir $(WORKDIR)
+
+test: .venv/installed
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not full"
+
+test-all: .venv/installed
+	$(BIN)/python -m pytest -q
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not full"
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Exact versions where they were tested, ranges on other Pythons.
+.venv/installed: setup.py requirements.txt
+	$(PYTHON) -m venv .venv
+	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
+		$(BIN)/python -m pip install -q -r requirements.txt; fi
+	$(BIN)/python -m pip install -q -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info

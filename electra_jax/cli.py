@@ -1,0 +1,230 @@
+"""The command `electra-jax`: parse flags, load the config, call one function.
+
+What a command needs is imported when it runs, so `--help` is quick. An error the user
+can mend ends in one line and exit status 2.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from electra_jax import __version__
+from electra_jax.errors import UsageError
+
+INTERRUPTED = 130
+SOURCE = "docs:, text:GLOB, jsonl:GLOB, parquet:GLOB or tfds:NAME; may be repeated"
+OVERRIDE = "--config."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit status."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("electra_jax").setLevel(logging.INFO)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of TensorFlow's start-up messages
+    argv, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+    try:
+        args = build_parser().parse_args(argv)
+        if overrides and not hasattr(args, "config"):
+            raise UsageError(f"{args.command} takes no {OVERRIDE}{overrides[0].split('=')[0]}")
+        args.overrides = overrides
+        return args.run(args) or 0
+    except UsageError as error:
+        print(f"electra-jax: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("electra-jax: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone; what it wanted, it has.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags, and the `--config.section.field=value` among them, in whatever order.
+
+    The value may stand in an argument of its own.
+    """
+    flags, overrides = [], []
+    rest = list(argv)
+    while rest:
+        flag = rest.pop(0)
+        if not flag.startswith(OVERRIDE):
+            flags.append(flag)
+            continue
+        if "=" not in flag and rest and not rest[0].startswith("--"):
+            flag = f"{flag}={rest.pop(0)}"
+        overrides.append(flag.removeprefix(OVERRIDE))
+    return flags, overrides
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like every other error of this command."""
+
+    def error(self, message: str):
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of every command."""
+    parser = Parser("electra-jax", description="ELECTRA: from raw text to an encoder.")
+    parser.add_argument("--version", action="version", version=f"electra-jax {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name, run, text):
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("tokenizer", run_tokenizer, "train a tokenizer on text")
+    add_source_flags(sub)
+    sub.add_argument("--vocab-size", type=int, required=True, metavar="N")
+    sub.add_argument("--output", required=True, metavar="DIR")
+    sub.add_argument("--kind", default="wordpiece", help="wordpiece (default), unigram or bpe")
+    sub.add_argument("--lower-case", action=argparse.BooleanOptionalAction, default=True)
+
+    sub = command("prepare", run_prepare, "turn text into a token store")
+    add_source_flags(sub)
+    sub.add_argument("--tokenizer", required=True, metavar="DIR", help="or a BERT vocab.txt")
+    sub.add_argument("--output", required=True, metavar="STORE")
+    sub.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N")
+    sub.add_argument("--validation-share", type=float, default=0.005, metavar="SHARE")
+
+    sub = command("pretrain", run_pretrain, "pretrain a generator and a discriminator")
+    sub.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
+    sub.add_argument("--workdir", required=True, metavar="DIR")
+    sub.epilog = f"Any field of the config is overridden by {OVERRIDE}section.field=value."
+
+    sub = command("evaluate", run_evaluate, "held-out figures of a pretrained model")
+    sub.add_argument("--workdir", required=True, metavar="DIR")
+    sub.add_argument("--data", default="", metavar="STORE", help="default: the run's own")
+    sub.add_argument("--split", default="validation", choices=("validation", "train"))
+    add_checkpoint_flag(sub)
+    sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    sub = command("inspect", run_inspect, "show which tokens of a text look replaced")
+    sub.add_argument("--model", required=True, metavar="DIR")
+    add_checkpoint_flag(sub)
+    sub.add_argument("--json", action="store_true", help="print JSON instead of colours")
+    sub.add_argument("text", nargs="+", metavar="TEXT")
+
+    sub = command("report", run_report, "write a page with a run's curves and samples")
+    sub.add_argument("--workdir", required=True, metavar="DIR")
+    add_checkpoint_flag(sub)
+
+    sub = command("quickstart", run_quickstart, "the whole road, small, on text that is here")
+    sub.add_argument("--workdir", default="runs/quickstart", metavar="DIR")
+    sub.add_argument("--time-budget", default="", metavar="TIME", help="of pretraining, as in 5m")
+    return parser
+
+
+def add_source_flags(sub: argparse.ArgumentParser) -> None:
+    """Flags of the commands that read text."""
+    sub.add_argument("--input", required=True, action="append", metavar="SOURCE", help=SOURCE)
+    sub.add_argument("--column", default="text", help="of jsonl, parquet and tfds")
+    sub.add_argument("--min-characters", type=int, default=0, metavar="N")
+    sub.add_argument("--max-characters", type=int, default=None, metavar="N")
+    sub.add_argument("--deduplicate", action="store_true", help="drop exact duplicates")
+    sub.add_argument("--data-dir", default=None, metavar="DIR", help="of tfds")
+
+
+def add_checkpoint_flag(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--checkpoint", default="best", metavar="best|last|STEP")
+
+
+def open_documents(args: argparse.Namespace):
+    """The documents that the flags of `add_source_flags` name."""
+    from electra_jax.data.documents import DocumentOptions, Documents
+
+    options = DocumentOptions(
+        column=args.column,
+        min_characters=args.min_characters,
+        max_characters=args.max_characters,
+        deduplicate=args.deduplicate,
+        data_dir=args.data_dir,
+    )
+    return Documents(args.input, options)
+
+
+def run_tokenizer(args: argparse.Namespace) -> None:
+    from electra_jax.data.tokenizer import train_tokenizer
+
+    tokenizer = train_tokenizer(
+        iter(open_documents(args)),
+        kind=args.kind,
+        vocab_size=args.vocab_size,
+        lower_case=args.lower_case,
+    )
+    tokenizer.save(args.output)
+    print(f"{tokenizer.kind} tokenizer of {tokenizer.vocab_size:,} pieces: {args.output}")
+
+
+def run_prepare(args: argparse.Namespace) -> None:
+    from electra_jax.data.token_store import prepare
+    from electra_jax.data.tokenizer import load_tokenizer
+
+    documents = open_documents(args)
+    store = prepare(
+        documents,
+        load_tokenizer(args.tokenizer),
+        args.output,
+        workers=args.workers,
+        validation_share=args.validation_share,
+        source=documents.describe(),
+    )
+    for name in ("train", "validation"):
+        split = store.split(name)
+        documents_count = len(split.documents) - 1
+        print(f"{name}: {len(split.tokens):,} tokens, {documents_count:,} documents")
+    print(f"token store: {args.output}")
+
+
+def run_pretrain(args: argparse.Namespace) -> int:
+    from electra_jax.config import load_config, pretrain_config
+    from electra_jax.parallel.runtime import enable_compilation_cache
+    from electra_jax.pretrain import pretrain
+
+    config = pretrain_config(load_config(args.config, args.overrides))
+    enable_compilation_cache()
+    if pretrain(config, args.workdir):
+        return 0
+    print(f"stopped and saved; the same command goes on from there: {args.workdir}")
+    return INTERRUPTED
+
+
+def run_evaluate(args: argparse.Namespace) -> None:
+    from electra_jax.evaluate import evaluate
+    from electra_jax.terminal import render_metrics
+
+    figures = evaluate(args.workdir, args.data, args.split, args.checkpoint)
+    print(json.dumps(figures) if args.json else render_metrics(figures))
+
+
+def run_inspect(args: argparse.Namespace) -> None:
+    from electra_jax.inference import load
+    from electra_jax.terminal import render_inspection
+
+    model = load(args.model, args.checkpoint)
+    for text in args.text:
+        tokens = model.inspect(text)
+        if args.json:
+            print(json.dumps({"text": text, "tokens": [token._asdict() for token in tokens]}))
+        else:
+            print(render_inspection(tokens, colour=sys.stdout.isatty()), end="\n\n")
+
+
+def run_report(args: argparse.Namespace) -> None:
+    from electra_jax.evaluate import held_out_examples
+    from electra_jax.report import write_report
+
+    examples = held_out_examples(args.workdir, checkpoint=args.checkpoint)
+    print(f"report: {write_report(args.workdir, examples)}")
+
+
+def run_quickstart(args: argparse.Namespace) -> int:
+    from electra_jax.quickstart import quickstart
+
+    return 0 if quickstart(args.workdir, args.time_budget) else INTERRUPTED

@@ -1,0 +1,93 @@
+"""Held-out figures of a checkpoint, and held-out sentences as it sees them."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from electra_jax.config import read_config
+from electra_jax.inference import Model, load
+from electra_jax.parallel.mesh import MeshConfig, make_mesh
+from electra_jax.pretrain import build_objective, make_evaluate, make_sampler, open_stores
+from electra_jax.report import Example, ExampleToken
+
+
+def evaluate(
+    workdir: str | Path, data: str = "", split: str = "validation", checkpoint: str = "best"
+) -> dict[str, float]:
+    """Metrics of a run's checkpoint over all of a split.
+
+    Args:
+      workdir: the run directory.
+      data: a token store with the run's tokenizer; empty for the run's own.
+      split: "validation" or "train".
+      checkpoint: "best", "last" or a step.
+
+    Returns:
+      Metrics by name, and the checkpoint's `step`.
+
+    Raises:
+      UsageError: the run, checkpoint or store is missing or does not fit.
+    """
+    model = load(workdir, checkpoint)
+    config = model.config
+    stores = open_stores(data or config.data.store, model.tokenizer)
+    sampler = make_sampler(config, stores, split, config.eval.batch_size)
+    objective = build_objective(config, model.tokenizer)
+    mesh = make_mesh(MeshConfig(), model.devices)
+    figures = make_evaluate(objective, sampler, mesh, max_batches=0)(model.params)
+    return {"step": model.step, **figures}
+
+
+def held_out_examples(
+    workdir: str | Path, count: int = 8, checkpoint: str = "best"
+) -> list[Example]:
+    """Held-out rows: what was masked, what the generator put, what the discriminator thinks.
+
+    Of each row, the longest document. None where the run's store holds nothing out or is
+    no longer there.
+    """
+    config = read_config(workdir)
+    if not all(Path(path).is_dir() for path, _ in config.data.stores):
+        return []
+    model = load(workdir, checkpoint)
+    stores = open_stores(config.data.store, model.tokenizer)
+    if not all(len(store.split("validation").tokens) for store, _ in stores):
+        return []
+    sampler = make_sampler(config, stores, "validation", count)
+    batch = sampler.batch(0)
+    objective = build_objective(config, model.tokenizer)
+
+    def forward(params, batch, key):
+        prepared = objective.prepare(batch, key)
+        return prepared, objective.forward(params, prepared)
+
+    prepared, out = jax.device_get(jax.jit(forward)(model.params, batch, jax.random.key(0)))
+    probabilities_BL = 1 / (1 + np.exp(-out["discriminator_logits"].astype(np.float64)))
+    return [
+        _example(model, batch["tokens"][row], batch["documents"][row], prepared, out,
+                 probabilities_BL[row], row)
+        for row in range(count)
+    ]  # fmt: skip
+
+
+def _example(model: Model, tokens_L, documents_L, prepared, out, probabilities_L, row) -> Example:
+    numbers = documents_L[documents_L > 0]
+    longest = np.flatnonzero(documents_L == np.bincount(numbers).argmax())
+    weights_N = prepared["weights"][row] > 0
+    masked = set(prepared["positions"][row][weights_N].tolist())
+    originals = model.tokenizer.pieces(tokens_L[longest].tolist())
+    sampled = model.tokenizer.pieces(out["corrupted"][row][longest].tolist())
+    return Example(
+        [
+            ExampleToken(
+                piece=sampled[index],
+                original=originals[index],
+                masked=int(position) in masked,
+                sampled=sampled[index],
+                replaced=bool(out["replaced"][row][position]),
+                probability=float(probabilities_L[position]),
+            )
+            for index, position in enumerate(longest)
+        ]
+    )

@@ -1,0 +1,137 @@
+"""A finished model in use: load it, embed texts, and see which tokens look replaced."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from electra_jax.config import PretrainConfig, read_config
+from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
+from electra_jax.errors import UsageError
+from electra_jax.models.electra import Electra, init_params
+from electra_jax.parallel.mesh import MeshConfig, make_mesh
+from electra_jax.training.checkpoint import Checkpoints
+
+
+class TokenReport(NamedTuple):
+    """What the two networks say about one token."""
+
+    piece: str
+    replaced: float  # the discriminator's probability that it was replaced
+    suggestions: list[tuple[str, float]]  # the generator's likeliest tokens there
+
+
+@dataclasses.dataclass
+class Model:
+    """A pretrained model with its tokenizer."""
+
+    config: PretrainConfig
+    params: dict
+    tokenizer: Tokenizer
+    step: int
+
+    def __post_init__(self):
+        self._electra = Electra(self.config.model, self.config.generator)
+        self._inspect = jax.jit(self._inspect_arrays)
+
+    @property
+    def devices(self) -> list[jax.Device]:
+        """Where the parameters lie."""
+        return list(jax.tree.leaves(self.params)[0].sharding.device_set)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a text that were trained on: the row length less [CLS] and [SEP]."""
+        return self.config.data.length - 2
+
+    def inspect(self, text: str, suggestions: int = 3) -> list[TokenReport]:
+        """For each token, whether it looks replaced and what the generator would put there.
+
+        The generator sees the text with that one token masked.
+
+        Raises:
+          UsageError: no token in the text, or more than the model was trained on.
+        """
+        [ids] = self.tokenizer.encode([text])
+        if not ids:
+            raise UsageError("the text is empty: there is nothing to inspect")
+        if len(ids) > self.max_tokens:
+            raise UsageError(
+                f"the text has {len(ids)} tokens, the model was trained on {self.max_tokens}; "
+                "shorten it"
+            )
+        length = self.config.data.length
+        row = np.full(length, self.tokenizer.pad_id, np.int32)
+        row[: len(ids) + 2] = [self.tokenizer.cls_id, *ids, self.tokenizer.sep_id]
+        documents = np.arange(length) < len(ids) + 2
+        replaced_L, top_LV, tokens_LV = jax.device_get(
+            self._inspect(self.params, row, documents.astype(np.int32))
+        )
+        return [
+            TokenReport(
+                piece,
+                float(replaced_L[position]),
+                [
+                    (self.tokenizer.pieces([int(token)])[0], float(probability))
+                    for token, probability in zip(
+                        tokens_LV[position][:suggestions],
+                        top_LV[position][:suggestions],
+                        strict=True,
+                    )
+                ],
+            )
+            for position, piece in enumerate(self.tokenizer.pieces(ids), start=1)
+        ]
+
+    def _inspect_arrays(self, params: Any, row_L: jax.Array, documents_L: jax.Array):
+        variables = {"params": params}
+        types = jnp.zeros_like(row_L)
+        logits_L = self._electra.apply(
+            variables, row_L[None], documents_L[None], types[None], method="discriminate"
+        )[0]
+
+        def suggest(position):
+            masked = row_L.at[position].set(self.tokenizer.mask_id)
+            logits_11V = self._electra.apply(
+                variables,
+                masked[None],
+                documents_L[None],
+                types[None],
+                position[None, None],
+                method="generate",
+            )
+            return jax.lax.top_k(jax.nn.softmax(logits_11V[0, 0]), 10)
+
+        # One position after another: a row of logits, not a square of them, is in memory.
+        top_LV, tokens_LV = jax.lax.map(suggest, jnp.arange(row_L.shape[0]), batch_size=8)
+        return jax.nn.sigmoid(logits_L), top_LV, tokens_LV
+
+
+def load(path: str | Path, checkpoint: str = "best") -> Model:
+    """Loads a model from a run directory.
+
+    Args:
+      path: the run directory of a pretraining.
+      checkpoint: "best", "last" or a step.
+
+    Raises:
+      UsageError: not a run directory, or no such checkpoint.
+    """
+    config = read_config(path)
+    checkpoints = Checkpoints(path)
+    step = checkpoints.choose(checkpoint)
+    electra = Electra(config.model, config.generator)
+    mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
+    replicated = NamedSharding(mesh, PartitionSpec())
+    shapes = jax.eval_shape(lambda key: init_params(electra, key), jax.random.key(0))
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), shapes
+    )
+    params = checkpoints.restore_params(step, abstract)
+    checkpoints.close()
+    return Model(config, params, load_tokenizer(Path(path) / "tokenizer"), step)

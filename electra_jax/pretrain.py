@@ -1,0 +1,315 @@
+"""The pretraining run, told in order: store, state, loop."""
+
+import dataclasses
+import json
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from electra_jax.config import PretrainConfig, flatten, read_config, save_config
+from electra_jax.data.sampler import Sampler
+from electra_jax.data.token_store import TokenStore
+from electra_jax.data.tokenizer import Tokenizer
+from electra_jax.errors import UsageError
+from electra_jax.models.electra import Electra, count_params, init_params
+from electra_jax.models.flops import train_flops_per_token
+from electra_jax.objectives.masking import SpecialTokens, max_masked
+from electra_jax.objectives.replaced_token import ReplacedTokenDetection
+from electra_jax.parallel.hardware import peak_flops
+from electra_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
+from electra_jax.parallel.partition import Rules, place
+from electra_jax.parallel.runtime import global_batches
+from electra_jax.training.checkpoint import Checkpoints
+from electra_jax.training.loop import Clock, Loop
+from electra_jax.training.metrics import MetricsWriter
+from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.state import TrainState
+from electra_jax.training.step import make_eval_step, make_train_step
+
+log = logging.getLogger(__name__)
+
+# The last two dimensions of each array; the batch lies over `data` and `fsdp`.
+PARTITION: Rules = (
+    (r"embeddings/word$", PartitionSpec("tensor", "fsdp")),
+    (r"embeddings/(position|type)$", PartitionSpec(None, "fsdp")),
+    (r"(query|key|value|wide)/kernel$", PartitionSpec("fsdp", "tensor")),
+    (r"(output|narrow)/kernel$", PartitionSpec("tensor", "fsdp")),
+    (r"(embeddings_project|dense)/kernel$", PartitionSpec("fsdp", None)),
+    (r"classifier/kernel$", PartitionSpec()),
+)
+MANY_EPOCHS = 10  # from here on a run is warned that it reads its text over and over
+
+
+def build_objective(config: PretrainConfig, tokenizer: Tokenizer) -> ReplacedTokenDetection:
+    """The objective over its model; the config's vocabulary size is already resolved."""
+    special = SpecialTokens(
+        tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id
+    )
+    return ReplacedTokenDetection(
+        config.objective, Electra(config.model, config.generator), special
+    )
+
+
+def resolve(config: PretrainConfig, vocab_size: int) -> PretrainConfig:
+    """The config with the vocabulary size filled in.
+
+    Raises:
+      UsageError: the config names one that is smaller than the tokenizer's.
+    """
+    asked = config.model.vocab_size or vocab_size
+    if asked < vocab_size:
+        raise UsageError(
+            f"model.vocab_size={asked} is smaller than the tokenizer's {vocab_size}; "
+            "leave it at 0 to take the tokenizer's"
+        )
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=asked))
+
+
+def parse_stores(text: str) -> list[tuple[str, float]]:
+    """"a:0.7,b:0.3" or "a" as (path, weight) pairs.
+
+    Raises:
+      UsageError: empty, or a weight that is no number.
+    """
+    if not text:
+        raise UsageError("data.store is empty: give --config.data.store=DIR (see `prepare`)")
+    stores = []
+    for part in text.split(","):
+        path, colon, weight = part.rpartition(":")
+        if not colon or "/" in weight:
+            path, weight = part, "1"
+        try:
+            stores.append((path, float(weight)))
+        except ValueError:
+            raise UsageError(f"data.store={text!r}: {weight!r} is no weight") from None
+    return stores
+
+
+def open_stores(text: str, tokenizer: Tokenizer | None = None) -> list[tuple[TokenStore, float]]:
+    """The stores of `data.store` with their weights.
+
+    Args:
+      text: see `parse_stores`.
+      tokenizer: the one they must have been made with; by default the first store's.
+
+    Raises:
+      UsageError: one is missing or broken, or was made with another tokenizer.
+    """
+    stores = [(TokenStore.open(path), weight) for path, weight in parse_stores(text)]
+    tokenizer = tokenizer or stores[0][0].tokenizer
+    for store, _ in stores:
+        if store.tokenizer.identity != tokenizer.identity:
+            raise UsageError(
+                f"{store.path} was made with another tokenizer; prepare its text again with "
+                "the one in use"
+            )
+    return stores
+
+
+def make_sampler(
+    config: PretrainConfig, stores: list[tuple[TokenStore, float]], split: str, rows: int
+) -> Sampler:
+    """The sampler over one split of the stores, with global batches of `rows`."""
+    tokenizer = stores[0][0].tokenizer
+    return Sampler(
+        [(store.split(split), weight) for store, weight in stores],
+        length=config.data.length,
+        layout=config.data.layout,
+        batch_size=rows,
+        seed=config.train.seed,
+        cls_id=tokenizer.cls_id,
+        sep_id=tokenizer.sep_id,
+        pad_id=tokenizer.pad_id,
+    )
+
+
+def make_evaluate(
+    objective: ReplacedTokenDetection, sampler: Sampler, mesh: Mesh, max_batches: int
+) -> Callable[[Any], dict[str, float]]:
+    """A function from parameters to metrics over a held-out split.
+
+    Rows, masks and samples are the same at every call, and so comparable. Every row
+    counts once; empty rows that fill up the last batch count nothing.
+    """
+    eval_step = jax.jit(make_eval_step(objective))
+    key = jax.random.key(0)
+    sharding = batch_sharding(mesh)
+
+    def evaluate(params: Any) -> dict[str, float]:
+        totals: dict[str, np.ndarray] = {}
+        batches = sampler.epoch(jax.process_index(), jax.process_count())
+        for index, batch in enumerate(global_batches(batches, sharding)):
+            if max_batches and index >= max_batches:
+                break
+            sums = jax.device_get(eval_step(params, batch, jax.random.fold_in(key, index)))
+            for name, value in sums.items():
+                totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
+        return objective.summarise(totals)
+
+    return evaluate
+
+
+def pretrain(config: PretrainConfig, workdir: str | Path) -> bool:
+    """Pretrains into `workdir`, going on where an earlier run of the same config stopped.
+
+    Returns:
+      Whether the run is finished; False where a signal stopped it.
+
+    Raises:
+      UsageError: the config, the store and the run directory do not fit together.
+    """
+    workdir = Path(workdir)
+    mesh = make_mesh(config.mesh)
+    check_batch(mesh, config.train.batch_size, config.train.accumulate)
+
+    # Store: what is learnt from.
+    stores = open_stores(config.data.store)
+    tokenizer = stores[0][0].tokenizer
+    config = resolve(config, tokenizer.vocab_size)
+    sampler = make_sampler(config, stores, "train", config.train.batch_size)
+    identity = "+".join(store.identity for store, _ in stores)
+    workdir.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+    latest = checkpoints.record()
+    if latest is not None:
+        check_resume(read_config(workdir), config, latest, identity)
+    save_config(config, workdir)
+    tokenizer.save(workdir / "tokenizer")
+
+    # State: what is learnt.
+    objective = build_objective(config, tokenizer)
+    optimizer = make_optimizer(config.optimizer)
+    run_key = jax.random.key(config.train.seed)
+    abstract_batch = {
+        name: jax.ShapeDtypeStruct((config.train.batch_size, config.data.length), jnp.int32)
+        for name in ("tokens", "documents", "types")
+    }
+
+    def create(key: jax.Array) -> TrainState:
+        params = init_params(objective.electra, key)
+        sums = jax.eval_shape(make_eval_step(objective), params, abstract_batch, key)
+        return TrainState.create(params, optimizer, sums)
+
+    shapes = jax.eval_shape(create, run_key)
+    shardings, unmatched = place(shapes, PARTITION, mesh)
+    for name in unmatched:
+        log.warning("no partition rule matches %s: it is replicated", name)
+    abstract = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+    restored = checkpoints.restore_latest(abstract)
+    if restored is None:
+        state, elapsed = jax.jit(create, out_shardings=shardings)(run_key), 0.0
+    else:
+        state, elapsed = restored.state, restored.record["elapsed"]
+
+    # Loop: the learning.
+    flops = sum(
+        train_flops_per_token(
+            config.model,
+            config.generator,
+            config.data.length,
+            max_masked(config.objective.mask_rate, config.data.length),
+        ).values()
+    )
+    announce(config, workdir, mesh, sampler, shapes.params, flops, int(state.step))
+    evaluate = None
+    if all(len(store.split("validation").tokens) for store, _ in stores):
+        held_out = make_sampler(config, stores, "validation", config.eval.batch_size)
+        check_batch(mesh, config.eval.batch_size, 1)
+        evaluate = make_evaluate(objective, held_out, mesh, config.eval.max_batches)
+    else:
+        log.warning("no validation split: nothing is held out, the best checkpoint is the last")
+
+    train_step = jax.jit(
+        make_train_step(objective, optimizer, config.train.accumulate),
+        donate_argnums=0,
+        out_shardings=shardings,
+    )
+    replicated = NamedSharding(mesh, PartitionSpec())
+    writer = MetricsWriter(workdir, int(state.step))
+    loop = Loop(
+        config=config.train,
+        eval_every=config.eval.every_steps,
+        save_every=config.checkpoint.every_steps,
+        train_step=train_step,
+        batches=lambda step: global_batches(
+            sampler.batches(step, jax.process_index(), jax.process_count()), batch_sharding(mesh)
+        ),
+        evaluate=evaluate,
+        summarise=objective.summarise,
+        tokens_per_step=config.train.batch_size * config.data.length,
+        flops_per_token=flops,
+        peak_flops=peak_flops(mesh.devices.ravel()),
+        checkpoints=checkpoints,
+        writer=writer,
+        record={"store": identity, "config": json.loads(json.dumps(dataclasses.asdict(config)))},
+        clock=Clock(elapsed),
+    )
+    try:
+        _, finished = loop.run(state, jax.device_put(run_key, replicated))
+    finally:
+        writer.close()
+        checkpoints.close()
+    return finished
+
+
+def announce(config, workdir, mesh, sampler, params, flops, step) -> None:
+    """Says what is about to run, and how often it will read the text."""
+    devices = mesh.devices.ravel()
+    tokens = config.train.batch_size * config.data.length
+    epoch_steps = sampler.rows / config.train.batch_size
+    lines = {
+        "devices": f"{len(devices)} x {devices[0].device_kind}, mesh {dict(mesh.shape)}",
+        "parameters": f"{count_params(params):,} "
+        f"(generator {count_params(params['generator']):,} of them)",
+        "a step": f"{tokens:,} tokens, {flops / 1e6:,.1f} MFLOP per token",
+        "text": f"{sampler.tokens_per_epoch:,} tokens, an epoch is {epoch_steps:,.0f} steps, "
+        f"{sampler.padding_share:.1%} padding",
+        "run": f"{workdir} (from step {step:,})",
+    }
+    for name, text in lines.items():
+        log.info("%-11s %s", name, text)
+    if config.train.budget_seconds:
+        log.info("%-11s %s, by the clock", "length", config.train.time_budget)
+        return
+    epochs = config.train.steps / epoch_steps
+    log.info("%-11s %s steps, %.3g epochs", "length", f"{config.train.steps:,}", epochs)
+    if epochs > MANY_EPOCHS:
+        log.warning(
+            "this run reads its text %.0f times over; more text or fewer steps would do better",
+            math.ceil(epochs),
+        )
+
+
+def check_resume(old: PretrainConfig, new: PretrainConfig, record: dict, identity: str) -> None:
+    """Refuses to go on with a run that would not be the same run.
+
+    The mesh, and the intervals of logs, evaluations and saves may change; so may the
+    number of steps where the schedule up to here does not depend on it.
+
+    Raises:
+      UsageError: names the first field that differs.
+    """
+    free = ("mesh.", "eval.", "checkpoint.", "train.log_every", "data.store")
+    if new.optimizer.schedule == "constant":
+        free += ("train.steps",)
+    before = dict(flatten(dataclasses.asdict(old)))
+    for name, value in flatten(dataclasses.asdict(new)):
+        if before[name] != value and not name.startswith(free):
+            raise UsageError(
+                f"the run directory holds a run with {name}={before[name]!r}, not {value!r}: "
+                "go on with that value, or choose another --workdir"
+            )
+    if record["store"] != identity:
+        raise UsageError(
+            "the run directory holds a run on another token store: go on with that one, or "
+            "choose another --workdir"
+        )

@@ -1,0 +1,89 @@
+"""The whole road, small: text, tokenizer, token store, pretraining, figures, a page.
+
+Every stage is what its own command runs, and is printed as that command, so that the
+reader can go the same road with other text.
+"""
+
+import logging
+from pathlib import Path
+
+from electra_jax.config import load_config, pretrain_config
+from electra_jax.data.documents import DocumentOptions, Documents
+from electra_jax.data.token_store import prepare
+from electra_jax.data.tokenizer import load_tokenizer, train_tokenizer
+from electra_jax.evaluate import evaluate, held_out_examples
+from electra_jax.inference import load
+from electra_jax.parallel.runtime import enable_compilation_cache
+from electra_jax.pretrain import pretrain
+from electra_jax.report import write_report
+from electra_jax.terminal import render_inspection, render_metrics
+
+log = logging.getLogger(__name__)
+
+SOURCE = "docs:"
+VOCAB_SIZE = 4096
+VALIDATION_SHARE = 0.02
+# Each with one word swapped for another.
+SENTENCES = (
+    "The function returns the number of bananas in the array.",
+    "Raises an error if the input has the wrong kitchen.",
+    "This method should be called before the file is angry.",
+)
+
+
+def quickstart(workdir: str | Path, time_budget: str = "") -> bool:
+    """Runs every stage into `workdir`; stages that are done are not done again.
+
+    Args:
+      workdir: gets the tokenizer, the store and the run.
+      time_budget: of pretraining, such as "5m"; empty for the config's.
+
+    Returns:
+      Whether it is finished; False where a signal stopped the pretraining.
+    """
+    workdir = Path(workdir)
+    tokenizer_dir, store_dir, run_dir = (workdir / n for n in ("tokenizer", "store", "run"))
+    enable_compilation_cache()
+
+    documents = Documents([SOURCE], DocumentOptions(min_characters=100))
+    flags = f"--input {SOURCE} --min-characters 100"
+    _say(f"tokenizer {flags} --vocab-size {VOCAB_SIZE} --output {tokenizer_dir}")
+    if not tokenizer_dir.exists():
+        tokenizer = train_tokenizer(iter(documents), kind="wordpiece", vocab_size=VOCAB_SIZE)
+        tokenizer.save(tokenizer_dir)
+
+    _say(
+        f"prepare {flags} --tokenizer {tokenizer_dir} "
+        f"--validation-share {VALIDATION_SHARE} --output {store_dir}"
+    )
+    prepare(
+        documents,
+        load_tokenizer(tokenizer_dir),
+        store_dir,
+        validation_share=VALIDATION_SHARE,
+        source=documents.describe(),
+    )
+
+    overrides = [f"data.store={store_dir}"]
+    if time_budget:
+        overrides.append(f"train.time_budget={time_budget}")
+    arguments = " ".join(f"--config.{override}" for override in overrides)
+    _say(f"pretrain --config pretrain/tiny {arguments} --workdir {run_dir}")
+    if not pretrain(pretrain_config(load_config("pretrain/tiny", overrides)), run_dir):
+        log.info("stopped and saved; the same command goes on from there")
+        return False
+
+    _say(f"evaluate --workdir {run_dir}")
+    print(render_metrics(evaluate(run_dir)))
+
+    for sentence in SENTENCES:
+        _say(f'inspect --model {run_dir} "{sentence}"')
+        print(render_inspection(load(run_dir).inspect(sentence), colour=True))
+
+    _say(f"report --workdir {run_dir}")
+    print(f"report: {write_report(run_dir, held_out_examples(run_dir))}")
+    return True
+
+
+def _say(command: str) -> None:
+    log.info("\n$ electra-jax %s", command)

@@ -1,0 +1,59 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1]
+    for line in (ROOT / "electra_jax" / "__init__.py").read_text().splitlines()
+    if line.startswith("__version__")
+)
+
+setup(
+    name="electra-jax",
+    version=VERSION,
+    description="ELECTRA pretraining and fine-tuning in JAX",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    # The shipped configs lie at the top of the checkout and inside the installed package.
+    packages=find_packages(include=["electra_jax", "electra_jax.*"])
+    + ["electra_jax.configs", "electra_jax.configs.pretrain"],
+    package_dir={"electra_jax.configs": "configs"},
+    install_requires=[
+        "jax>=0.10,<0.13",
+        "flax>=0.12,<0.14",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12,<0.13",
+        "ml-collections>=1.1,<2",
+        "numpy>=2.0,<3",
+        "sentencepiece>=0.2.1,<0.3",
+        "tokenizers>=0.22,<0.24",
+        "tensorflow-cpu>=2.20,<2.22; python_version<'3.14'",
+        "tensorflow-datasets>=4.9.9,<5",
+        "importlib-resources>=6; python_version<'3.14'",  # tensorflow-datasets needs it, unnamed
+        "tensorboardX>=2.6.4,<3",
+        "matplotlib>=3.9,<4",
+        "pyarrow>=18",
+        "zstandard>=0.23,<0.26",
+        "tqdm>=4.66,<5",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10,<0.13"],
+        "cuda": ["jax[cuda13]>=0.10,<0.13"],
+        "test": [
+            "mypy>=1.18,<3",
+            "pytest>=8,<10",
+            "pytest-xdist>=3.6,<4",
+            "ruff>=0.14,<0.18",
+            "scipy>=1.14,<2",
+        ],
+    },
+    entry_points={"console_scripts": ["electra-jax=electra_jax.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

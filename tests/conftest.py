@@ -1,0 +1,25 @@
+"""Settings that must be made before JAX is imported, and the way to the real data."""
+
+import os
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+).strip()
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Tests leave nothing in a user's cache; empty is off.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def electra_data() -> Path:
+    """The folder with the real data sets."""
+    folder = os.environ.get("ELECTRA_JAX_DATA")
+    if not folder:
+        pytest.skip("ELECTRA_JAX_DATA is unset: it names the folder with the real data sets")
+    if not Path(folder).is_dir():
+        pytest.skip(f"ELECTRA_JAX_DATA={folder} is no folder")
+    return Path(folder)
