@@ -150,7 +150,7 @@ def open_documents(args: argparse.Namespace):
 
 
 def run_tokenizer(args: argparse.Namespace) -> None:
-    from electra_jax.data.tokenizer import train_tokenizer
+    from electra_jax.data.tokenizer_training import train_tokenizer
 
     tokenizer = train_tokenizer(
         iter(open_documents(args)),

@@ -1,7 +1,6 @@
 """A finished model in use: load it, embed texts, and see which tokens look replaced."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 

@@ -49,9 +49,7 @@ MANY_EPOCHS = 10  # from here on a run is warned that it reads its text over and
 
 def build_objective(config: PretrainConfig, tokenizer: Tokenizer) -> ReplacedTokenDetection:
     """The objective over its model; the config's vocabulary size is already resolved."""
-    special = SpecialTokens(
-        tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id
-    )
+    special = SpecialTokens(tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
     return ReplacedTokenDetection(
         config.objective, Electra(config.model, config.generator), special
     )
@@ -73,7 +71,7 @@ def resolve(config: PretrainConfig, vocab_size: int) -> PretrainConfig:
 
 
 def parse_stores(text: str) -> list[tuple[str, float]]:
-    """"a:0.7,b:0.3" or "a" as (path, weight) pairs.
+    """ "a:0.7,b:0.3" or "a" as (path, weight) pairs.
 
     Raises:
       UsageError: empty, or a weight that is no number.

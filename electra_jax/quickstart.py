@@ -10,7 +10,8 @@ from pathlib import Path
 from electra_jax.config import load_config, pretrain_config
 from electra_jax.data.documents import DocumentOptions, Documents
 from electra_jax.data.token_store import prepare
-from electra_jax.data.tokenizer import load_tokenizer, train_tokenizer
+from electra_jax.data.tokenizer import load_tokenizer
+from electra_jax.data.tokenizer_training import train_tokenizer
 from electra_jax.evaluate import evaluate, held_out_examples
 from electra_jax.inference import load
 from electra_jax.parallel.runtime import enable_compilation_cache

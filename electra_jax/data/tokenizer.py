@@ -11,7 +11,6 @@ builds a row. Line breaks count as spaces.
 
 import difflib
 import hashlib
-import io
 import json
 import os
 import re
@@ -111,7 +110,11 @@ class WordPieceTokenizer:
     kind = "wordpiece"
 
     def __init__(
-        self, vocabulary: Sequence[str], *, lower_case: bool = True, strip_accents: bool | None = None
+        self,
+        vocabulary: Sequence[str],
+        *,
+        lower_case: bool = True,
+        strip_accents: bool | None = None,
     ) -> None:
         """Takes pieces in the order of their ids.
 
@@ -123,7 +126,9 @@ class WordPieceTokenizer:
         ids = {piece: id for id, piece in enumerate(vocabulary)}
         if len(ids) < len(vocabulary):
             piece, id = next((p, i) for i, p in enumerate(vocabulary) if ids[p] != i)
-            raise UsageError(f"piece {piece!r} occurs twice: in lines {id + 1} and {ids[piece] + 1}")
+            raise UsageError(
+                f"piece {piece!r} occurs twice: in lines {id + 1} and {ids[piece] + 1}"
+            )
         missing = [token for token in SPECIAL_TOKENS if token not in ids]
         if missing:
             raise UsageError(f"no {', '.join(missing)} in the vocabulary of {len(ids)} pieces")
@@ -136,14 +141,15 @@ class WordPieceTokenizer:
         self._vocabulary = list(vocabulary)
         # Special tokens are not registered, so the library splits them when they are in text.
         self.library = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
-        self.library.normalizer = _bert_normalizer(self.lower_case, self.strip_accents)
-        self.library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        self.library.normalizer, self.library.pre_tokenizer = bert_pipeline(
+            self.lower_case, self.strip_accents
+        )
         # Its clean-up would also turn "do not" into "don't".
         self.library.decoder = decoders.WordPiece(prefix="##", cleanup=False)
         self.identity = _identity(self._settings(), self._content())
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return _encode_segments(texts, self._encode_batch)
+        return __encode_segments(texts, self._encode_batch)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.library.decode(_without_specials(self, ids), skip_special_tokens=False)
@@ -154,7 +160,7 @@ class WordPieceTokenizer:
     def offsets(self, text: str) -> list[tuple[int, int]]:
         return [
             (base + start, base + end)
-            for base, segment in _segments(text)
+            for base, segment in segments(text)
             for start, end in self.library.encode(segment, add_special_tokens=False).offsets
         ]
 
@@ -213,7 +219,7 @@ class SentencePieceTokenizer:
         self.identity = _identity(self._settings(), model)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return _encode_segments(
+        return __encode_segments(
             texts, lambda segments: self.library.encode(segments, out_type=int, num_threads=1)
         )
 
@@ -225,7 +231,7 @@ class SentencePieceTokenizer:
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         spans = []
-        for base, segment in _segments(text):
+        for base, segment in segments(text):
             for start, end in self.library.encode_as_offset_mapping(segment)["offsets"]:
                 # The space that a piece begins with is not shown as a part of it.
                 space = end - start - len(segment[start:end].lstrip())
@@ -249,7 +255,7 @@ class SentencePieceTokenizer:
             "kind": self.kind,
             "lower_case": self.lower_case,
             "strip_accents": self.strip_accents,
-            "normalization": _sentencepiece_normalization(self.lower_case),
+            "normalization": sentencepiece_normalization(self.lower_case),
         }
 
 
@@ -289,9 +295,7 @@ def load_tokenizer(
     )
 
 
-def _load_saved(
-    path: Path, lower_case: bool | None
-) -> WordPieceTokenizer | SentencePieceTokenizer:
+def _load_saved(path: Path, lower_case: bool | None) -> WordPieceTokenizer | SentencePieceTokenizer:
     record = json.loads((path / RECORD_NAME).read_text("utf-8"))
     if record["format_version"] > FORMAT_VERSION:
         raise UsageError(
@@ -299,7 +303,7 @@ def _load_saved(
             " that this version reads; upgrade electra-jax"
         )
     kind = record["kind"]
-    _check_kind(kind)
+    check_kind(kind)
     if lower_case not in (None, record["lower_case"]):
         raise UsageError(f"it was made with lower_case={record['lower_case']}; train another one")
     content = (path / _CONTENT_NAMES[kind]).read_bytes()
@@ -313,7 +317,9 @@ def _load_saved(
     else:
         tokenizer = SentencePieceTokenizer(content, kind=kind, lower_case=record["lower_case"])
     if tokenizer.identity != record["identity"]:
-        raise UsageError("its files were altered since it was saved; train it again or copy it anew")
+        raise UsageError(
+            "its files were altered since it was saved; train it again or copy it anew"
+        )
     return tokenizer
 
 
@@ -350,7 +356,10 @@ def _load_hugging_face(file: Path, lower_case: bool | None) -> WordPieceTokenize
 
 
 def _save(
-    tokenizer: Tokenizer, directory: str | os.PathLike[str], settings: dict[str, Any], content: bytes
+    tokenizer: Tokenizer,
+    directory: str | os.PathLike[str],
+    settings: dict[str, Any],
+    content: bytes,
 ) -> None:
     directory = Path(directory)
     record = {
@@ -368,23 +377,31 @@ def _save(
 
 
 def _identity(settings: dict[str, Any], content: bytes) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + b"\0" + content).hexdigest()
+    return hashlib.sha256(
+        json.dumps(settings, sort_keys=True).encode() + b"\0" + content
+    ).hexdigest()
 
 
-def _bert_normalizer(lower_case: bool, strip_accents: bool) -> normalizers.Normalizer:
-    return normalizers.BertNormalizer(
+def bert_pipeline(
+    lower_case: bool, strip_accents: bool
+) -> tuple[normalizers.Normalizer, pre_tokenizers.PreTokenizer]:
+    """BERT's normalisation and its cut into words."""
+    normalizer = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=True,
         strip_accents=strip_accents,
         lowercase=lower_case,
     )
+    return normalizer, pre_tokenizers.BertPreTokenizer()
 
 
-def _sentencepiece_normalization(lower_case: bool) -> str:
+def sentencepiece_normalization(lower_case: bool) -> str:
+    """SentencePiece's name for NFKC, with or without case folding."""
     return "nmt_nfkc_cf" if lower_case else "nmt_nfkc"
 
 
-def _check_kind(kind: str) -> None:
+def check_kind(kind: str) -> None:
+    """Refuses what is not in `KINDS`, with the nearest that is."""
     if kind not in KINDS:
         nearest = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0)[0]
         raise UsageError(
@@ -392,7 +409,7 @@ def _check_kind(kind: str) -> None:
         )
 
 
-def _segments(text: str) -> Iterator[tuple[int, str]]:
+def segments(text: str) -> Iterator[tuple[int, str]]:
     """Yields position and text of each segment."""
     try:
         text.encode("utf-8")
@@ -403,7 +420,7 @@ def _segments(text: str) -> Iterator[tuple[int, str]]:
         yield match.start(), match.group()
 
 
-def _encode_segments(texts: Sequence[str], encode_batch: Any) -> list[list[int]]:
+def __encode_segments(texts: Sequence[str], encode_batch: Any) -> list[list[int]]:
     ids: list[list[int]] = [[] for _ in texts]
     owners: list[int] = []
     batch: list[str] = []
@@ -415,7 +432,7 @@ def _encode_segments(texts: Sequence[str], encode_batch: Any) -> list[list[int]]
         batch.clear()
 
     for owner, text in enumerate(texts):
-        for _, segment in _segments(text):
+        for _, segment in segments(text):
             owners.append(owner)
             batch.append(segment)
             if len(batch) == _SEGMENTS_AT_ONCE:

@@ -37,9 +37,7 @@ class GeneratorConfig:
 
     def __post_init__(self):
         if self.share not in SHARED:
-            raise UsageError(
-                f"generator.share={self.share!r} is unknown; use {', '.join(SHARED)}"
-            )
+            raise UsageError(f"generator.share={self.share!r} is unknown; use {', '.join(SHARED)}")
         for field in ("width", "depth"):
             if not 0 < getattr(self, field) <= 4:
                 raise UsageError(f"generator.{field} must be in (0, 4], not {getattr(self, field)}")
@@ -140,9 +138,7 @@ class Electra(nn.Module):
         embeddings = self.embeddings if shared else self.generator_embeddings
         positions_BL = positions_in_documents(documents_BL)
         x_BLE = embeddings(tokens_BL, types_BL, positions_BL, train)
-        return self.generator(
-            x_BLE, embeddings.word, documents_BL, positions_BL, masked_BN, train
-        )
+        return self.generator(x_BLE, embeddings.word, documents_BL, positions_BL, masked_BN, train)
 
     def discriminate(self, tokens_BL, documents_BL, types_BL, train: bool = False) -> jax.Array:
         """Logit that each token was replaced, float32 [B, L]; padding is meaningless."""
@@ -164,9 +160,7 @@ class Electra(nn.Module):
 
 def init_params(electra: Electra, key: jax.Array) -> dict:
     """Fresh float32 parameters; a scanned model's equal the unrolled model's, stacked."""
-    unrolled = Electra(
-        dataclasses.replace(electra.model, scan=False), electra.generator_config
-    )
+    unrolled = Electra(dataclasses.replace(electra.model, scan=False), electra.generator_config)
     tokens = jnp.zeros((1, 8), jnp.int32)
     params = unrolled.init(key, tokens, tokens, tokens, tokens[:, :1])["params"]
     if electra.model.scan:
@@ -182,4 +176,3 @@ def init_params(electra: Electra, key: jax.Array) -> dict:
 def count_params(params: dict) -> int:
     """Number of parameters in a tree."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
-

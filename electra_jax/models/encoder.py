@@ -123,7 +123,9 @@ class Dense(nn.Dense):
         return y.reshape(*x.shape[:-1], self.features)
 
 
-def dense(config: ModelConfig, features: int, name: str | None, *, bias=None, output=False) -> Dense:
+def dense(
+    config: ModelConfig, features: int, name: str | None, *, bias=None, output=False
+) -> Dense:
     """A dense layer of the block; `output` marks those that write to the residual stream."""
     scaled = output and config.block.scaled_output_init
     init = nn.initializers.truncated_normal(0.02 / math.sqrt(2 * config.layers))

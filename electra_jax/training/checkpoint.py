@@ -133,9 +133,7 @@ class Checkpoints:
                 record=ocp.args.JsonRestore(),
             ),
         )
-        return Restored(
-            restored.rest.replace(params=restored.params), restored.record, step
-        )
+        return Restored(restored.rest.replace(params=restored.params), restored.record, step)
 
     def restore_params(self, step: int, like: Any) -> Any:
         """The parameters of a checkpoint alone, placed as `like` is."""
@@ -171,4 +169,3 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
-

@@ -31,7 +31,7 @@ def shapes(electra):
 
 
 def paths(params):
-    """"a/b/c" → leaf."""
+    """ "a/b/c" → leaf."""
     flat, _ = jax.tree_util.tree_flatten_with_path(params)
     return {"/".join(p.key for p in path): leaf for path, leaf in flat}
 
@@ -45,9 +45,7 @@ def paths(params):
     ],
 )
 def test_published_sizes_have_the_published_parameters(size, discriminator, joint):
-    config = pretrain_config(
-        load_config(f"pretrain/{size}", ["model.vocab_size=30522"]).to_dict()
-    )
+    config = pretrain_config(load_config(f"pretrain/{size}", ["model.vocab_size=30522"]).to_dict())
     params = shapes(Electra(config.model, config.generator))
     assert count_params(params) == joint
     del params["generator"]

@@ -248,9 +248,7 @@ def test_dropout_is_active_in_training_alone(name):
 @pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
 def test_each_dropout_rate_is_used(rate):
     """A rate of the config that reaches no layer."""
-    config = dataclasses.replace(
-        PUBLISHED, **{"dropout": 0.0, "attention_dropout": 0.0, rate: 0.5}
-    )
+    config = dataclasses.replace(PUBLISHED, **{"dropout": 0.0, "attention_dropout": 0.0, rate: 0.5})
     layer = encoder.Layer(config)
     x = jax.random.normal(jax.random.key(0), (1, LENGTH, 16))
     documents = jnp.ones((1, LENGTH), jnp.int32)
@@ -275,9 +273,7 @@ def test_bfloat16_computes_on_float32_parameters_to_float32_logits(name):
     for low, high in zip(jax.jit(electra.apply)(*args), jax.jit(exact.apply)(*args), strict=True):
         assert low.dtype == high.dtype == jnp.float32
         np.testing.assert_allclose(low, high, atol=0.03 * float(jnp.abs(high).max()))
-    hidden = jax.eval_shape(
-        functools.partial(electra.apply, method="encode"), *args[:4]
-    )
+    hidden = jax.eval_shape(functools.partial(electra.apply, method="encode"), *args[:4])
     assert hidden.dtype == jnp.bfloat16
 
 
