@@ -149,7 +149,7 @@ class WordPieceTokenizer:
         self.identity = _identity(self._settings(), self._content())
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return __encode_segments(texts, self._encode_batch)
+        return _encode_segments(texts, self._encode_batch)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.library.decode(_without_specials(self, ids), skip_special_tokens=False)
@@ -219,7 +219,7 @@ class SentencePieceTokenizer:
         self.identity = _identity(self._settings(), model)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return __encode_segments(
+        return _encode_segments(
             texts, lambda segments: self.library.encode(segments, out_type=int, num_threads=1)
         )
 
@@ -420,7 +420,7 @@ def segments(text: str) -> Iterator[tuple[int, str]]:
         yield match.start(), match.group()
 
 
-def __encode_segments(texts: Sequence[str], encode_batch: Any) -> list[list[int]]:
+def _encode_segments(texts: Sequence[str], encode_batch: Any) -> list[list[int]]:
     ids: list[list[int]] = [[] for _ in texts]
     owners: list[int] = []
     batch: list[str] = []
