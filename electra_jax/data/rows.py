@@ -1,0 +1,110 @@
+"""Which tokens make which row: a table over a split of a token store, made once.
+
+Every token of the split is in exactly one row. Row r is made of the pieces
+first[r] to first[r + 1]; a piece is a stretch of one document.
+"""
+
+import array
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from electra_jax.data.token_store import Split
+from electra_jax.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+LAYOUTS = ("pair", "packed")
+TABLE_VERSION = 1
+SHORTEST_LENGTH = 8
+# A packed row's last few slots stay empty rather than hold a scrap of a long document.
+SHORTEST_PIECE = 8
+
+
+class RowTable(NamedTuple):
+    """Rows over a token stream."""
+
+    first: np.ndarray  # int64 [rows + 1], a row's first piece
+    starts: np.ndarray  # int64 [pieces], a piece's first token
+    lengths: np.ndarray  # int32 [pieces], tokens in a piece
+
+    @property
+    def rows(self) -> int:
+        return len(self.first) - 1
+
+
+def row_table(split: Split, length: int, layout: str) -> RowTable:
+    """The table of a split, from its cache if it has been made before.
+
+    Takes O(documents + rows). Where the store can be written to, the table is kept in it.
+
+    Raises:
+      UsageError: an unknown layout, rows too short, or a split without tokens.
+    """
+    if layout not in LAYOUTS:
+        raise UsageError(f"data.layout={layout!r} is unknown; there are {', '.join(LAYOUTS)}")
+    if length < SHORTEST_LENGTH:
+        raise UsageError(f"data.length={length} is too short; rows have at least 8 tokens")
+    if not len(split.tokens):
+        raise UsageError(f"the {split.name} split of the token store is empty")
+    cache = split.folder / f"rows-{layout}-{length}-v{TABLE_VERSION}.npz"
+    if cache.is_file():
+        with np.load(cache) as arrays:
+            return RowTable(**arrays)
+    make = pack if layout == "packed" else chunk
+    table = make(np.asarray(split.documents), length)
+    _keep(table, cache)
+    return table
+
+
+def pack(documents: np.ndarray, length: int) -> RowTable:
+    """Fills rows with documents in order; those that do not fit are cut and go on.
+
+    Each piece takes two slots more than its tokens, for [CLS] and [SEP].
+    """
+    first, starts, lengths = array.array("q", [0]), array.array("q"), array.array("i")
+    room = length
+    for start, end in zip(documents[:-1].tolist(), documents[1:].tolist(), strict=True):
+        while start < end:
+            left, fits = end - start, room - 2
+            if fits < left and fits < SHORTEST_PIECE and room < length:
+                first.append(len(starts))
+                room = length
+                continue
+            taken = min(left, fits)
+            starts.append(start)
+            lengths.append(taken)
+            start += taken
+            room -= taken + 2
+    first.append(len(starts))
+    return RowTable(
+        np.array(first, np.int64), np.array(starts, np.int64), np.array(lengths, np.int32)
+    )
+
+
+def chunk(documents: np.ndarray, length: int) -> RowTable:
+    """Cuts each document into the fewest equal pieces that fit a row, one piece a row.
+
+    Three slots are kept for [CLS] A [SEP] B [SEP].
+    """
+    sizes = np.diff(documents)
+    pieces = -(-sizes // (length - 3))
+    number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    size, count = np.repeat(sizes, pieces), np.repeat(pieces, pieces)
+    begin, end = number * size // count, (number + 1) * size // count
+    return RowTable(
+        np.arange(len(number) + 1),
+        np.repeat(documents[:-1], pieces) + begin,
+        (end - begin).astype(np.int32),
+    )
+
+
+def _keep(table: RowTable, cache: Path) -> None:
+    partial = cache.with_suffix(".partial.npz")
+    try:
+        np.savez(partial, **table._asdict())
+        partial.replace(cache)
+    except OSError as error:
+        log.debug("row table not kept: %s", error)

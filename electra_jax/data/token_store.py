@@ -1,0 +1,419 @@
+"""Tokens on disk: prepared in parallel, checked, opened as a memory map.
+
+A store is a directory:
+
+    manifest.json           version, counts, checksums, tokenizer, source and settings
+    tokenizer/              as `load_tokenizer` reads it
+    train/tokens.npy        uint16 or uint32, all documents one after another
+    train/documents.npy     int64, where each document starts, and where the last ends
+    validation/…            the same, for documents held out by a hash of their text
+
+It is written under a temporary name and renamed when it is whole.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import fcntl
+import functools
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
+from electra_jax.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+STORE_VERSION = 1
+MANIFEST = "manifest.json"
+SPLITS = ("train", "validation")
+CHUNK_CHARACTERS = 250_000  # of documents tokenized together
+CHUNKS_AHEAD = 4  # a worker
+
+
+class Split(NamedTuple):
+    """The documents of one split; document i is tokens[documents[i] : documents[i + 1]]."""
+
+    name: str
+    folder: Path
+    tokens: np.ndarray  # uint16 or uint32, a memory map
+    documents: np.ndarray  # int64 [documents + 1], a memory map
+
+
+class TokenStore:
+    """A finished store.
+
+    Attributes:
+      path: its directory.
+      manifest: what it says about itself.
+      identity: a hash of tokens and tokenizer; equal stores train equal models.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]):
+        self.path = path
+        self.manifest = manifest
+        files = json.dumps([manifest["files"], manifest["tokenizer"]["identity"]], sort_keys=True)
+        self.identity = hashlib.sha256(files.encode()).hexdigest()[:16]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "TokenStore":
+        """Opens a store; files are checked by size, `verify` reads them.
+
+        Raises:
+          UsageError: not a store, one of a newer version, or one with a file missing or cut.
+        """
+        path = Path(path)
+        file = path / MANIFEST
+        if not file.is_file():
+            raise UsageError(f"{path} is no token store: it has no {MANIFEST} (see `prepare`)")
+        try:
+            manifest = json.loads(file.read_text())
+            if manifest["version"] > STORE_VERSION:
+                raise UsageError(
+                    f"{path} has version {manifest['version']}, this program reads up to "
+                    f"{STORE_VERSION}: upgrade"
+                )
+            store = cls(path, manifest)
+            sizes = {name: entry["bytes"] for name, entry in manifest["files"].items()}
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise UsageError(f"{file} cannot be read: {error!r}") from error
+        for name, size in sizes.items():
+            found = (path / name).stat().st_size if (path / name).is_file() else None
+            if found != size:
+                state = "is missing" if found is None else f"has {found:,} bytes, not {size:,}"
+                raise UsageError(f"{path / name} {state}: prepare the store again")
+        return store
+
+    def split(self, name: str) -> Split:
+        """The split "train" or "validation", as memory maps."""
+        folder = self.path / name
+        tokens, documents = (
+            _memory_map(folder / file) for file in ("tokens.npy", "documents.npy")
+        )
+        return Split(name, folder, tokens, documents)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the store was made with.
+
+        Raises:
+          UsageError: it is not the one that the manifest names.
+        """
+        tokenizer = load_tokenizer(self.path / "tokenizer")
+        if tokenizer.identity != self.manifest["tokenizer"]["identity"]:
+            raise UsageError(f"{self.path}/tokenizer was changed: prepare the store again")
+        return tokenizer
+
+    def verify(self) -> None:
+        """Reads all files and compares their checksums.
+
+        Raises:
+          UsageError: names the file that differs.
+        """
+        for name, entry in self.manifest["files"].items():
+            if _checksum(self.path / name) != entry["sha256"]:
+                raise UsageError(f"{self.path / name} is damaged: prepare the store again")
+
+
+def prepare(
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    output: str | os.PathLike[str],
+    *,
+    workers: int | None = None,
+    validation_share: float = 0.005,
+    source: Any = None,
+    progress: bool = True,
+) -> TokenStore:
+    """Tokenizes documents into a store; a store that is already there is checked and kept.
+
+    The bytes of the store do not depend on the number of workers. An interrupted
+    preparation leaves nothing behind that the next one would not clear away.
+
+    Args:
+      documents: texts; a `fraction` attribute, where there is one, gives the progress bar
+        its estimate of the time left.
+      workers: processes; 1 works in this one; None takes all cores.
+      validation_share: of documents held out, by a hash of their text.
+      source: what the documents are, as JSON values, for the manifest.
+
+    Raises:
+      UsageError: the output holds something else, or a store of other settings; another
+        process is preparing it; no document has a token; the disk is full.
+    """
+    output = Path(output)
+    workers = workers or os.cpu_count() or 1
+    if workers < 1:
+        raise UsageError(f"--workers={workers}: at least 1")
+    if not 0 <= validation_share < 1:
+        raise UsageError(f"--validation-share={validation_share}: from 0 to below 1")
+    settings = {
+        "tokenizer": tokenizer.identity,
+        "validation_share": validation_share,
+        "source": json.loads(json.dumps(source)),
+    }
+    existing = _existing(output, settings)
+    if existing:
+        return existing
+    partial = output.parent / f".{output.name}.partial"
+    try:
+        with _claim(partial):
+            tokenizer.save(partial / "tokenizer")
+            counts = _write(documents, tokenizer, partial, workers, validation_share, progress)
+            if not counts["train"]["tokens"]:
+                raise UsageError("no document has a token: there is nothing to learn from")
+            manifest = {
+                "version": STORE_VERSION,
+                "settings": settings,
+                "tokenizer": {
+                    "identity": tokenizer.identity,
+                    "kind": tokenizer.kind,
+                    "vocab_size": tokenizer.vocab_size,
+                },
+                "splits": counts,
+                "files": {
+                    f"{split}/{name}.npy": {
+                        "bytes": (partial / split / f"{name}.npy").stat().st_size,
+                        "sha256": _checksum(partial / split / f"{name}.npy"),
+                    }
+                    for split in SPLITS
+                    for name in ("tokens", "documents")
+                },
+            }
+            (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            partial.rename(output)
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error}") from error
+    if not counts["validation"]["documents"] and validation_share:
+        log.warning("no document was held out; a larger --validation-share would hold some out")
+    return TokenStore.open(output)
+
+
+def _existing(output: Path, settings: dict[str, Any]) -> TokenStore | None:
+    """The store that is there already, if it is the one asked for."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return None
+    store = TokenStore.open(output)
+    for name, value in settings.items():
+        before = store.manifest["settings"].get(name)
+        if before != value:
+            detail = "" if name == "source" else f" ({before!r}, not {value!r})"
+            raise UsageError(
+                f"{output} was prepared with another {name}{detail}: choose another --output, "
+                "or remove it"
+            )
+    store.verify()
+    log.info("%s is already prepared", output)
+    return store
+
+
+@contextlib.contextmanager
+def _claim(partial: Path) -> Iterator[None]:
+    """An empty folder that no other process writes to; removed where the work fails."""
+    partial.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another process is preparing this store ({partial})") from None
+        for left in partial.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _write(
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    folder: Path,
+    workers: int,
+    validation_share: float,
+    progress: bool,
+) -> dict[str, dict[str, Any]]:
+    """Writes the arrays of both splits; returns their counts."""
+    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
+    frequencies = np.zeros(tokenizer.vocab_size, np.int64)
+    totals = {split: {"tokens": 0, "documents": 0} for split in SPLITS}
+    text_bytes = 0
+    with contextlib.ExitStack() as stack:
+        files = {
+            (split, name): stack.enter_context(_ArrayFile(folder / split / f"{name}.npy", kind))
+            for split in SPLITS
+            for name, kind in (("tokens", dtype), ("documents", np.dtype(np.int64)))
+        }
+        for split in SPLITS:
+            files[split, "documents"].append(np.zeros(1, np.int64))
+        bar = stack.enter_context(
+            tqdm(
+                desc="tokens", unit="B", unit_scale=True, disable=not progress, dynamic_ncols=True
+            )
+        )
+        for chunk in _tokenize(_chunks(documents), folder / "tokenizer", tokenizer, workers, dtype):
+            held_out = chunk.hashes < validation_share
+            of_token = np.repeat(held_out, chunk.lengths)
+            for split, mine in (("train", ~held_out), ("validation", held_out)):
+                mine &= chunk.lengths > 0
+                total = totals[split]
+                lengths = chunk.lengths[mine]
+                tokens = chunk.tokens[of_token == (split == "validation")]
+                files[split, "tokens"].append(tokens)
+                files[split, "documents"].append(total["tokens"] + np.cumsum(lengths))
+                total["tokens"] += len(tokens)
+                total["documents"] += len(lengths)
+                if split == "train":
+                    frequencies += np.bincount(tokens, minlength=len(frequencies))
+            text_bytes += chunk.text_bytes
+            fraction = getattr(documents, "fraction", None)
+            if fraction:
+                bar.total = round(text_bytes / fraction)
+            bar.update(chunk.text_bytes)
+    train = totals["train"]
+    most = int(frequencies.argmax())
+    train["most_frequent"] = {
+        "piece": tokenizer.pieces([most])[0],
+        "share": frequencies[most] / max(1, train["tokens"]),
+    }
+    train["text_bytes_of_both_splits"] = text_bytes
+    return totals
+
+
+class _Chunk(NamedTuple):
+    """Some documents in turn, tokenized."""
+
+    tokens: np.ndarray
+    lengths: np.ndarray  # tokens of each document
+    hashes: np.ndarray  # of each document's text, in [0, 1)
+    text_bytes: int
+
+
+def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
+    """Documents in lists of about CHUNK_CHARACTERS."""
+    chunk, size = [], 0
+    for text in documents:
+        chunk.append(text)
+        size += len(text)
+        if size >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _tokenize(
+    chunks: Iterator[list[str]], folder: Path, tokenizer: Tokenizer, workers: int, dtype: np.dtype
+) -> Iterator[_Chunk]:
+    """Tokenized chunks in order, a few of them ahead of the one that is asked for."""
+    if workers == 1:
+        for texts in chunks:
+            yield _encode(tokenizer, texts, dtype)
+        return
+    executor = concurrent.futures.ProcessPoolExecutor(
+        workers,
+        # Forking a process with threads (JAX's, for one) can hang the child.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(folder,),
+    )
+    pending: collections.deque = collections.deque()
+    try:
+        for texts in chunks:
+            pending.append(executor.submit(_encode_in_worker, texts, dtype))
+            if len(pending) > CHUNKS_AHEAD * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise UsageError("a worker died, for want of memory perhaps: try fewer --workers") from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+_worker_tokenizer: Tokenizer
+
+
+def _start_worker(folder: Path) -> None:
+    global _worker_tokenizer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
+    os.environ["RAYON_NUM_THREADS"] = "1"  # one process a core, not threads besides
+    _worker_tokenizer = load_tokenizer(folder)
+
+
+def _encode_in_worker(texts: list[str], dtype: np.dtype) -> _Chunk:
+    return _encode(_worker_tokenizer, texts, dtype)
+
+
+def _encode(tokenizer: Tokenizer, texts: list[str], dtype: np.dtype) -> _Chunk:
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    hashes = [
+        int.from_bytes(hashlib.blake2b(text, digest_size=6).digest()) / 2**48 for text in encoded
+    ]
+    ids = tokenizer.encode(texts)
+    return _Chunk(
+        np.concatenate([np.array(i, dtype) for i in ids]) if ids else np.zeros(0, dtype),
+        np.array([len(i) for i in ids], np.int64),
+        np.array(hashes),
+        sum(map(len, encoded)),
+    )
+
+
+class _ArrayFile:
+    """A one-dimensional .npy file that grows; its length is written when it is closed."""
+
+    def __init__(self, path: Path, dtype: np.dtype):
+        path.parent.mkdir(exist_ok=True)
+        self._file: BinaryIO = path.open("wb")
+        self._dtype = dtype
+        self._length = 0
+        self._write_header()
+
+    def __enter__(self) -> "_ArrayFile":
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()
+
+    def append(self, values: np.ndarray) -> None:
+        self._file.write(np.ascontiguousarray(values, self._dtype).data)
+        self._length += len(values)
+
+    def _write_header(self) -> None:
+        # NumPy leaves room in the header for the length to grow.
+        np.lib.format.write_array_header_1_0(
+            self._file,
+            {
+                "descr": np.lib.format.dtype_to_descr(self._dtype),
+                "fortran_order": False,
+                "shape": (self._length,),
+            },
+        )
+
+
+def _memory_map(path: Path) -> np.ndarray:
+    # An empty file cannot be mapped.
+    array = np.load(path, mmap_mode="r") if path.stat().st_size > 128 else np.load(path)
+    return array
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
