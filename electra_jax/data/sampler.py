@@ -1,0 +1,268 @@
+"""Step → batch: what is in a step is a pure function of (store, seed, step).
+
+There is no shuffle buffer and no iterator to save. One NumPy function makes the batches;
+the tf.data pipeline calls it ahead of time in threads, the plain iterator calls it in turn,
+so their batches are equal. Any number of hosts see the same global batch.
+"""
+
+import dataclasses
+import importlib.util
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from electra_jax.data.permutation import fold, permute, uniform
+from electra_jax.data.rows import RowTable, row_table
+from electra_jax.data.token_store import Split
+from electra_jax.errors import UsageError
+
+Batch = dict[str, np.ndarray]
+
+NAMES = ("tokens", "documents", "types")
+SINGLE_SEGMENT_SHARE = 0.1  # of pair rows, as in the official code
+MIXTURE_PERIOD = 10_000  # rows over which a mixture's shares are exact
+BATCHES_AHEAD = 2
+LAST_STEP = 2**62
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What is read, and how rows are made of it."""
+
+    store: str = ""  # a token store, or several with weights: "a:0.7,b:0.3"
+    layout: str = "pair"  # [CLS] A [SEP] B [SEP], or "packed": several documents a row
+    length: int = 128  # tokens a row, special tokens included
+
+
+class Sampler:
+    """Batches of rows from splits of token stores.
+
+    Attributes:
+      rows: in an epoch; each row of each split is read once in it, unless weights say
+        otherwise.
+      tokens_per_epoch: without special tokens.
+      padding_share: of the slots of an epoch.
+    """
+
+    def __init__(
+        self,
+        splits: Sequence[tuple[Split, float]],
+        *,
+        length: int,
+        layout: str,
+        batch_size: int,
+        seed: int,
+        cls_id: int,
+        sep_id: int,
+        pad_id: int,
+    ) -> None:
+        """Makes the row tables, or reads them where they have been made before.
+
+        Args:
+          splits: with weights, which need not add up to 1.
+          length: slots in a row.
+          layout: "pair" or "packed".
+          batch_size: rows of a global batch.
+          seed: of the order and of where pairs are split.
+
+        Raises:
+          UsageError: no split, a weight that is not positive, an empty split, rows too
+            short or an unknown layout.
+        """
+        if not splits:
+            raise UsageError("no token store to read from")
+        weights = np.array([weight for _, weight in splits], float)
+        if not (np.isfinite(weights) & (weights > 0)).all():
+            raise UsageError("data.store: weights must be positive")
+        self.length, self.layout, self.batch_size = length, layout, batch_size
+        self._seed = seed
+        self._cls, self._sep, self._pad = cls_id, sep_id, pad_id
+        self._tokens = [split.tokens for split, _ in splits]
+        self._tables = [row_table(split, length, layout) for split, _ in splits]
+        self._turns, self._shares, self._before = mixture(weights)
+        self.rows = sum(table.rows for table in self._tables)
+        self.tokens_per_epoch = sum(len(tokens) for tokens in self._tokens)
+        if layout == "packed":
+            special = 2 * sum(len(table.starts) for table in self._tables)
+        else:
+            special = 3 * self.rows
+        self.padding_share = 1 - (self.tokens_per_epoch + special) / (self.rows * length)
+
+    def batch(self, step: int, process_index: int = 0, process_count: int = 1) -> Batch:
+        """The rows of one step that a process holds.
+
+        Returns:
+          `tokens`, `documents` and `types`, int32 [batch_size / process_count, length].
+
+        Raises:
+          UsageError: the batch does not divide over the processes.
+        """
+        mine = self._share(process_index, process_count)
+        numbers = step * self.batch_size + np.arange(mine.start, mine.stop)
+        block, place = np.divmod(numbers, MIXTURE_PERIOD)
+        sources = self._turns[place]
+        counts = block * self._shares[sources] + self._before[place]
+        batch = self._empty(len(numbers))
+        for source in np.unique(sources):
+            table = self._tables[source]
+            here = np.flatnonzero(sources == source)
+            epochs, indices = np.divmod(counts[here], table.rows)
+            for epoch in np.unique(epochs):
+                key = fold(self._seed, int(source), int(epoch))
+                now = epochs == epoch
+                rows = permute(indices[now], table.rows, key)
+                for name, values in self._render(int(source), rows, key).items():
+                    batch[name][here[now]] = values
+        return batch
+
+    def batches(self, step: int, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
+        """Batches from `step` on, made ahead of time by tf.data where it is installed."""
+        self._share(process_index, process_count)
+        if importlib.util.find_spec("tensorflow") is None:
+            return self.iterate(step, process_index, process_count)
+        return self.dataset(step, process_index, process_count).as_numpy_iterator()
+
+    def iterate(self, step: int, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
+        """Batches from `step` on, without TensorFlow."""
+        for number in itertools.count(step):
+            yield self.batch(number, process_index, process_count)
+
+    def dataset(self, step: int, process_index: int = 0, process_count: int = 1):
+        """Batches from `step` on, as a tf.data.Dataset."""
+        import tensorflow as tf
+
+        # The accelerators are for JAX; TensorFlow would take their memory.
+        for kind in ("GPU", "TPU"):
+            tf.config.set_visible_devices([], kind)
+
+        rows = len(self._share(process_index, process_count))
+
+        def make(number):
+            arrays = tf.numpy_function(
+                lambda n: tuple(self.batch(int(n), process_index, process_count).values()),
+                [number],
+                [tf.int32] * len(NAMES),
+                stateful=False,
+            )
+            return {
+                name: tf.ensure_shape(array, (rows, self.length))
+                for name, array in zip(NAMES, arrays, strict=True)
+            }
+
+        return (
+            tf.data.Dataset.range(step, LAST_STEP)
+            .map(make, num_parallel_calls=BATCHES_AHEAD, deterministic=True)
+            .prefetch(BATCHES_AHEAD)
+        )
+
+    def epoch(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
+        """Every row once, in an order that is always the same; empty rows fill the last batch.
+
+        The order is shuffled, so that the first batches are a fair sample of all.
+        """
+        mine = self._share(process_index, process_count)
+        bounds = np.cumsum([0] + [table.rows for table in self._tables])
+        for first in range(0, self.rows, self.batch_size):
+            numbers = first + np.arange(mine.start, mine.stop)
+            here = np.flatnonzero(numbers < self.rows)
+            chosen = permute(numbers[here], self.rows, key=0)
+            batch = self._empty(len(numbers))
+            for source in range(len(self._tables)):
+                now = (chosen >= bounds[source]) & (chosen < bounds[source + 1])
+                rendered = self._render(source, chosen[now] - bounds[source], key=0)
+                for name, values in rendered.items():
+                    batch[name][here[now]] = values
+            yield batch
+
+    def _share(self, process_index: int, process_count: int) -> range:
+        """The rows of a global batch that a process holds."""
+        if self.batch_size % process_count:
+            raise UsageError(
+                f"train.batch_size={self.batch_size} does not divide over {process_count} processes"
+            )
+        rows = self.batch_size // process_count
+        return range(process_index * rows, (process_index + 1) * rows)
+
+    def _empty(self, rows: int) -> Batch:
+        shape = (rows, self.length)
+        fill = (self._pad, 0, 0)
+        return {
+            name: np.full(shape, value, np.int32) for name, value in zip(NAMES, fill, strict=True)
+        }
+
+    def _render(self, source: int, rows: np.ndarray, key: int) -> Batch:
+        table, tokens = self._tables[source], self._tokens[source]
+        if self.layout == "packed":
+            return self._render_packed(table, tokens, rows)
+        return self._render_pairs(table, tokens, rows, key)
+
+    def _render_packed(self, table: RowTable, tokens: np.ndarray, rows: np.ndarray) -> Batch:
+        """[CLS] document [SEP] [CLS] document [SEP] …, numbered from 1."""
+        batch = self._empty(len(rows))
+        counts = table.first[rows + 1] - table.first[rows]
+        pieces = ragged_ranges(table.first[rows], counts)
+        lengths = table.lengths[pieces].astype(np.int64)
+        # Where each piece's [CLS] stands, in the batch laid flat.
+        ends = np.cumsum(lengths + 2)
+        begins = ends - (lengths + 2)
+        piece_first = np.cumsum(counts) - counts
+        slots = begins + np.repeat(
+            np.arange(len(rows)) * self.length - begins[piece_first], counts
+        )
+        number = 1 + np.arange(len(pieces)) - np.repeat(piece_first, counts)
+        flat = batch["tokens"].reshape(-1)
+        flat[slots] = self._cls
+        flat[ragged_ranges(slots + 1, lengths)] = tokens[
+            ragged_ranges(table.starts[pieces], lengths)
+        ]
+        flat[slots + 1 + lengths] = self._sep
+        batch["documents"].reshape(-1)[ragged_ranges(slots, lengths + 2)] = np.repeat(
+            number, lengths + 2
+        )
+        return batch
+
+    def _render_pairs(
+        self, table: RowTable, tokens: np.ndarray, rows: np.ndarray, key: int
+    ) -> Batch:
+        """[CLS] A [SEP] B [SEP] with types 0 and 1, or [CLS] A [SEP]; one document a row."""
+        starts, lengths = table.starts[rows], table.lengths[rows].astype(np.int64)
+        single = (uniform(rows, fold(key, 1)) < SINGLE_SEGMENT_SHARE) | (lengths < 2)
+        cut = 1 + (uniform(rows, fold(key, 2)) * (lengths - 1)).astype(np.int64)
+        first = np.where(single, lengths, cut)[:, None]  # tokens of A
+        columns = np.arange(self.length)
+        second = columns > first + 1
+        last = (lengths + np.where(single, 1, 2))[:, None]
+        is_sep = (columns == first + 1) | (columns == last)
+        body = (columns > 0) & (columns < last) & ~is_sep
+        batch = self._empty(len(rows))
+        place = starts[:, None] + columns - 1 - second
+        batch["tokens"][body] = tokens[place[body]]
+        batch["tokens"][:, 0] = self._cls
+        batch["tokens"][is_sep] = self._sep
+        batch["documents"][columns <= last] = 1
+        batch["types"][second & (columns <= last)] = 1
+        return batch
+
+
+def ragged_ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """start, start + 1, … of each length, one after another; int64."""
+    before = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+
+
+def mixture(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Whose turn it is in each of MIXTURE_PERIOD rows, evenly spread.
+
+    Returns:
+      The source of each place in the period; rows of each source in a period; and for each
+      place how many rows of its source come before it in the period.
+    """
+    shares = np.floor(weights / weights.sum() * MIXTURE_PERIOD).astype(np.int64)
+    shares = np.maximum(shares, 1)
+    shares[shares.argmax()] += MIXTURE_PERIOD - shares.sum()
+    sources = np.repeat(np.arange(len(shares)), shares)
+    number = ragged_ranges(np.zeros(len(shares), np.int64), shares)
+    # The n-th row of a source is due after (n + 1/2) of its share of the period.
+    order = np.argsort((number + 0.5) / shares[sources], kind="stable")
+    return sources[order], shares, number[order]
