@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("electra_jax").setLevel(logging.INFO)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of TensorFlow's start-up messages
+    # TensorFlow makes batches here and nothing else: what it says of its kernels is noise.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     argv, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
     try:
         args = build_parser().parse_args(argv)
@@ -117,7 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("quickstart", run_quickstart, "the whole road, small, on text that is here")
     sub.add_argument("--workdir", default="runs/quickstart", metavar="DIR")
-    sub.add_argument("--time-budget", default="", metavar="TIME", help="of pretraining, as in 5m")
+    sub.add_argument("--time-budget", default="6m", metavar="TIME", help="of pretraining")
     return parser
 
 

@@ -8,7 +8,13 @@ import numpy as np
 from electra_jax.config import read_config
 from electra_jax.inference import Model, load
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
-from electra_jax.pretrain import build_objective, make_evaluate, make_sampler, open_stores
+from electra_jax.pretrain import (
+    build_objective,
+    make_evaluate,
+    make_sampler,
+    open_stores,
+    parse_stores,
+)
 from electra_jax.report import Example, ExampleToken
 
 
@@ -48,7 +54,7 @@ def held_out_examples(
     no longer there.
     """
     config = read_config(workdir)
-    if not all(Path(path).is_dir() for path, _ in config.data.stores):
+    if not all(Path(path).is_dir() for path, _ in parse_stores(config.data.store)):
         return []
     model = load(workdir, checkpoint)
     stores = open_stores(config.data.store, model.tokenizer)

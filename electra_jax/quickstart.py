@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 SOURCE = "docs:"
 VOCAB_SIZE = 4096
 VALIDATION_SHARE = 0.02
+TIME_BUDGET = "6m"
 # Each with one word swapped for another.
 SENTENCES = (
     "The function returns the number of bananas in the array.",
@@ -32,12 +33,12 @@ SENTENCES = (
 )
 
 
-def quickstart(workdir: str | Path, time_budget: str = "") -> bool:
+def quickstart(workdir: str | Path, time_budget: str = TIME_BUDGET) -> bool:
     """Runs every stage into `workdir`; stages that are done are not done again.
 
     Args:
       workdir: gets the tokenizer, the store and the run.
-      time_budget: of pretraining, such as "5m"; empty for the config's.
+      time_budget: of pretraining.
 
     Returns:
       Whether it is finished; False where a signal stopped the pretraining.
@@ -65,9 +66,7 @@ def quickstart(workdir: str | Path, time_budget: str = "") -> bool:
         source=documents.describe(),
     )
 
-    overrides = [f"data.store={store_dir}"]
-    if time_budget:
-        overrides.append(f"train.time_budget={time_budget}")
+    overrides = [f"data.store={store_dir}", f"train.time_budget={time_budget}"]
     arguments = " ".join(f"--config.{override}" for override in overrides)
     _say(f"pretrain --config pretrain/tiny {arguments} --workdir {run_dir}")
     if not pretrain(pretrain_config(load_config("pretrain/tiny", overrides)), run_dir):

@@ -22,16 +22,17 @@ def get_config(variant: str = ""):
         dropout=0.0,
         attention_dropout=0.0,
     )
-    config.generator.update(width=1.0, depth=0.5)
+    config.generator.update(width=1.0, depth=0.25)
+    config.objective.discriminator_weight = 1.0
     config.data.update(layout="packed", length=64)
     config.optimizer.update(
         name="muon",
-        learning_rate=2e-3,
+        learning_rate=3e-3,
         warmup_steps=100,
         weight_decay=0.0,
-        schedule="stable",
-        decay_share=0.5,
+        # A slow generator leaves the discriminator something to find.
         separate="^generator/",
+        separate_learning_rate=0.75e-3,
     )
     config.train.update(time_budget="20m", batch_size=32, log_every=50)
     config.eval.update(every_steps=500, max_batches=50, batch_size=64)

@@ -207,9 +207,7 @@ class Sampler:
         ends = np.cumsum(lengths + 2)
         begins = ends - (lengths + 2)
         piece_first = np.cumsum(counts) - counts
-        slots = begins + np.repeat(
-            np.arange(len(rows)) * self.length - begins[piece_first], counts
-        )
+        slots = begins + np.repeat(np.arange(len(rows)) * self.length - begins[piece_first], counts)
         number = 1 + np.arange(len(pieces)) - np.repeat(piece_first, counts)
         flat = batch["tokens"].reshape(-1)
         flat[slots] = self._cls

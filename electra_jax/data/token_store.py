@@ -41,6 +41,7 @@ MANIFEST = "manifest.json"
 SPLITS = ("train", "validation")
 CHUNK_CHARACTERS = 250_000  # of documents tokenized together
 CHUNKS_AHEAD = 4  # a worker
+HEADER_BYTES = 128  # of a .npy file with one dimension
 
 
 class Split(NamedTuple):
@@ -99,9 +100,7 @@ class TokenStore:
     def split(self, name: str) -> Split:
         """The split "train" or "validation", as memory maps."""
         folder = self.path / name
-        tokens, documents = (
-            _memory_map(folder / file) for file in ("tokens.npy", "documents.npy")
-        )
+        tokens, documents = (_memory_map(folder / file) for file in ("tokens.npy", "documents.npy"))
         return Split(name, folder, tokens, documents)
 
     @functools.cached_property
@@ -262,9 +261,7 @@ def _write(
         for split in SPLITS:
             files[split, "documents"].append(np.zeros(1, np.int64))
         bar = stack.enter_context(
-            tqdm(
-                desc="tokens", unit="B", unit_scale=True, disable=not progress, dynamic_ncols=True
-            )
+            tqdm(desc="tokens", unit="B", unit_scale=True, disable=not progress, dynamic_ncols=True)
         )
         for chunk in _tokenize(_chunks(documents), folder / "tokenizer", tokenizer, workers, dtype):
             held_out = chunk.hashes < validation_share
@@ -341,7 +338,9 @@ def _tokenize(
         while pending:
             yield pending.popleft().result()
     except BrokenProcessPool as error:
-        raise UsageError("a worker died, for want of memory perhaps: try fewer --workers") from error
+        raise UsageError(
+            "a worker died, for want of memory perhaps: try fewer --workers"
+        ) from error
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -410,8 +409,7 @@ class _ArrayFile:
 
 def _memory_map(path: Path) -> np.ndarray:
     # An empty file cannot be mapped.
-    array = np.load(path, mmap_mode="r") if path.stat().st_size > 128 else np.load(path)
-    return array
+    return np.load(path, mmap_mode="r" if path.stat().st_size > HEADER_BYTES else None)
 
 
 def _checksum(path: Path) -> str:

@@ -1,0 +1,175 @@
+"""A run directory → one HTML page with its curves, figures, config and samples.
+
+The page needs nothing beside itself. It draws whatever metrics the run has logged: a
+metric of that name in training, in evaluation and its baseline share a plot.
+"""
+
+import dataclasses
+import html
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from electra_jax.errors import UsageError
+from electra_jax.training.metrics import METRICS_FILE, read_metrics
+
+PAGE = "index.html"
+PREFIXES = ("train/", "eval/")
+BASELINE = "_baseline"
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
+.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)) }
+.curves svg { width: 100%; height: auto }
+table { border-collapse: collapse } td, th { padding: .1rem .8rem; text-align: left }
+td.number { text-align: right; font-variant-numeric: tabular-nums }
+.sample { line-height: 2.2 } .token { padding: .1rem .15rem; border-radius: .2rem }
+.masked { border-bottom: 2px solid #555 } .replaced { border-bottom: 2px solid #c00 }
+pre { background: #f4f4f4; padding: 1rem; overflow: auto }
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleToken:
+    """A token of a held-out text as the two networks saw it."""
+
+    piece: str  # what the discriminator read
+    original: str
+    masked: bool
+    sampled: str  # what the generator put there
+    replaced: bool
+    probability: float  # that it was replaced, says the discriminator
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A held-out text."""
+
+    tokens: Sequence[ExampleToken]
+
+
+def write_report(workdir: str | Path, examples: Sequence[Example] = ()) -> Path:
+    """Writes `report/index.html` of a run directory.
+
+    Returns:
+      The page.
+
+    Raises:
+      UsageError: the run has logged nothing, or the page cannot be written.
+    """
+    workdir = Path(workdir)
+    lines = read_metrics(workdir)
+    if not lines:
+        raise UsageError(f"nothing to report: {workdir / METRICS_FILE} is missing or empty")
+    config = workdir / "config.json"
+    text = _page(
+        workdir.resolve().name,
+        lines,
+        json.loads(config.read_text()) if config.is_file() else {},
+        examples,
+    )
+    page = workdir / "report" / PAGE
+    try:
+        page.parent.mkdir(exist_ok=True)
+        partial = page.with_suffix(".partial")
+        partial.write_text(text)
+        os.replace(partial, page)
+    except OSError as error:
+        raise UsageError(f"cannot write {page}: {error}") from error
+    return page
+
+
+def curves(lines: Sequence[dict]) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
+    """Plots by metric name; each has lines "train", "eval" and "baseline": steps and values."""
+    plots: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if value is None or not name.startswith(PREFIXES):
+                continue
+            kind, _, metric = name.partition("/")
+            if metric.endswith(BASELINE):
+                metric, kind = metric.removesuffix(BASELINE), f"{kind} baseline"
+            steps, values = plots.setdefault(metric, {}).setdefault(kind, ([], []))
+            steps.append(line["step"])
+            values.append(value)
+    return plots
+
+
+def _page(title: str, lines: list[dict], config: dict, examples: Sequence[Example]) -> str:
+    plots = curves(lines)
+    last = lines[-1]
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style>",
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p>{last['step']:,} steps, {last['seconds'] / 60:.1f} minutes</p>",
+        "<h2>Latest figures</h2>",
+        _table(plots),
+        "<h2>Curves</h2><div class=curves>",
+        *(_plot(metric, kinds) for metric, kinds in sorted(plots.items())),
+        "</div>",
+    ]
+    if examples:
+        parts += [
+            "<h2>Held-out samples</h2>",
+            "<p>Masked positions are underlined, in red where the generator's sample differs "
+            "from the original (hover to see it). The redder a token, the likelier the "
+            "discriminator thinks it was replaced.</p>",
+            *(f"<p class=sample>{' '.join(map(_token, e.tokens))}</p>" for e in examples),
+        ]
+    if config:
+        parts += [f"<h2>Config</h2><pre>{html.escape(json.dumps(config, indent=2))}</pre>"]
+    return "\n".join(parts) + "\n"
+
+
+def _table(plots: dict) -> str:
+    kinds = ("train", "eval", "eval baseline")
+    rows = [f"<tr><th>metric</th>{''.join(f'<th>{kind}</th>' for kind in kinds)}</tr>"]
+    for metric, found in sorted(plots.items()):
+        cells = "".join(
+            f"<td class=number>{_number(found[kind][1][-1]) if kind in found else ''}</td>"
+            for kind in kinds
+        )
+        rows.append(f"<tr><td>{html.escape(metric)}</td>{cells}</tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _plot(metric: str, kinds: dict) -> str:
+    # Figure alone, without pyplot: no display is looked for, no state is kept.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.4, 3), layout="constrained")
+    axes = figure.subplots()
+    styles = {"train": ("C0", "-"), "eval": ("C1", "-")}
+    for kind, (steps, values) in kinds.items():
+        colour, style = styles.get(kind, ("0.5", ":"))
+        mark = "o" if len(steps) == 1 else None
+        axes.plot(steps, values, color=colour, linestyle=style, marker=mark, label=kind)
+    axes.set_title(metric, fontsize=10)
+    axes.set_xlabel("step", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def _token(token: ExampleToken) -> str:
+    shade = 0.0 if math.isnan(token.probability) else token.probability
+    classes = "token" + " masked" * token.masked + " replaced" * token.replaced
+    hint = f"{token.probability:.2f} replaced"
+    if token.masked:
+        hint += f"; was {token.original}, sampled {token.sampled}"
+    return (
+        f'<span class="{classes}" style="background:rgba(220,30,30,{shade:.2f})" '
+        f'title="{html.escape(hint)}">{html.escape(token.piece)}</span>'
+    )
