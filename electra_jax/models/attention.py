@@ -5,9 +5,10 @@ The contract: a token attends to every token of its own document and to nothing 
 so no softmax is ever empty and no NaN can arise.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 KERNELS = ("xla", "cudnn")
 
@@ -74,15 +75,16 @@ def attend(
         return jax.nn.dot_product_attention(
             query_BLNK, key_BLNK, value_BLNK, mask=mask, implementation="cudnn"
         )
-    return nn.dot_product_attention(
-        query_BLNK,
+    scores_BNLS = jnp.einsum(
+        "blnk,bsnk->bnls",
+        query_BLNK / math.sqrt(query_BLNK.shape[-1]),
         key_BLNK,
-        value_BLNK,
-        mask=mask,
-        dropout_rate=dropout,
-        dropout_rng=dropout_key,
-        broadcast_dropout=False,
-        deterministic=dropout == 0.0,
-        dtype=value_BLNK.dtype,
-        force_fp32_for_softmax=True,
+        preferred_element_type=jnp.float32,
     )
+    # Never a whole row: a token sees at least itself.
+    scores_BNLS = jnp.where(mask, scores_BNLS, jnp.finfo(jnp.float32).min)
+    weights_BNLS = jax.nn.softmax(scores_BNLS).astype(value_BLNK.dtype)
+    if dropout:
+        kept_BNLS = jax.random.bernoulli(dropout_key, 1.0 - dropout, weights_BNLS.shape)
+        weights_BNLS = jnp.where(kept_BNLS, weights_BNLS / (1.0 - dropout), 0.0)
+    return jnp.einsum("bnls,bsnk->blnk", weights_BNLS, value_BLNK)

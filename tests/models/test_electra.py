@@ -64,8 +64,9 @@ def test_networks_share_embeddings_unless_told_otherwise():
     shared = shapes(Electra(TINY, GeneratorConfig(width=0.5)))
     assert set(shared) == {"embeddings", "generator", "discriminator"}
     assert set(shared["embeddings"]) == {"word", "position", "type", "norm"}
-    for network in ("generator", "discriminator"):
-        assert "embeddings_project" in shared[network]["encoder"]
+    # A projection stands only where the width differs from the embedding's.
+    assert "embeddings_project" in shared["generator"]["encoder"]
+    assert "embeddings_project" not in shared["discriminator"]["encoder"]
     apart = shapes(Electra(TINY, GeneratorConfig(width=0.5, share="nothing")))
     assert set(apart) == {*shared, "generator_embeddings"}
 

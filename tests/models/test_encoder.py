@@ -229,7 +229,7 @@ def test_every_norm_has_the_epsilon_of_its_architecture(config, epsilon, layers)
 @pytest.mark.parametrize("name", ["published", "modern"])
 def test_dropout_is_active_in_training_alone(name):
     config = dataclasses.replace(CONFIGS[name], dropout=0.3, attention_dropout=0.3)
-    electra, (params, hidden) = Electra(config, GeneratorConfig()), model(name)
+    electra, (params, hidden) = Electra(config, GeneratorConfig(width=1.0)), model(name)
     tokens, documents = packed_row()
     types = (tokens % 2) * (documents > 0)
 

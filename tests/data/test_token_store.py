@@ -1,0 +1,141 @@
+"""Token stores: their bytes, what is refused, and what an interruption leaves behind."""
+
+import json
+
+import numpy as np
+import pytest
+
+from electra_jax.data import token_store
+from electra_jax.data.token_store import TokenStore, prepare
+from electra_jax.data.tokenizer_training import train_tokenizer
+from electra_jax.errors import UsageError
+
+TEXTS = [f"Document number {n} speaks of {'cats and dogs ' * (n % 7)}." for n in range(400)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(TEXTS, kind="wordpiece", vocab_size=200)
+
+
+def make(path, tokenizer, texts=TEXTS, **options):
+    options = {"workers": 1, "validation_share": 0.1, "progress": False, **options}
+    return prepare(texts, tokenizer, path, **options)
+
+
+def contents(path):
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
+
+
+def test_splits_hold_every_document_once(tmp_path, tokenizer):
+    store = make(tmp_path / "store", tokenizer)
+    found = []
+    for name in token_store.SPLITS:
+        split = store.split(name)
+        starts = split.documents
+        assert starts[0] == 0 and starts[-1] == len(split.tokens)
+        found += [split.tokens[a:b].tolist() for a, b in zip(starts, starts[1:], strict=False)]
+    assert sorted(found) == sorted(tokenizer.encode(TEXTS))
+    assert 10 < len(store.split("validation").documents) - 1 < 90
+    assert store.split("train").tokens.dtype == np.uint16
+
+
+def test_bytes_do_not_depend_on_workers(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr(token_store, "CHUNK_CHARACTERS", 500)
+    make(tmp_path / "one", tokenizer)
+    make(tmp_path / "two", tokenizer, workers=2)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_a_document_is_held_out_whatever_stands_around_it(tmp_path, tokenizer):
+    store = make(tmp_path / "all", tokenizer)
+    reverse = make(tmp_path / "reverse", tokenizer, TEXTS[::-1])
+    held_out = [len(s.split("validation").tokens) for s in (store, reverse)]
+    assert held_out[0] == held_out[1]
+
+
+def test_the_same_again_is_kept_and_other_settings_are_refused(tmp_path, tokenizer):
+    path = tmp_path / "store"
+    store = make(path, tokenizer, source={"a": (1, 2)})
+    before = contents(path)
+    assert make(path, tokenizer, [], source={"a": (1, 2)}).identity == store.identity
+    for changed, options in (
+        ("validation_share", {"validation_share": 0.2, "source": {"a": (1, 2)}}),
+        ("source", {"source": {"a": (1, 3)}}),
+    ):
+        with pytest.raises(UsageError, match=f"another {changed}"):
+            make(path, tokenizer, **options)
+    assert contents(path) == before
+
+
+def test_a_failure_leaves_nothing_and_a_kill_is_cleared_away(tmp_path, tokenizer):
+    def broken():
+        yield from TEXTS[:50]
+        raise UsageError("the text ends in the middle")
+
+    path = tmp_path / "store"
+    with pytest.raises(UsageError, match="in the middle"):
+        make(path, tokenizer, broken())
+    assert not any(tmp_path.iterdir())
+    left = tmp_path / ".store.partial" / "train"
+    left.mkdir(parents=True)
+    (left / "tokens.npy").write_bytes(b"half a file")
+    (left / "junk").write_bytes(b"x")
+    make(path, tokenizer)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["store"]
+    assert not (path / "train" / "junk").exists()
+
+
+def test_two_at_once_are_refused(tmp_path, tokenizer):
+    path = tmp_path / "store"
+
+    def meanwhile():
+        with pytest.raises(UsageError, match="another process"):
+            make(path, tokenizer)
+        yield from TEXTS
+
+    make(path, tokenizer, meanwhile())
+
+
+def test_damage_is_named(tmp_path, tokenizer):
+    path = tmp_path / "store"
+    make(path, tokenizer)
+    file = path / "train" / "tokens.npy"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-2])
+    with pytest.raises(UsageError, match=r"tokens.npy has .* bytes"):
+        TokenStore.open(path)
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UsageError, match=r"tokens.npy is damaged"):
+        TokenStore.open(path).verify()
+    file.unlink()
+    with pytest.raises(UsageError, match=r"tokens.npy is missing"):
+        TokenStore.open(path)
+
+
+@pytest.mark.parametrize("version", [99, "missing"])
+def test_a_manifest_that_cannot_be_read_is_refused(tmp_path, tokenizer, version):
+    path = tmp_path / "store"
+    make(path, tokenizer)
+    file = path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    del manifest["version"]
+    if version != "missing":
+        manifest["version"] = version
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match="upgrade|cannot be read"):
+        TokenStore.open(path)
+
+
+def test_text_without_tokens_and_outputs_of_other_kinds_are_refused(tmp_path, tokenizer):
+    with pytest.raises(UsageError, match="no document has a token"):
+        make(tmp_path / "store", tokenizer, [" ", "\n"])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="no token store"):
+        make(tmp_path / "full", tokenizer)
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
