@@ -1,0 +1,59 @@
+"""Masked positions: how many, which, and what stands there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from electra_jax.objectives import masking
+
+SPECIAL = masking.SpecialTokens(pad=0, cls=2, sep=3, mask=4)
+
+
+def rows(count=64, length=128, real=100):
+    tokens = np.random.default_rng(0).integers(5, 1000, (count, length))
+    tokens[:, 0], tokens[:, real - 1] = SPECIAL.cls, SPECIAL.sep
+    documents = np.broadcast_to(np.arange(length) < real, tokens.shape).astype(np.int32)
+    return jnp.asarray(tokens * documents), jnp.asarray(documents)
+
+
+@pytest.mark.parametrize(
+    ("rate", "length", "slots"), [(0.15, 128, 19), (0.15, 512, 79), (0.25, 512, 130), (0.15, 4, 1)]
+)
+def test_slots_are_those_of_the_official_code(rate, length, slots):
+    assert masking.max_masked(rate, length) == slots
+
+
+def test_positions_are_distinct_candidates_in_the_right_number():
+    tokens, documents = rows()
+    masked = masking.choose_positions(jax.random.key(0), tokens, documents, 0.15, SPECIAL)
+    assert (masked.weights_BN.sum(1) == 15).all()  # of 100 real tokens, specials counted
+    for row, chosen, weights in zip(tokens, *masked, strict=True):
+        chosen = np.asarray(chosen)
+        assert len(set(chosen.tolist())) == len(chosen)
+        assert not set(np.asarray(row)[chosen[weights > 0]].tolist()) & set(SPECIAL)
+    where = np.bincount(np.asarray(masked.positions_BN[masked.weights_BN > 0]), minlength=100)
+    assert where[1:99].min() > 0 and where[1:99].max() < 30  # about 10 each: uniform
+
+
+def test_rows_with_few_or_no_candidates():
+    tokens = jnp.array([[2, 9, 3, 0], [2, 3, 0, 0], [0, 0, 0, 0]])
+    masked = masking.choose_positions(
+        jax.random.key(0), tokens, (tokens > 0).astype(jnp.int32), 0.15, SPECIAL
+    )
+    assert masked.weights_BN.tolist() == [[1.0], [0.0], [0.0]]
+    assert masked.positions_BN[0].tolist() == [1]
+    again = masking.put(tokens, masked, jnp.full((3, 1), 77))
+    assert again.tolist() == [[2, 77, 3, 0], [2, 3, 0, 0], [0, 0, 0, 0]]
+
+
+def test_most_are_masked_and_the_rest_keep_their_token():
+    tokens, documents = rows(count=512)
+    masked = masking.choose_positions(jax.random.key(0), tokens, documents, 0.15, SPECIAL)
+    row = masking.mask_tokens(jax.random.key(1), tokens, masked, SPECIAL)
+    chosen = masking.take(row, masked)[masked.weights_BN > 0]
+    share = float((chosen == SPECIAL.mask).mean())
+    assert abs(share - 0.85) < 0.015
+    kept = masking.take(tokens, masked)[masked.weights_BN > 0]
+    assert bool(((chosen == SPECIAL.mask) | (chosen == kept)).all())
+    assert int((row != tokens).sum()) == int((chosen == SPECIAL.mask).sum())

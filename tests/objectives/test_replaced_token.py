@@ -1,0 +1,152 @@
+"""ELECTRA's objective against a plain NumPy reading of its definition."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from electra_jax.errors import UsageError
+from electra_jax.models.electra import Electra, GeneratorConfig, init_params
+from electra_jax.models.encoder import ModelConfig
+from electra_jax.objectives import replaced_token
+from electra_jax.objectives.masking import SpecialTokens
+from electra_jax.objectives.replaced_token import ObjectiveConfig, ReplacedTokenDetection
+
+MODEL = ModelConfig(
+    vocab_size=60, layers=2, hidden=16, heads=2, intermediate=32, embedding=8,
+    max_positions=32, dropout=0.0, attention_dropout=0.0,
+)  # fmt: skip
+
+
+def objective(**fields):
+    return ReplacedTokenDetection(
+        ObjectiveConfig(**fields), Electra(MODEL, GeneratorConfig(width=0.5)),
+        SpecialTokens(0, 2, 3, 4),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def params():
+    made = init_params(objective().electra, jax.random.key(0))
+    # Larger than at the start, so that generator and discriminator have opinions.
+    return jax.tree.map(lambda x: 10 * x if x.ndim > 1 else x, made)
+
+
+def batch(rows=8, length=32, seed=0):
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(5, 60, (rows, length))
+    real = rng.integers(length // 2, length + 1, (rows, 1))
+    documents = (np.arange(length) < real).astype(np.int32)
+    tokens[:, 0] = 2
+    return {
+        "tokens": jnp.asarray(tokens * documents, jnp.int32),
+        "documents": jnp.asarray(documents),
+        "types": jnp.zeros((rows, length), jnp.int32),
+    }
+
+
+def test_losses_are_the_definitions(params):
+    o = objective()
+    prepared = o.prepare(batch(), jax.random.key(1))
+    out = o.forward(params, prepared)
+    losses, sums = o.losses(params, prepared, None, 0, False)
+    logits = np.asarray(out["generator_logits"], np.float64)
+    weights, real = np.asarray(prepared["weights"]), np.asarray(prepared["documents"]) > 0
+    log_probability = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    tokens, corrupted = np.asarray(prepared["tokens"]), np.asarray(out["corrupted"])
+    generator = discriminator = 0.0
+    for row, slot in zip(*np.nonzero(weights), strict=True):
+        position = prepared["positions"][row, slot]
+        generator -= log_probability[row, slot, tokens[row, position]]
+    probability = 1 / (1 + np.exp(-np.asarray(out["discriminator_logits"], np.float64)))
+    for row, position in zip(*np.nonzero(real), strict=True):
+        replaced = tokens[row, position] != corrupted[row, position]
+        p = probability[row, position]
+        discriminator -= np.log(p if replaced else 1 - p)
+    assert losses["generator"] == pytest.approx(generator, rel=1e-5)
+    assert losses["discriminator"] == pytest.approx(discriminator, rel=1e-5)
+    figures = o.summarise(jax.device_get(sums))
+    assert figures["loss"] == pytest.approx(
+        generator / weights.sum() + 50 * discriminator / real.sum(), rel=1e-5
+    )
+    # Only chosen positions were touched, and padding never.
+    changed = tokens != corrupted
+    assert changed.sum() <= weights.sum() and not (changed & ~real).any()
+
+
+def test_no_gradient_reaches_the_generator_from_the_discriminator(params):
+    o = objective()
+    prepared = o.prepare(batch(), jax.random.key(1))
+    gradient = jax.grad(lambda p: o.losses(p, prepared, None, 0, False)[0]["discriminator"])(params)
+    assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(gradient["generator"]))
+    assert float(jnp.abs(gradient["embeddings"]["word"]).max()) > 0
+    masked_lm = jax.grad(lambda p: o.losses(p, prepared, None, 0, False)[0]["generator"])(params)
+    assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(masked_lm["discriminator"]))
+
+
+def test_temperature_changes_samples_and_not_the_generator_loss(params):
+    plain, hot = objective(), objective(temperature=50.0)
+    prepared = plain.prepare(batch(64), jax.random.key(1))
+    results = [o.losses(params, prepared, None, 0, False) for o in (plain, hot)]
+    assert float(results[0][0]["generator"]) == float(results[1][0]["generator"])
+    assert float(results[1][1]["sampled"]) < float(results[0][1]["sampled"])
+
+
+def test_forbidden_samples_are_all_replaced(params):
+    o = objective(disallow_correct=True)
+    prepared = o.prepare(batch(), jax.random.key(1))
+    figures = o.summarise(jax.device_get(o.losses(params, prepared, None, 0, False)[1]))
+    assert figures["replaced_share"] == 1.0 and figures["generator_sampled_accuracy"] == 0.0
+
+
+def test_metrics_beside_their_baselines(params):
+    o = objective()
+    data = batch(64)
+    prepared = o.prepare(data, jax.random.key(1))
+    out = jax.device_get(o.forward(params, prepared))
+    figures = o.summarise(jax.device_get(o.losses(params, prepared, None, 0, False)[1]))
+    real = np.asarray(data["documents"]) > 0
+    truth, logits = out["replaced"][real], out["discriminator_logits"][real]
+    said = logits >= 0
+    assert figures["discriminator_accuracy"] == pytest.approx((truth == said).mean())
+    assert figures["discriminator_accuracy_baseline"] == pytest.approx(1 - truth.mean())
+    assert figures["discriminator_precision"] == pytest.approx(truth[said].mean())
+    assert figures["discriminator_recall"] == pytest.approx(said[truth].mean())
+    area = stats.mannwhitneyu(logits[truth], logits[~truth]).statistic
+    area /= truth.sum() * (~truth).sum()
+    assert figures["discriminator_auc"] == pytest.approx(area, abs=2e-3)
+    weights = np.asarray(prepared["weights"]) > 0
+    targets = out["targets"][weights]
+    guesses = out["generator_logits"].argmax(-1)[weights]
+    assert figures["generator_accuracy"] == pytest.approx((guesses == targets).mean())
+    most = np.bincount(targets).max() / len(targets)
+    assert figures["generator_accuracy_baseline"] == pytest.approx(most)
+
+
+def test_auc_of_no_opinion_is_a_half_and_of_one_class_undefined():
+    even = np.zeros(replaced_token.AUC_BINS)
+    even[3] = 10
+    assert replaced_token.binned_auc(even, even) == 0.5
+    assert np.isnan(replaced_token.binned_auc(even, np.zeros_like(even)))
+
+
+def test_metric_sums_add_up_over_parts(params):
+    o = objective()
+    prepared = o.prepare(batch(), jax.random.key(1))
+    whole = o.losses(params, prepared, None, 0, False)[1]
+    parts = [
+        o.losses(params, {k: v[half] for k, v in prepared.items()}, None, 0, False)[1]
+        for half in (slice(0, 3), slice(3, 8))
+    ]
+    added = jax.tree.map(np.add, *jax.device_get(parts))
+    for name, value in jax.device_get(whole).items():
+        np.testing.assert_allclose(added[name], value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fields", [{"name": "electr"}, {"mask_rate": 0.0}, {"temperature": 0.0}])
+def test_senseless_settings_are_refused(fields):
+    with pytest.raises(UsageError, match=f"objective.{next(iter(fields))}"):
+        dataclasses.replace(ObjectiveConfig(), **fields)

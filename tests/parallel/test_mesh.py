@@ -1,0 +1,85 @@
+"""Meshes, placements by table, and what does not fit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from electra_jax.errors import UsageError
+from electra_jax.parallel.hardware import peak_flops
+from electra_jax.parallel.mesh import MeshConfig, batch_sharding, check_batch, make_mesh
+from electra_jax.parallel.partition import place
+from electra_jax.parallel.runtime import global_batches
+
+RULES = (
+    (r"word$", PartitionSpec("tensor", "fsdp")),
+    (r"query/kernel$", PartitionSpec("fsdp", "tensor")),
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        (MeshConfig(), (8, 1, 1)),
+        (MeshConfig(fsdp=4), (2, 4, 1)),
+        (MeshConfig(data=2, fsdp=-1, tensor=2), (2, 2, 2)),
+    ],
+)
+def test_one_axis_takes_what_the_others_leave(config, shape):
+    assert tuple(make_mesh(config).shape.values()) == shape
+
+
+@pytest.mark.parametrize(
+    "config", [MeshConfig(data=3), MeshConfig(fsdp=3), MeshConfig(data=-1, fsdp=-1), MeshConfig(0)]
+)
+def test_sizes_that_do_not_fit_are_refused(config):
+    with pytest.raises(UsageError, match="mesh.data"):
+        make_mesh(config)
+
+
+def test_a_batch_that_does_not_divide_is_told_which_would():
+    mesh = make_mesh(MeshConfig(fsdp=2))
+    check_batch(mesh, 32, 2)
+    with pytest.raises(UsageError, match="16 or 32"):
+        check_batch(mesh, 30, 2)
+    with pytest.raises(UsageError, match="accumulate"):
+        check_batch(mesh, 32, 0)
+
+
+def test_arrays_are_placed_by_the_rule_of_their_path():
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    tree = {
+        "word": jnp.zeros((10, 6)),
+        "layers": {"query": {"kernel": jnp.zeros((3, 4, 8)), "bias": jnp.zeros(8)}},
+        "odd": {"query": {"kernel": jnp.zeros((5, 8))}},
+        "other": {"kernel": jnp.zeros((4, 4))},
+    }
+    shardings, unmatched = place({"mu": tree}, RULES, mesh)
+    specs = jax.tree.map(lambda s: s.spec, shardings["mu"])
+    assert specs["word"] == PartitionSpec("tensor", "fsdp")
+    # A stack of layers is placed as its layers are.
+    assert specs["layers"]["query"]["kernel"] == PartitionSpec(None, "fsdp", "tensor")
+    assert specs["layers"]["query"]["bias"] == PartitionSpec()
+    assert specs["odd"]["query"]["kernel"] == PartitionSpec(None, "tensor")
+    assert unmatched == ["mu/other/kernel"]
+
+
+def test_batches_lie_over_the_data_axes_and_lose_none():
+    mesh = make_mesh(MeshConfig(fsdp=2))
+    rows = [{"tokens": np.arange(16).reshape(16, 1) + 100 * n} for n in range(3)]
+    placed = list(global_batches(rows, batch_sharding(mesh)))
+    assert len(placed) == 3
+    for before, after in zip(rows, placed, strict=True):
+        np.testing.assert_array_equal(before["tokens"], after["tokens"])
+        assert {s.data.shape for s in after["tokens"].addressable_shards} == {(2, 1)}
+
+
+def test_peaks_are_those_of_the_longest_name_that_fits():
+    class Chip:
+        def __init__(self, kind):
+            self.device_kind = kind
+
+    assert peak_flops([Chip("TPU v5 lite")] * 4) == 4 * 197e12
+    assert peak_flops([Chip("NVIDIA H100 80GB HBM3")]) == 989e12
+    assert peak_flops([Chip("cpu")]) is None
