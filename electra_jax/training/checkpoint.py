@@ -97,14 +97,16 @@ class Checkpoints:
             metrics={self._metric: metrics[self._metric]} if metrics else None,
         )
 
-    def record(self, step: int | None = None) -> dict | None:
-        """The record of a checkpoint, by default the latest; None where there is none."""
-        step = self._manager.latest_step() if step is None else step
-        if step is None:
-            return None
-        return self._manager.restore(
-            step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
-        ).record
+    def record(self) -> dict | None:
+        """The record of the latest checkpoint that has a readable one; None without any."""
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._manager.restore(
+                    step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
+                ).record
+            except (OSError, ValueError):
+                log.debug("checkpoint %d has no readable record", step)
+        return None
 
     def restore_latest(self, like: TrainState) -> Restored | None:
         """The latest checkpoint that can be read, placed as `like` is; None if there is none.

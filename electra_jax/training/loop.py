@@ -88,7 +88,7 @@ class Clock:
         return self.before + self.now() - self._start
 
 
-class NonFiniteLoss(Exception):
+class NonFiniteLoss(UsageError):
     """The training loss is no longer a number."""
 
 
@@ -183,7 +183,10 @@ class Loop:
         step, sums = pending
         values = self.summarise(jax.device_get(sums))
         if not math.isfinite(values["loss"]):
-            raise NonFiniteLoss(f"the loss is {values['loss']} at step {step}")
+            raise NonFiniteLoss(
+                f"the loss is {values['loss']} at step {step}: a lower learning rate, a longer "
+                "warm-up or a tighter clip may help; the last good checkpoint is kept"
+            )
         last_step, last_seconds = self._since
         now = self.clock.elapsed()
         self._since = (step, now)

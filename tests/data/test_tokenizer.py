@@ -20,11 +20,12 @@ TEXTS = [
     "Don't the cats eat what the dogs have eaten?",
     "東京は日本の首都です。 ไทย and other scripts",
     "numbers 1, 2, 3 and 12345 with punctuation -- all of it!",
-] * 20 + [
-    # Words of many kinds, for SentencePiece to find enough pieces in.
-    " ".join(a + b + c for a in ("bra", "con", "del", "mis") for b in "aeiou" for c in endings)
-    for endings in (("ting", "ly"), ("ment", "ness"), ("ship", "able"), ("ical", "ware"))
-    for _ in range(5)
+] * 20
+# Words of many kinds, for SentencePiece to find enough pieces in.
+TEXTS += [
+    " ".join(a + b + c for a in (one, two) for b in "aeiou" for c in ("ting", "ly", "ment"))
+    for one in ("br", "c", "d", "m", "st", "pl", "qu", "v", "w")
+    for two in ("gr", "fl", "h", "j", "k", "sn", "x", "y", "z")
 ]
 STRANGE = ["", " \n\t ", "naïve [MASK] café", "中文 mixed with english", "a" * 3000, "🙂 emoji"]
 SIZES = {"wordpiece": 250, "unigram": 420, "bpe": 460}

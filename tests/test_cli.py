@@ -1,0 +1,101 @@
+"""The command: whatever a user gets wrong ends in one line and exit status 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from electra_jax import __version__, cli
+from electra_jax.data.tokenizer import load_tokenizer
+
+TEXT = "\n\n".join(f"A document about the {word} and more." for word in "cat dog owl".split())
+
+
+@pytest.fixture
+def text(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text(TEXT * 30)
+    return f"text:{file}"
+
+
+def fails(capsys, *argv) -> str:
+    assert cli.main(list(argv)) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("electra-jax: ") and "\n" not in error.splitlines()[-1]
+    return error.splitlines()[-1]
+
+
+def test_help_and_version_are_there_and_quick():
+    for flags in (["--help"], ["--version"], ["pretrain", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "electra_jax", *flags],
+            capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=True,
+        )  # fmt: skip
+        assert done.stdout
+        for library in ("jax", "tensorflow", "orbax"):
+            assert f"| {library}\n" not in done.stderr
+    assert __version__ in subprocess.run(
+        [sys.executable, "-m", "electra_jax", "--version"], capture_output=True, text=True,
+        cwd=Path(__file__).parent.parent, check=True,
+    ).stdout  # fmt: skip
+
+
+def test_overrides_may_stand_anywhere():
+    argv = ["--config.a.b=1", "pretrain", "--config.c", "2", "--workdir", "w", "--config", "f"]
+    flags, overrides = cli.split_overrides(argv)
+    assert flags == ["pretrain", "--workdir", "w", "--config", "f"]
+    assert overrides == ["a.b=1", "c=2"]
+
+
+def test_tokenizer_and_prepare(text, tmp_path, capsys):
+    tokenizer, store = str(tmp_path / "tokenizer"), str(tmp_path / "store")
+    flags = ["--input", text, "--vocab-size", "120", "--output", tokenizer]
+    assert cli.main(["tokenizer", *flags]) == 0
+    assert load_tokenizer(tokenizer).lower_case
+    flags = ["--input", text, "--tokenizer", tokenizer, "--output", store, "--workers", "1"]
+    assert cli.main(["prepare", *flags, "--validation-share", "0.3"]) == 0
+    assert "token store" in capsys.readouterr().out
+    error = fails(capsys, "prepare", *flags, "--validation-share", "0.4")
+    assert "validation_share" in error and "0.3" in error
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "COMMAND"),
+        (["pretrian"], "invalid choice"),
+        (["pretrain", "--workdir", "w"], "--config"),
+        (["pretrain", "--config", "nowhere", "--workdir", "{tmp}/w"], "no config file nowhere"),
+        (["pretrain", "--config", "pretrain/tiny", "--workdir", "{tmp}/w"], "data.store is empty"),
+        (
+            ["pretrain", "--config", "pretrain/tiny", "--workdir", "{tmp}/w",
+             "--config.data.store={tmp}/none"],
+            "no token store",
+        ),
+        (
+            ["pretrain", "--config", "pretrain/tiny", "--workdir", "{tmp}/w",
+             "--config.train.stepz=1"],
+            "did you mean --config.train.steps",
+        ),
+        (["evaluate", "--workdir", "{tmp}"], "no run directory"),
+        (["inspect", "--model", "{tmp}", "text"], "no run directory"),
+        (["report", "--workdir", "{tmp}/none"], "no run directory|nothing to report"),
+        (["report", "--workdir", "w", "--config.a=1"], "takes no --config.a"),
+        (["tokenizer", "--input", "text:{tmp}/none*", "--vocab-size", "99", "--output", "o"],
+         "no file"),
+        (["tokenizer", "--input", "txt:a", "--vocab-size", "99", "--output", "o"], "text:a"),
+        (["tokenizer", "--input", "docs:", "--vocab-size", "many", "--output", "o"], "many"),
+        (["prepare", "--input", "docs:", "--tokenizer", "{tmp}/none", "--output", "o"],
+         "no tokenizer"),
+        (["prepare", "--input", "text:{tmp}/empty", "--tokenizer", "{tmp}/none",
+          "--output", "o", "--workers", "0"], "empty|tokenizer|workers"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_one_line(argv, message, tmp_path, capsys):
+    import re
+
+    (tmp_path / "empty").write_text("")
+    error = fails(capsys, *[a.replace("{tmp}", str(tmp_path)) for a in argv])
+    assert re.search(message, error), error
+    assert not (tmp_path / "w").exists() and not Path("o").exists()

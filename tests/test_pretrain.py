@@ -1,0 +1,260 @@
+"""The pretraining run: its first losses, its end, and going on after any kind of stop."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from electra_jax import cli
+from electra_jax.config import load_config, pretrain_config
+from electra_jax.data.token_store import TokenStore, prepare
+from electra_jax.data.tokenizer_training import train_tokenizer
+from electra_jax.errors import UsageError
+from electra_jax.inference import load
+from electra_jax.models.electra import init_params
+from electra_jax.pretrain import build_objective, make_sampler, pretrain
+from electra_jax.training.metrics import read_metrics
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    "model.layers=2", "model.hidden=16", "model.heads=2", "model.intermediate=32",
+    "model.embedding=16", "data.length=32", "train.batch_size=16", "eval.batch_size=16",
+    "train.time_budget=", "train.steps=20", "train.log_every=5", "eval.every_steps=10",
+    "checkpoint.every_steps=5", "optimizer.warmup_steps=5",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A small store of sentences with some order in them."""
+    rng = np.random.default_rng(0)
+    nouns, verbs = "cat dog bird fish cow".split(), "eats sees likes hears".split()
+    texts = [
+        " ".join(
+            f"the {rng.choice(nouns)} {rng.choice(verbs)} the {rng.choice(nouns)} ."
+            for _ in range(rng.integers(2, 9))
+        )
+        for _ in range(600)
+    ]
+    path = tmp_path_factory.mktemp("data") / "store"
+    tokenizer = train_tokenizer(texts, "wordpiece", 100)
+    prepare(texts, tokenizer, path, workers=1, validation_share=0.1, progress=False)
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """The runs of this file are compiled once for all of them."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+def tiny(store, *overrides):
+    return pretrain_config(
+        load_config("pretrain/tiny", [*TINY, f"data.store={store}", *overrides]).to_dict()
+    )
+
+
+def logged(workdir):
+    """Metrics without what depends on the clock."""
+    clock = ("seconds", "train/tokens_per_second", "train/mfu")
+    return [{k: v for k, v in x.items() if k not in clock} for x in read_metrics(workdir)]
+
+
+def assert_same_run(one, other):
+    assert logged(one) == logged(other)
+    first, second = (load(path, "last") for path in (one, other))
+    assert first.step == second.step
+    jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+
+
+def first_losses(store, zero_classifier):
+    """Losses of a fresh published Small with BERT's vocabulary, on one batch."""
+    overrides = [f"data.store={store}", "model.vocab_size=30522", "train.batch_size=16"]
+    config = pretrain_config(load_config("pretrain/small", overrides).to_dict())
+    opened = TokenStore.open(store)
+    objective = build_objective(config, opened.tokenizer)
+    batch = make_sampler(config, [(opened, 1.0)], "train", 16).batch(0)
+    # Random words, for the few of the store may have been given odd logits by chance.
+    words = np.random.default_rng(0).integers(100, 30522, batch["tokens"].shape, np.int32)
+    batch["tokens"] = np.where(batch["tokens"] > 4, words, batch["tokens"])
+
+    @jax.jit
+    def losses(key):
+        params = init_params(objective.electra, key)
+        if zero_classifier:
+            classifier = params["discriminator"]["classifier"]
+            classifier["kernel"] = 0 * classifier["kernel"]
+        prepared = objective.prepare(batch, key)
+        return objective.losses(params, prepared, None, 0, False)[1]
+
+    return objective.summarise(jax.device_get(losses(jax.random.key(0))))
+
+
+def test_first_losses_of_small_are_those_of_chance(store):
+    """ln 30522 for the generator, and ln 2 for a discriminator without an opinion."""
+    figures = first_losses(store, zero_classifier=True)
+    assert figures["generator_loss"] == pytest.approx(10.33, abs=0.1)
+    assert figures["discriminator_loss"] == pytest.approx(np.log(2), abs=1e-4)
+    assert figures["loss"] == pytest.approx(44.98, abs=0.1)
+    # As initialised the classifier has an opinion, and so a loss a little above chance.
+    assert 0.6 < first_losses(store, zero_classifier=False)["discriminator_loss"] < 1.2
+
+
+def test_a_run_learns_and_leaves_everything_behind(store, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    assert pretrain(tiny(store, "train.steps=60", "eval.every_steps=30"), workdir)
+    names = {path.name for path in workdir.iterdir()}
+    assert {"config.json", "checkpoints", "metrics.jsonl", "tensorboard", "tokenizer"} <= names
+    lines = read_metrics(workdir)
+    train = [line["train/generator_loss"] for line in lines if "train/loss" in line]
+    assert len(train) == 12 and train[-1] < 0.8 * train[0]
+    evaluations = [line for line in lines if "eval/loss" in line]
+    assert [line["step"] for line in evaluations] == [30, 60]
+    assert {"eval/discriminator_auc", "eval/generator_accuracy_baseline"} <= set(evaluations[0])
+    assert any((workdir / "tensorboard").iterdir())
+
+    # What a finished run is for, by the commands a user would give.
+    assert cli.main(["evaluate", "--workdir", str(workdir), "--checkpoint", "last", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["step"] == 60
+    # All of the split is no more than the evaluations in training read.
+    assert figures["loss"] == pytest.approx(evaluations[-1]["eval/loss"], rel=1e-4)
+    assert cli.main(["inspect", "--model", str(workdir), "--json", "the cat eats the dog ."]) == 0
+    tokens = json.loads(capsys.readouterr().out)["tokens"]
+    assert [token["piece"] for token in tokens] == "the cat eats the dog .".split()
+    assert all(0 <= token["replaced"] <= 1 and len(token["suggestions"]) == 3 for token in tokens)
+    assert cli.main(["report", "--workdir", str(workdir)]) == 0
+    page = (workdir / "report" / "index.html").read_text()
+    assert "discriminator_auc" in page and "class=sample" in page
+
+    # Again: done is done.
+    before = logged(workdir)
+    assert pretrain(tiny(store, "train.steps=60", "eval.every_steps=30"), workdir)
+    assert logged(workdir) == before
+
+
+def test_evaluation_is_exact_on_a_partial_batch(store, tmp_path):
+    from electra_jax.evaluate import evaluate
+
+    workdir = tmp_path / "run"
+    pretrain(tiny(store, "train.steps=5"), workdir)
+    figures = evaluate(workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    sampler = make_sampler(tiny(store), [(TokenStore.open(store), 1.0)], "validation", 16)
+    assert sampler.rows % 16
+    config["eval"]["batch_size"] = sampler.rows  # no row of padding at all
+    (workdir / "config.json").write_text(json.dumps(config))
+    whole = evaluate(workdir)
+    # Masks differ with the shape of a batch; the share of originals nearly does not.
+    for name in ("discriminator_accuracy_baseline", "generator_loss"):
+        assert whole[name] == pytest.approx(figures[name], rel=0.02)
+
+
+def test_a_time_budget_ends_a_run_and_its_schedule(store, tmp_path):
+    config = tiny(store, "train.time_budget=4s", "train.log_every=1000", "eval.every_steps=100000")
+    start = time.monotonic()
+    assert pretrain(config, tmp_path / "run")
+    assert time.monotonic() - start < 60
+    line = read_metrics(tmp_path / "run")[-1]
+    # Compiling counts: the budget is of the whole run.
+    assert 4 <= line["seconds"] < 40 and line["step"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.learning_rate=1", "optimizer.learning_rate"),
+        ("train.batch_size=32", "train.batch_size"),
+        ("train.steps=40", "train.steps"),
+    ],
+)
+def test_a_run_does_not_go_on_as_another(store, tmp_path, override, message):
+    pretrain(tiny(store, "train.steps=5"), tmp_path / "run")
+    before = logged(tmp_path / "run")
+    with pytest.raises(UsageError, match=f"holds a run with {message}"):
+        pretrain(tiny(store, "train.steps=5", override), tmp_path / "run")
+    assert logged(tmp_path / "run") == before
+    assert pretrain(tiny(store, "train.steps=5", "train.log_every=3"), tmp_path / "run")
+
+
+def test_a_truncated_checkpoint_makes_way_for_the_one_before(store, tmp_path, caplog):
+    overrides = ("checkpoint.keep=3", "eval.every_steps=1000")
+    pretrain(tiny(store, *overrides), tmp_path / "straight")
+    pretrain(tiny(store, *overrides), tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / "20"
+    for file in last.rglob("*"):
+        if file.is_file() and file.stat().st_size > 1000:
+            file.write_bytes(file.read_bytes()[:500])
+    pretrain(tiny(store, *overrides), tmp_path / "run")
+    assert "checkpoint 20 cannot be read" in caplog.text
+    assert_same_run(tmp_path / "run", tmp_path / "straight")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(store, tmp_path):
+    from electra_jax.training.loop import NonFiniteLoss
+
+    config = tiny(store, "optimizer.learning_rate=1e38", "optimizer.name=adamw")
+    with pytest.raises(NonFiniteLoss, match="the loss is .* at step"):
+        pretrain(config, tmp_path / "run")
+
+
+def start(store, workdir, *overrides):
+    """A run in a process of its own, as a user starts it."""
+    flags = [f"--config.{o}" for o in [*TINY, f"data.store={store}", *overrides]]
+    command = [sys.executable, "-m", "electra_jax", "pretrain", "--config", "pretrain/tiny"]
+    return subprocess.Popen(
+        [*command, "--workdir", str(workdir), *flags],
+        cwd=ROOT, env={**os.environ, "XLA_FLAGS": ""},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(store, tmp_path):
+    overrides = ("train.steps=1500", "checkpoint.every_steps=100", "eval.every_steps=500")
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    process = start(store, killed, *overrides)
+    wait_for(killed / "checkpoints" / "300", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    process = start(store, killed, *overrides)
+    wait_for(killed / "checkpoints" / "700", process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == cli.INTERRUPTED, output
+    assert "the same command goes on from there" in output and "Traceback" not in output
+    assert max(line["step"] for line in read_metrics(killed)) < 1500
+    for workdir in (killed, straight):
+        process = start(store, workdir, *overrides)
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, output
+    assert_same_run(killed, straight)
+
+
+def test_a_store_that_was_moved_is_told(store, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(store, moved)
+    pretrain(tiny(moved, "train.steps=5"), tmp_path / "run")
+    # The same store elsewhere is the same store.
+    assert pretrain(tiny(store, "train.steps=5"), tmp_path / "run")
+    shutil.rmtree(moved)
+    with pytest.raises(UsageError, match="no token store"):
+        pretrain(tiny(moved, "train.steps=5"), tmp_path / "run")

@@ -1,0 +1,62 @@
+"""The page and the terminal's tables."""
+
+import json
+import math
+import re
+
+import pytest
+
+from electra_jax.errors import UsageError
+from electra_jax.inference import TokenReport
+from electra_jax.report import Example, ExampleToken, curves, write_report
+from electra_jax.terminal import render_inspection, render_metrics
+
+LINES = [
+    {"step": 1, "seconds": 1.0, "train/loss": 3.0, "train/tokens_per_second": 5000.0},
+    {"step": 2, "seconds": 60.0, "train/loss": 2.0, "train/x": None,
+     "eval/auc": 0.7, "eval/auc_baseline": 0.5},
+]  # fmt: skip
+
+
+def test_a_page_stands_alone_and_shows_everything(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in LINES) + "{cut")
+    (tmp_path / "config.json").write_text('{"data": {"store": "<mine>"}}')
+    token = ExampleToken("<b>", "cat", True, "<b>", True, 0.875)
+    page = write_report(tmp_path, [Example([token, token])]).read_text()
+    assert page.count("<svg") == 3
+    for text in ("auc", "tokens_per_second", "&lt;mine&gt;", "&lt;b&gt;", "was cat", "0.88"):
+        assert text in page, text
+    assert "<b>" not in page and "<mine>" not in page
+    assert not re.search(r'(src|href)="http', page)
+
+
+def test_curves_pair_training_evaluation_and_baseline():
+    assert curves(LINES)["auc"] == {"eval": ([2], [0.7]), "eval baseline": ([2], [0.5])}
+    assert curves(LINES)["loss"] == {"train": ([1, 2], [3.0, 2.0])}
+
+
+def test_a_run_without_metrics_has_no_page(tmp_path):
+    with pytest.raises(UsageError, match="nothing to report"):
+        write_report(tmp_path)
+
+
+def test_inspection_marks_what_looks_replaced():
+    tokens = [
+        TokenReport("the", 0.1, [("the", 0.9)]),
+        TokenReport("kitchen", 0.9, [("type", 0.5), ("value", 0.25)]),
+    ]
+    plain = render_inspection(tokens, colour=False)
+    assert plain.startswith("the [kitchen]\n") and "type 50%, value 25%" in plain
+    assert "1 of 2 tokens look replaced; the most suspicious: kitchen (0.900)" in plain
+    assert "\033[" not in plain and "\033[30;48;5;196mkitchen" in render_inspection(tokens, True)
+
+
+def test_metrics_stand_beside_their_baselines():
+    text = render_metrics(
+        {"step": 1200, "auc": math.nan, "accuracy": 0.5, "accuracy_baseline": 0.25}
+    )
+    assert [line.split() for line in text.splitlines()] == [
+        ["step", "1,200"],
+        ["auc", "undefined"],
+        ["accuracy", "0.5000", "(baseline", "0.2500)"],
+    ]

@@ -1,0 +1,89 @@
+"""The walls of docs/architecture.md: who may import whom, and who may import what."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import electra_jax
+
+ROOT = Path(electra_jax.__file__).parent
+# What each room may import besides itself and `errors`, which everyone may.
+ROOMS = {
+    "errors": set(),
+    "models": set(),
+    "data": set(),
+    "parallel": set(),
+    "objectives": {"models"},
+    "training": {"parallel"},
+}
+COMPOSERS = {"config", "pretrain", "evaluate", "inference", "quickstart", "report", "terminal"}
+# Only these files may import what makes meshes, checkpoints and tf.data pipelines.
+OWNERS = {
+    "orbax": {"training/checkpoint.py"},
+    "tensorflow": {"data/sampler.py", "data/documents.py"},
+    "tensorflow_datasets": {"data/documents.py"},
+}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def imports(file: Path):
+    """(module, whether it is imported when the file is) pairs."""
+    tree = ast.parse(file.read_text())
+    top = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) in top
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file}: relative import"
+            yield node.module, id(node) in top
+
+
+def room(name: str) -> str:
+    """The first part of a module's name below the package."""
+    return name.removeprefix("electra_jax").lstrip(".").split(".")[0]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_imports_point_one_way(file):
+    here = file.relative_to(ROOT).with_suffix("").parts[0]
+    for module, _ in imports(file):
+        if module.split(".")[0] != "electra_jax" or module == "electra_jax":
+            continue
+        there = room(module)
+        if here in ROOMS:
+            assert there in ROOMS[here] | {here, "errors"}, f"{here} imports {module}"
+        elif here not in ("cli", "__main__"):
+            assert there not in ("cli", "__main__"), f"{here} imports {module}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_libraries_have_one_door(file):
+    name = str(file.relative_to(ROOT))
+    for module, at_once in imports(file):
+        package = module.split(".")[0]
+        if package in OWNERS:
+            assert name in OWNERS[package], f"{name} imports {package}"
+        if package.startswith("tensorflow"):
+            assert not at_once, f"{name} imports {package} before it is needed"
+        if name.startswith("data/"):
+            assert package not in ("jax", "flax", "optax"), f"{name} imports {package}"
+
+
+def test_only_mesh_makes_a_mesh():
+    for file in FILES:
+        if file.name != "mesh.py":
+            assert "jax.make_mesh" not in file.read_text(), file
+            assert " Mesh(" not in file.read_text(), file
+
+
+def test_every_module_has_its_place():
+    """A new room is a decision: it is named here and in docs/architecture.md."""
+    known = set(ROOMS) | COMPOSERS | {"cli", "__main__", "__init__"}
+    assert {file.relative_to(ROOT).with_suffix("").parts[0] for file in FILES} <= known
+
+
+def test_files_are_read_in_one_sitting():
+    long = {f.name: n for f in FILES if (n := len(f.read_text().splitlines())) > 450}
+    assert not long
