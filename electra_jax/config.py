@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,9 @@ def pretrain_config(fields: Mapping[str, Mapping[str, Any]]) -> PretrainConfig:
     Raises:
       UsageError: a value that makes no sense, alone or with others.
     """
+    kinds = typing.get_type_hints(PretrainConfig)
     sections = {
-        section.name: section.type(**fields[section.name])
+        section.name: kinds[section.name](**fields[section.name])
         for section in dataclasses.fields(PretrainConfig)
     }
     return PretrainConfig(**sections)
@@ -87,6 +89,8 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     file, _, variant = spec.partition(":")
     path = find_config(file)
     module_spec = importlib.util.spec_from_file_location("electra_jax_config", path)
+    if module_spec is None or module_spec.loader is None:
+        raise UsageError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)

@@ -297,7 +297,7 @@ def check_resume(old: PretrainConfig, new: PretrainConfig, record: dict, identit
     Raises:
       UsageError: names the first field that differs.
     """
-    free = ("mesh.", "eval.", "checkpoint.", "train.log_every", "data.store")
+    free: tuple[str, ...] = ("mesh.", "eval.", "checkpoint.", "train.log_every", "data.store")
     if new.optimizer.schedule == "constant":
         free += ("train.steps",)
     before = dict(flatten(dataclasses.asdict(old)))

@@ -9,7 +9,7 @@ import pytest
 from electra_jax import __version__, cli
 from electra_jax.data.tokenizer import load_tokenizer
 
-TEXT = "\n\n".join(f"A document about the {word} and more." for word in "cat dog owl".split())
+TEXT = "\n\n".join(f"A document about the {word} and more." for word in ["cat", "dog", "owl"])
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from electra_jax.models.electra import init_params
 from electra_jax.pretrain import build_objective, make_sampler, pretrain
 from electra_jax.training.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 TINY = [
     "model.layers=2", "model.hidden=16", "model.heads=2", "model.intermediate=32",
@@ -36,7 +38,7 @@ TINY = [
 def store(tmp_path_factory):
     """A small store of sentences with some order in them."""
     rng = np.random.default_rng(0)
-    nouns, verbs = "cat dog bird fish cow".split(), "eats sees likes hears".split()
+    nouns, verbs = ["cat", "dog", "bird", "fish", "cow"], ["eats", "sees", "likes", "hears"]
     texts = [
         " ".join(
             f"the {rng.choice(nouns)} {rng.choice(verbs)} the {rng.choice(nouns)} ."
@@ -131,7 +133,7 @@ def test_a_run_learns_and_leaves_everything_behind(store, tmp_path, capsys):
     assert figures["loss"] == pytest.approx(evaluations[-1]["eval/loss"], rel=1e-4)
     assert cli.main(["inspect", "--model", str(workdir), "--json", "the cat eats the dog ."]) == 0
     tokens = json.loads(capsys.readouterr().out)["tokens"]
-    assert [token["piece"] for token in tokens] == "the cat eats the dog .".split()
+    assert [token["piece"] for token in tokens] == ["the", "cat", "eats", "the", "dog", "."]
     assert all(0 <= token["replaced"] <= 1 and len(token["suggestions"]) == 3 for token in tokens)
     assert cli.main(["report", "--workdir", str(workdir)]) == 0
     page = (workdir / "report" / "index.html").read_text()
@@ -227,7 +229,6 @@ def wait_for(path, process):
         time.sleep(0.01)
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(store, tmp_path):
     overrides = ("train.steps=1500", "checkpoint.every_steps=100", "eval.every_steps=500")
     straight, killed = tmp_path / "straight", tmp_path / "killed"

@@ -201,6 +201,10 @@ def _strings(text: str) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
             torn.update(map(id, node.values))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if len(node.value) >= _SHORTEST_STRING and id(node) not in torn:
-                yield node.lineno, inspect.cleandoc(node.value)
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and len(node.value) >= _SHORTEST_STRING
+            and id(node) not in torn
+        ):
+            yield node.lineno, inspect.cleandoc(node.value)

@@ -250,7 +250,7 @@ def _write(
     """Writes the arrays of both splits; returns their counts."""
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
     frequencies = np.zeros(tokenizer.vocab_size, np.int64)
-    totals = {split: {"tokens": 0, "documents": 0} for split in SPLITS}
+    totals: dict[str, dict[str, Any]] = {s: {"tokens": 0, "documents": 0} for s in SPLITS}
     text_bytes = 0
     with contextlib.ExitStack() as stack:
         files = {

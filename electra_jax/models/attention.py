@@ -85,6 +85,7 @@ def attend(
     scores_BNLS = jnp.where(mask, scores_BNLS, jnp.finfo(jnp.float32).min)
     weights_BNLS = jax.nn.softmax(scores_BNLS).astype(value_BLNK.dtype)
     if dropout:
+        assert dropout_key is not None
         kept_BNLS = jax.random.bernoulli(dropout_key, 1.0 - dropout, weights_BNLS.shape)
         weights_BNLS = jnp.where(kept_BNLS, weights_BNLS / (1.0 - dropout), 0.0)
     return jnp.einsum("bnls,bsnk->blnk", weights_BNLS, value_BLNK)

@@ -10,6 +10,7 @@ through the embeddings they share.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,7 @@ class ReplacedTokenDetection:
             "uniform": jax.random.uniform(draw, masked.positions_BN.shape),
         }
 
-    def weights(self, step: jax.Array) -> dict[str, float]:
+    def weights(self, step: jax.Array | int) -> dict[str, float]:
         del step
         return {
             "generator": self.config.generator_weight,
@@ -91,8 +92,10 @@ class ReplacedTokenDetection:
         documents_BL, types_BL = prepared["documents"], prepared["types"]
         masked = masking.Masked(prepared["positions"], prepared["weights"])
         # Without dropout there is nothing to draw, and no key to give.
-        rngs = [{"dropout": k} for k in jax.random.split(key)] if train else [None, None]
-        generator_logits_BNV = self.electra.apply(
+        rngs: list = [None, None]
+        if train and key is not None:
+            rngs = [{"dropout": k} for k in jax.random.split(key)]
+        generator_logits_BNV: Any = self.electra.apply(
             variables,
             prepared["masked_tokens"],
             documents_BL,
@@ -110,7 +113,7 @@ class ReplacedTokenDetection:
             forbidden_BN=targets_BN if self.config.disallow_correct else None,
         )
         corrupted_BL, replaced_BL = replacement.replace(prepared["tokens"], masked, samples_BN)
-        discriminator_logits_BL = self.electra.apply(
+        discriminator_logits_BL: Any = self.electra.apply(
             variables,
             corrupted_BL,
             documents_BL,

@@ -1,6 +1,6 @@
 """What accelerators can do, from their makers' data sheets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import jax
 
@@ -19,8 +19,9 @@ PEAK_FLOPS = {
 }
 
 
-def peak_flops(devices: Sequence[jax.Device]) -> float | None:
+def peak_flops(devices: Iterable[jax.Device]) -> float | None:
     """Peak of all devices together; None where their kind is not known."""
+    devices = list(devices)
     kind = devices[0].device_kind
     matches = [name for name in PEAK_FLOPS if kind.startswith(name)]
     return len(devices) * PEAK_FLOPS[max(matches, key=len)] if matches else None

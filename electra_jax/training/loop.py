@@ -152,20 +152,22 @@ class Loop:
                 step += 1
                 bar.update()
                 if pending and step > pending[0]:
-                    pending = self._log(bar, pending)
+                    self._log(bar, pending)
+                    pending = None
                 finished = self._finished(step)
-                evaluates = self.evaluate and (step % self.eval_every == 0 or finished)
+                evaluate = self.evaluate if step % self.eval_every == 0 or finished else None
                 stopped = stop.received
-                saves = evaluates or finished or step % self.save_every == 0 or stopped
+                saves = evaluate or finished or step % self.save_every == 0 or stopped
                 if step % self.config.log_every == 0 or finished:
                     # Fetched a step later, so that the device is never waited for.
                     pending = (step, state.metric_sums)
                     state = state.reset_metrics()
                 if saves and pending:
-                    pending = self._log(bar, pending)
+                    self._log(bar, pending)
+                    pending = None
                 metrics = None
-                if evaluates:
-                    metrics = self.evaluate(state.params)
+                if evaluate:
+                    metrics = evaluate(state.params)
                     self._write(step, {f"eval/{k}": v for k, v in metrics.items()})
                 if saves:
                     record = {**self.record, "elapsed": self.clock.elapsed()}

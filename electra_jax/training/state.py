@@ -8,8 +8,7 @@ import optax
 from flax import struct
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """Everything a checkpoint must hold to go on bit for bit, but the elapsed time.
 
     `metric_sums` are added up since the last line of the log. They belong to the state so

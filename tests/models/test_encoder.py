@@ -149,6 +149,7 @@ def assert_same(found, expected):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STACKS)
 @pytest.mark.parametrize(("remat", "scan"), [(False, True), (True, True)])
 def test_scan_and_remat_change_neither_loss_nor_gradient(name, remat, scan):
@@ -156,6 +157,7 @@ def test_scan_and_remat_change_neither_loss_nor_gradient(name, remat, scan):
     assert_same(stack_gradient(name, remat, scan), stack_gradient(name, False, False))
 
 
+@pytest.mark.slow
 def test_remat_repeats_the_same_dropout():
     """A backward pass that draws dropout anew."""
     with_dropout = stack_gradient("published", True, False, True)
@@ -261,6 +263,7 @@ def test_each_dropout_rate_is_used(rate):
     assert float(jnp.abs(outs[0] - outs[1]).max()) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["published", "modern"])
 def test_bfloat16_computes_on_float32_parameters_to_float32_logits(name):
     config = dataclasses.replace(CONFIGS[name], dtype="bfloat16")

@@ -15,6 +15,8 @@ from electra_jax.objectives import replaced_token
 from electra_jax.objectives.masking import SpecialTokens
 from electra_jax.objectives.replaced_token import ObjectiveConfig, ReplacedTokenDetection
 
+pytestmark = pytest.mark.slow
+
 MODEL = ModelConfig(
     vocab_size=60, layers=2, hidden=16, heads=2, intermediate=32, embedding=8,
     max_positions=32, dropout=0.0, attention_dropout=0.0,

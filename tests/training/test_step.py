@@ -19,6 +19,8 @@ from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
 from electra_jax.training.state import TrainState
 from electra_jax.training.step import make_eval_step, make_train_step
 
+pytestmark = pytest.mark.slow
+
 MODEL = ModelConfig(
     vocab_size=64, layers=3, hidden=16, heads=2, intermediate=32, embedding=16,
     max_positions=32, dropout=0.0, attention_dropout=0.0,
