@@ -38,6 +38,8 @@ setup(
         "pyarrow>=18",
         "zstandard>=0.23,<0.26",
         "tqdm>=4.66,<5",
+        "safetensors>=0.5,<0.9",
+        "ml-dtypes>=0.5,<0.7",
     ],
     extras_require={
         "tpu": ["jax[tpu]>=0.10,<0.13"],

@@ -113,6 +113,20 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print JSON instead of colours")
     sub.add_argument("text", nargs="+", metavar="TEXT")
 
+    sub = command("export", run_export, "write both networks for the transformers library")
+    sub.add_argument("--model", required=True, metavar="DIR")
+    sub.add_argument("--to", required=True, metavar="DIR")
+    add_checkpoint_flag(sub)
+
+    sub = command("import", run_import, "make a run directory of a model from elsewhere")
+    sub.add_argument(
+        "--from", dest="source", required=True, metavar="DIR",
+        help="a Hugging Face directory, or the prefix of an official TF1 checkpoint",
+    )  # fmt: skip
+    sub.add_argument("--to", required=True, metavar="DIR")
+    sub.add_argument("--generator", default=None, metavar="DIR", help="where it lies apart")
+    sub.add_argument("--vocab", default="", metavar="FILE", help="vocab.txt of a TF1 checkpoint")
+
     sub = command("report", run_report, "write a page with a run's curves and samples")
     sub.add_argument("--workdir", required=True, metavar="DIR")
     add_checkpoint_flag(sub)
@@ -216,6 +230,21 @@ def run_inspect(args: argparse.Namespace) -> None:
             print(json.dumps({"text": text, "tokens": [token._asdict() for token in tokens]}))
         else:
             print(render_inspection(tokens, colour=sys.stdout.isatty()), end="\n\n")
+
+
+def run_export(args: argparse.Namespace) -> None:
+    from electra_jax.exchange import export_model
+
+    export_model(args.model, args.to, args.checkpoint)
+    print(f"exported: {args.to}/discriminator, {args.to}/generator")
+
+
+def run_import(args: argparse.Namespace) -> None:
+    from electra_jax.exchange import import_model
+
+    fresh = import_model(args.source, args.to, args.generator, args.vocab)
+    made = f" (made fresh: {', '.join(fresh)})" if fresh else ""
+    print(f"imported: {args.to}{made}")
 
 
 def run_report(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+import keyword
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,13 @@ CONFIG_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
+class InitConfig:
+    """What a run starts from. The field is `init.from` to its users: Python keeps the word."""
+
+    from_: str = ""  # a model directory, ours or Hugging Face's; empty: fresh parameters
+
+
+@dataclasses.dataclass(frozen=True)
 class PretrainConfig:
     """All sections of a pretraining run."""
 
@@ -43,6 +51,7 @@ class PretrainConfig:
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    init: InitConfig = dataclasses.field(default_factory=InitConfig)
 
     def __post_init__(self):
         if not self.model.block.rotary and self.data.length > self.model.max_positions:
@@ -59,7 +68,15 @@ class PretrainConfig:
 
 def pretrain_defaults() -> ml_collections.ConfigDict:
     """The published Small as a ConfigDict, for config files to change."""
-    return ml_collections.ConfigDict(dataclasses.asdict(PretrainConfig()))
+    return ml_collections.ConfigDict(config_fields(PretrainConfig()))
+
+
+def config_fields(config: PretrainConfig) -> dict[str, dict[str, Any]]:
+    """The sections and fields of a config under the names its users know."""
+    return {
+        section: {name.removesuffix("_"): value for name, value in fields.items()}
+        for section, fields in dataclasses.asdict(config).items()
+    }
 
 
 def pretrain_config(fields: Mapping[str, Mapping[str, Any]]) -> PretrainConfig:
@@ -70,7 +87,12 @@ def pretrain_config(fields: Mapping[str, Mapping[str, Any]]) -> PretrainConfig:
     """
     kinds = typing.get_type_hints(PretrainConfig)
     sections = {
-        section.name: kinds[section.name](**fields[section.name])
+        section.name: kinds[section.name](
+            **{
+                f"{name}_" if keyword.iskeyword(name) else name: value
+                for name, value in fields.get(section.name, {}).items()
+            }
+        )
         for section in dataclasses.fields(PretrainConfig)
     }
     return PretrainConfig(**sections)
@@ -180,7 +202,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def save_config(config: PretrainConfig, workdir: Path) -> None:
     """Writes `config.json` of a run directory."""
-    fields = {"version": CONFIG_VERSION, **dataclasses.asdict(config)}
+    fields = {"version": CONFIG_VERSION, **config_fields(config)}
     (workdir / CONFIG_FILE).write_text(json.dumps(fields, indent=2) + "\n")
 
 

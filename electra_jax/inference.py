@@ -10,11 +10,15 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from electra_jax.config import PretrainConfig, read_config
+from electra_jax.data.sampler import DataConfig
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.models.electra import Electra, init_params
+from electra_jax.interop import huggingface
+from electra_jax.models.electra import Electra, GeneratorConfig, init_params
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.training.checkpoint import Checkpoints
+
+LONGEST_ROW = 512  # of an imported model, whose training rows are not known
 
 
 class TokenReport(NamedTuple):
@@ -56,6 +60,10 @@ class Model:
         Raises:
           UsageError: no token in the text, or more than the model was trained on.
         """
+        if "generator" not in self.params or "classifier" not in self.params["discriminator"]:
+            raise UsageError(
+                "the model lacks a generator or a discriminator's head: nothing to ask"
+            )
         [ids] = self.tokenizer.encode([text])
         if not ids:
             raise UsageError("the text is empty: there is nothing to inspect")
@@ -112,15 +120,17 @@ class Model:
 
 
 def load(path: str | Path, checkpoint: str = "best") -> Model:
-    """Loads a model from a run directory.
+    """Loads a model from a run directory, or from an exported or Hugging Face one.
 
     Args:
-      path: the run directory of a pretraining.
-      checkpoint: "best", "last" or a step.
+      path: the directory.
+      checkpoint: "best", "last" or a step, of a run directory.
 
     Raises:
       UsageError: not a run directory, or no such checkpoint.
     """
+    if huggingface.is_hugging_face(path):
+        return load_hugging_face(path)
     config = read_config(path)
     checkpoints = Checkpoints(path)
     step = checkpoints.choose(checkpoint)
@@ -134,3 +144,19 @@ def load(path: str | Path, checkpoint: str = "best") -> Model:
     params = checkpoints.restore_params(step, abstract)
     checkpoints.close()
     return Model(config, params, load_tokenizer(Path(path) / "tokenizer"), step)
+
+
+def load_hugging_face(path: str | Path, generator: str | Path | None = None) -> Model:
+    """Loads a Hugging Face directory; heads and a generator that it lacks are missing.
+
+    Raises:
+      UsageError: see `huggingface.read_model`.
+    """
+    read = huggingface.read_model(path, generator)
+    shares = read.generator
+    if shares is None:
+        modern = read.model.architecture == "modern"
+        shares = GeneratorConfig(width=1.0, depth=0.25) if modern else GeneratorConfig()
+    length = min(read.model.max_positions, LONGEST_ROW)
+    config = PretrainConfig(model=read.model, generator=shares, data=DataConfig(length=length))
+    return Model(config, jax.tree.map(jnp.asarray, read.params), read.tokenizer, step=0)

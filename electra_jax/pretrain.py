@@ -1,7 +1,7 @@
 """The pretraining run, told in order: store, state, loop."""
 
 import dataclasses
-import json
+import functools
 import logging
 import math
 from collections.abc import Callable
@@ -11,13 +11,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from electra_jax.config import PretrainConfig, flatten, read_config, save_config
+from electra_jax.config import PretrainConfig, config_fields, flatten, read_config, save_config
 from electra_jax.data.sampler import Sampler
 from electra_jax.data.token_store import TokenStore
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
+from electra_jax.inference import load
 from electra_jax.models.electra import Electra, count_params, init_params
 from electra_jax.models.flops import train_flops_per_token
 from electra_jax.objectives.masking import SpecialTokens, max_masked
@@ -32,6 +34,7 @@ from electra_jax.training.metrics import MetricsWriter
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.state import TrainState
 from electra_jax.training.step import make_eval_step, make_train_step
+from electra_jax.warm_start import warm_start
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ PARTITION: Rules = (
     (r"(embeddings_project|dense)/kernel$", PartitionSpec("fsdp", None)),
     (r"classifier/kernel$", PartitionSpec()),
 )
+IMPORTED = ""  # in place of a token store, in the record of an imported model
 MANY_EPOCHS = 10  # from here on a run is warned that it reads its text over and over
 
 
@@ -154,6 +158,22 @@ def make_evaluate(
     return evaluate
 
 
+def create_state(
+    config: PretrainConfig,
+    objective: ReplacedTokenDetection,
+    optimizer: optax.GradientTransformationExtraArgs,
+    key: jax.Array,
+) -> TrainState:
+    """A fresh state of a run; to be jitted or evaluated for its shapes."""
+    shape = (config.train.batch_size, config.data.length)
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ("tokens", "documents", "types")
+    }
+    params = init_params(objective.electra, key)
+    sums = jax.eval_shape(make_eval_step(objective), params, batch, key)
+    return TrainState.create(params, optimizer, sums)
+
+
 def pretrain(config: PretrainConfig, workdir: str | Path) -> bool:
     """Pretrains into `workdir`, going on where an earlier run of the same config stopped.
 
@@ -185,16 +205,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> bool:
     objective = build_objective(config, tokenizer)
     optimizer = make_optimizer(config.optimizer)
     run_key = jax.random.key(config.train.seed)
-    abstract_batch = {
-        name: jax.ShapeDtypeStruct((config.train.batch_size, config.data.length), jnp.int32)
-        for name in ("tokens", "documents", "types")
-    }
-
-    def create(key: jax.Array) -> TrainState:
-        params = init_params(objective.electra, key)
-        sums = jax.eval_shape(make_eval_step(objective), params, abstract_batch, key)
-        return TrainState.create(params, optimizer, sums)
-
+    create = functools.partial(create_state, config, objective, optimizer)
     shapes = jax.eval_shape(create, run_key)
     shardings, unmatched = place(shapes, PARTITION, mesh)
     for name in unmatched:
@@ -206,6 +217,10 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> bool:
     restored = checkpoints.restore_latest(abstract)
     if restored is None:
         state, elapsed = jax.jit(create, out_shardings=shardings)(run_key), 0.0
+        if config.init.from_:
+            source = load(config.init.from_)
+            params = warm_start(config, tokenizer, jax.device_get(state.params), source)
+            state = state.replace(params=jax.device_put(params, shardings.params))
     else:
         state, elapsed = restored.state, restored.record["elapsed"]
 
@@ -249,7 +264,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> bool:
         peak_flops=peak_flops(mesh.devices.ravel()),
         checkpoints=checkpoints,
         writer=writer,
-        record={"store": identity, "config": json.loads(json.dumps(dataclasses.asdict(config)))},
+        record={"store": identity, "config": config_fields(config)},
         clock=Clock(elapsed),
     )
     try:
@@ -297,11 +312,23 @@ def check_resume(old: PretrainConfig, new: PretrainConfig, record: dict, identit
     Raises:
       UsageError: names the first field that differs.
     """
+    if record["store"] == IMPORTED:
+        # A model that was imported: all may change that does not change its state's shape.
+        shapes = ("model.", "generator.", "objective.name", "optimizer.name", "optimizer.separate")
+        before = dict(flatten(config_fields(old)))
+        for name, value in flatten(config_fields(new)):
+            if before[name] != value and name.startswith(shapes):
+                raise UsageError(
+                    f"the run directory holds an imported model with {name}={before[name]!r}, not "
+                    f"{value!r}: go on with that value, or start a new run from it with "
+                    "--config.init.from=DIR"
+                )
+        return
     free: tuple[str, ...] = ("mesh.", "eval.", "checkpoint.", "train.log_every", "data.store")
     if new.optimizer.schedule == "constant":
         free += ("train.steps",)
-    before = dict(flatten(dataclasses.asdict(old)))
-    for name, value in flatten(dataclasses.asdict(new)):
+    before = dict(flatten(config_fields(old)))
+    for name, value in flatten(config_fields(new)):
         if before[name] != value and not name.startswith(free):
             raise UsageError(
                 f"the run directory holds a run with {name}={before[name]!r}, not {value!r}: "

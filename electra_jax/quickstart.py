@@ -25,11 +25,11 @@ SOURCE = "docs:"
 VOCAB_SIZE = 4096
 VALIDATION_SHARE = 0.02
 TIME_BUDGET = "6m"
-# Each with one word swapped for another.
+# Each with one word swapped for another: matrix, example, array.
 SENTENCES = (
-    "The function returns the number of bananas in the array.",
-    "Raises an error if the input has the wrong kitchen.",
-    "This method should be called before the file is angry.",
+    "The function matrix the number of values in the array.",
+    "Raises an error example the input has the wrong shape.",
+    "This method should be called array the file is closed.",
 )
 
 

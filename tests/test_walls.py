@@ -16,12 +16,16 @@ ROOMS = {
     "parallel": set(),
     "objectives": {"models"},
     "training": {"parallel"},
+    "interop": {"models", "data", "tasks", "training"},
 }
-COMPOSERS = {"config", "pretrain", "evaluate", "inference", "quickstart", "report", "terminal"}
+COMPOSERS = {
+    "config", "pretrain", "evaluate", "exchange", "inference", "quickstart", "report",
+    "terminal", "warm_start",
+}  # fmt: skip
 # Only these files may import what makes meshes, checkpoints and tf.data pipelines.
 OWNERS = {
     "orbax": {"training/checkpoint.py"},
-    "tensorflow": {"data/sampler.py", "data/documents.py"},
+    "tensorflow": {"data/sampler.py", "data/documents.py", "interop/tensorflow1.py"},
     "tensorflow_datasets": {"data/documents.py"},
 }
 FILES = sorted(ROOT.rglob("*.py"))

@@ -6,6 +6,7 @@ is set aside and the discriminator is the encoder people fine-tune.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from electra_jax.models.encoder import (
     gelu,
     norm,
     stack_layers,
+    unstack_layers,
 )
 
 SHARED = ("embeddings", "nothing")
@@ -163,14 +165,30 @@ def init_params(electra: Electra, key: jax.Array) -> dict:
     unrolled = Electra(dataclasses.replace(electra.model, scan=False), electra.generator_config)
     tokens = jnp.zeros((1, 8), jnp.int32)
     params = unrolled.init(key, tokens, tokens, tokens, tokens[:, :1])["params"]
-    if electra.model.scan:
-        configs = {
-            "generator": generator_model(electra.model, electra.generator_config),
-            "discriminator": electra.model,
-        }
-        for name, config in configs.items():
-            params[name]["encoder"] = stack_layers(params[name]["encoder"], config)
-    return params
+    return roll(electra, params)
+
+
+def roll(electra: Electra, params: dict) -> dict:
+    """Unrolled parameters, or a part of them, as `electra` has them: stacked if it scans."""
+    return _each_encoder(electra, params, stack_layers) if electra.model.scan else params
+
+
+def unroll(electra: Electra, params: dict) -> dict:
+    """The inverse of `roll`."""
+    return _each_encoder(electra, params, unstack_layers) if electra.model.scan else params
+
+
+def _each_encoder(electra: Electra, params: dict, change: Callable) -> dict:
+    configs = {
+        "generator": generator_model(electra.model, electra.generator_config),
+        "discriminator": electra.model,
+    }
+    changed = {
+        name: {**params[name], "encoder": change(params[name]["encoder"], config)}
+        for name, config in configs.items()
+        if name in params
+    }
+    return {**params, **changed}
 
 
 def count_params(params: dict) -> int:

@@ -1,0 +1,171 @@
+"""Models out of run directories, and into them."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from electra_jax.config import PretrainConfig, config_fields, save_config
+from electra_jax.data.tokenizer import load_tokenizer
+from electra_jax.errors import UsageError
+from electra_jax.inference import Model, load, load_hugging_face
+from electra_jax.interop import huggingface, names, tensorflow1
+from electra_jax.models.electra import Electra, count_params, generator_model, unroll
+from electra_jax.pretrain import IMPORTED, build_objective, create_state
+from electra_jax.training.checkpoint import Checkpoints
+from electra_jax.training.metrics import read_metrics
+from electra_jax.training.optimizer import AdamState, make_optimizer
+from electra_jax.warm_start import warm_start
+
+log = logging.getLogger(__name__)
+
+
+def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> None:
+    """Writes `discriminator/`, `generator/` and a model card for the transformers library.
+
+    Args:
+      path: a run directory, or another model directory.
+      to: is made; must not hold anything yet.
+      checkpoint: of a run directory.
+
+    Raises:
+      UsageError: no model, or `to` is not empty.
+    """
+    to = _empty(to)
+    model = load(path, checkpoint)
+    electra = Electra(model.config.model, model.config.generator)
+    params = jax.device_get(unroll(electra, model.params))
+    if "generator" not in params or "classifier" not in params["discriminator"]:
+        raise UsageError(f"{path} lacks a generator or a discriminator's head")
+    shapes = {
+        "discriminator": model.config.model,
+        "generator": generator_model(model.config.model, model.config.generator),
+    }
+    card = model_card(model, params, _held_out(path, model.step))
+    for network, flat in names.split_networks(params).items():
+        folder = to / network
+        huggingface.write_network(folder, network, flat, shapes[network], model.tokenizer)
+        (folder / "README.md").write_text(card, "utf-8")
+    (to / "README.md").write_text(card, "utf-8")
+
+
+def import_model(
+    path: str | Path, to: str | Path, generator: str | Path | None = None, vocab: str | Path = ""
+) -> list[str]:
+    """Makes a run directory of a Hugging Face directory or of an official TF1 checkpoint.
+
+    `pretrain` goes on with it, and every other command takes it.
+
+    Args:
+      path: a directory, or the prefix of a TF1 checkpoint's files.
+      to: is made; must not hold anything yet.
+      generator: a Hugging Face generator, where it lies apart.
+      vocab: the vocab.txt of a TF1 checkpoint; by default the one beside it.
+
+    Returns:
+      The parts that were not there and are fresh.
+
+    Raises:
+      UsageError: see `huggingface.read_model` and `tensorflow1.read_checkpoint`.
+    """
+    to = _empty(to)
+    slots: dict[str, Any] = {}
+    if huggingface.is_hugging_face(path):
+        source = load_hugging_face(path, generator)
+    elif tensorflow1.is_checkpoint(path):
+        read = tensorflow1.read_checkpoint(path)
+        tokenizer = load_tokenizer(vocab or Path(path).parent / "vocab.txt")
+        if tokenizer.vocab_size != read.model.vocab_size:
+            raise UsageError(
+                f"the vocabulary has {tokenizer.vocab_size} pieces, the checkpoint "
+                f"{read.model.vocab_size}"
+            )
+        config = PretrainConfig(model=read.model, generator=read.generator)
+        source = Model(config, read.params, tokenizer, read.step)
+        slots = {"mu": read.first_moments, "nu": read.second_moments} if read.slots else {}
+    else:
+        raise UsageError(
+            f"{path} is neither a Hugging Face directory (config.json) nor a TF1 checkpoint "
+            "(PREFIX.index)"
+        )
+    config = source.config
+    objective = build_objective(config, source.tokenizer)
+    optimizer = make_optimizer(config.optimizer)
+    state = jax.jit(lambda key: create_state(config, objective, optimizer, key))(jax.random.key(0))
+    fresh = jax.device_get(state.params)
+    params = warm_start(config, source.tokenizer, fresh, source)
+    state = state.replace(
+        step=np.int32(source.step), params=params, opt_state=_with_slots(state.opt_state, slots)
+    )
+    to.mkdir(parents=True, exist_ok=True)
+    save_config(config, to)
+    source.tokenizer.save(to / "tokenizer")
+    checkpoints = Checkpoints(to)
+    record = {"store": IMPORTED, "config": config_fields(config), "elapsed": 0.0}
+    checkpoints.save(source.step, jax.tree.map(jax.numpy.asarray, state), record)
+    checkpoints.wait()
+    checkpoints.close()
+    there = names.flatten(source.params)
+    return sorted({p.split("/")[0] for p in names.flatten(params) if p not in there})
+
+
+def model_card(model: Model, params: dict[str, Any], held_out: dict[str, float]) -> str:
+    """A model card: what it is, how it was trained, how well it does."""
+    config = model.config
+    architecture = config.model.architecture
+    heads = {network: huggingface.CLASSES[architecture, network] for network in names.NETWORKS}
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [electra, replaced-token-detection]",
+        "---",
+        "",
+        f"# ELECTRA ({architecture}), {count_params(params):,} parameters",
+        "",
+        f"Pretrained with electra-jax by replaced-token detection for {model.step:,} steps of "
+        f"{config.train.batch_size} rows of {config.data.length} tokens.",
+        "",
+        "| network | layers | hidden | opens with |",
+        "|---|---|---|---|",
+    ]
+    small = generator_model(config.model, config.generator)
+    for network, shape in (("discriminator", config.model), ("generator", small)):
+        lines.append(f"| `{network}/` | {shape.layers} | {shape.hidden} | `{heads[network]}` |")
+    lines += ["", "Fine-tune the discriminator; `AutoModel` opens it as an encoder.", ""]
+    if held_out:
+        lines += ["Measured on held-out text:", "", "| metric | value |", "|---|---|"]
+        lines += [f"| {name} | {value:.4g} |" for name, value in held_out.items()]
+        lines.append("")
+    settings = config_fields(config)
+    lines += ["Settings:", "", "| field | value |", "|---|---|"]
+    for section in ("objective", "optimizer", "train"):
+        lines += [f"| {section}.{name} | {v} |" for name, v in settings[section].items() if v != ""]
+    return "\n".join(lines) + "\n"
+
+
+def _held_out(path: str | Path, step: int) -> dict[str, float]:
+    """The metrics that a run logged when it evaluated that step."""
+    for line in reversed(read_metrics(path)):
+        if line["step"] == step and "eval/loss" in line:
+            return {k: v for k, v in line.items() if k.startswith("eval/")}
+    return {}
+
+
+def _with_slots(opt_state: Any, slots: dict[str, Any]) -> Any:
+    """An optimizer state with the moments that a checkpoint had."""
+    if not slots:
+        return opt_state
+    return jax.tree.map(
+        lambda x: AdamState(**slots) if isinstance(x, AdamState) else x,
+        opt_state,
+        is_leaf=lambda x: isinstance(x, AdamState),
+    )
+
+
+def _empty(to: str | Path) -> Path:
+    to = Path(to)
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UsageError(f"{to} is there already and not empty: choose another --to")
+    return to

@@ -1,0 +1,356 @@
+"""Models to and from the directories that the transformers library reads.
+
+`published` models are its Electra*, `modern` ones its ModernBert*; the modern
+discriminator is a ModernBertForTokenClassification with the labels original and replaced,
+whose softmax is our sigmoid.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.flax
+import safetensors.numpy
+
+from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
+from electra_jax.errors import UsageError
+from electra_jax.interop import names
+from electra_jax.interop.fast_tokenizer import save_fast_tokenizer
+from electra_jax.interop.torch_file import read_torch_file
+from electra_jax.models.electra import GeneratorConfig, generator_model
+from electra_jax.models.encoder import GLOBAL_THETA, LOCAL_THETA, ModelConfig
+
+CLASSES = {
+    ("published", "discriminator"): "ElectraForPreTraining",
+    ("published", "generator"): "ElectraForMaskedLM",
+    ("modern", "discriminator"): "ModernBertForTokenClassification",
+    ("modern", "generator"): "ModernBertForMaskedLM",
+}
+# Where embeddings and encoder may lie, by their model type.
+PREFIXES = {"electra": ("electra.", ""), "bert": ("bert.", ""), "modernbert": ("model.", "")}
+LABELS = ("original", "replaced")
+
+
+@dataclasses.dataclass
+class HuggingFaceModel:
+    """What a directory held: unrolled parameters, some of which may be missing.
+
+    `params` has "embeddings" and "discriminator" (at least its encoder), and "generator"
+    where there was one.
+    """
+
+    model: ModelConfig
+    generator: GeneratorConfig | None
+    params: dict[str, Any]
+    tokenizer: Tokenizer
+
+
+def hugging_face_config(model: ModelConfig, network: str, tokenizer: Tokenizer) -> dict[str, Any]:
+    """config.json of one network; `model` is that network's own shape."""
+    common = {
+        "architectures": [CLASSES[model.architecture, network]],
+        "dtype": "float32",
+        "vocab_size": model.vocab_size,
+        "hidden_size": model.hidden,
+        "num_hidden_layers": model.layers,
+        "num_attention_heads": model.heads,
+        "intermediate_size": model.intermediate,
+        "max_position_embeddings": model.max_positions,
+        "initializer_range": 0.02,
+        "pad_token_id": tokenizer.pad_id,
+        "tie_word_embeddings": True,
+    }
+    if model.architecture == "published":
+        return {
+            "model_type": "electra",
+            **common,
+            "embedding_size": model.embedding,
+            "hidden_act": "gelu",
+            "hidden_dropout_prob": model.dropout,
+            "attention_probs_dropout_prob": model.attention_dropout,
+            "type_vocab_size": model.token_types,
+            "layer_norm_eps": model.block.norm_epsilon,
+        }
+    windows = [model.window(layer) for layer in range(model.layers)]
+    labels = {str(index): name for index, name in enumerate(LABELS)}
+    return {
+        "model_type": "modernbert",
+        **common,
+        "hidden_activation": "gelu",
+        "norm_eps": model.block.norm_epsilon,
+        "norm_bias": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "decoder_bias": True,
+        "classifier_bias": False,
+        "classifier_activation": "gelu",
+        "classifier_pooling": "cls",
+        "embedding_dropout": model.dropout,
+        "mlp_dropout": 0.0,
+        "attention_dropout": model.attention_dropout,
+        "layer_types": [
+            "full_attention" if window is None else "sliding_attention" for window in windows
+        ],
+        "local_attention": 2 * model.local_window or 128,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": GLOBAL_THETA},
+            "sliding_attention": {"rope_type": "default", "rope_theta": LOCAL_THETA},
+        },
+        "bos_token_id": tokenizer.cls_id,
+        "cls_token_id": tokenizer.cls_id,
+        "eos_token_id": tokenizer.sep_id,
+        "sep_token_id": tokenizer.sep_id,
+        **(
+            {"id2label": labels, "label2id": {name: int(i) for i, name in labels.items()}}
+            if network == "discriminator"
+            else {}
+        ),
+    }
+
+
+def model_config(config: Mapping[str, Any]) -> ModelConfig:
+    """The shape that a config.json describes.
+
+    Raises:
+      UsageError: a model of another kind, or with a setting this encoder has not.
+    """
+    kind = config.get("model_type")
+    if kind not in PREFIXES:
+        raise UsageError(f"a model of type {kind!r}; electra, modernbert and bert can be read")
+    shape = {
+        "vocab_size": config["vocab_size"],
+        "layers": config["num_hidden_layers"],
+        "hidden": config["hidden_size"],
+        "heads": config["num_attention_heads"],
+        "intermediate": config["intermediate_size"],
+        "max_positions": config["max_position_embeddings"],
+    }
+    if kind == "modernbert":
+        needed = {"hidden_activation": "gelu", "norm_bias": False, "attention_bias": False,
+                  "mlp_bias": False, "norm_eps": 1e-5}  # fmt: skip
+        _require(config, needed)
+        window, every = _local_layers(config)
+        return ModelConfig(
+            architecture="modern",
+            embedding=config["hidden_size"],
+            dropout=config.get("embedding_dropout", 0.0),
+            attention_dropout=config.get("attention_dropout", 0.0),
+            local_window=window,
+            global_every=every,
+            **shape,
+        )
+    needed = {"hidden_act": "gelu", "position_embedding_type": "absolute", "layer_norm_eps": 1e-12}
+    _require(config, needed)
+    return ModelConfig(
+        architecture="published",
+        embedding=config["embedding_size"] if kind == "electra" else config["hidden_size"],
+        token_types=config.get("type_vocab_size", 2),
+        dropout=config.get("hidden_dropout_prob", 0.1),
+        attention_dropout=config.get("attention_probs_dropout_prob", 0.1),
+        **shape,
+    )
+
+
+def _require(config: Mapping[str, Any], needed: Mapping[str, Any]) -> None:
+    for field, value in needed.items():
+        if config.get(field, value) != value:
+            raise UsageError(f"its {field} is {config[field]!r}; only {value!r} can be read")
+
+
+def _local_layers(config: Mapping[str, Any]) -> tuple[int, int]:
+    """(reach of local layers, every which layer is global) of a ModernBERT config."""
+    kinds = config.get("layer_types")
+    if kinds is None:
+        kinds = [
+            "sliding_attention" if layer % config.get("global_attn_every_n_layers", 3) else
+            "full_attention" for layer in range(config["num_hidden_layers"])
+        ]  # fmt: skip
+    ropes = config.get("rope_parameters") or {}
+    for kind, theta in (("full_attention", GLOBAL_THETA), ("sliding_attention", LOCAL_THETA)):
+        if kind in kinds and (ropes.get(kind) or {}).get("rope_theta", theta) != theta:
+            raise UsageError(f"its rope_theta for {kind} is not {theta:g}")
+    if "sliding_attention" not in kinds:
+        return 0, ModelConfig.global_every
+    for every in range(2, len(kinds) + 1):
+        if all((kind == "full_attention") == (i % every == 0) for i, kind in enumerate(kinds)):
+            return config.get("local_attention", 128) // 2, every
+    raise UsageError("its layer_types are not every n-th layer global, the others local")
+
+
+def write_network(
+    folder: str | Path,
+    network: str,
+    params: Mapping[str, np.ndarray],
+    model: ModelConfig,
+    tokenizer: Tokenizer,
+) -> None:
+    """Writes one network as a directory of config, safetensors and fast tokenizer.
+
+    Args:
+      folder: is made.
+      network: "discriminator" or "generator".
+      params: flat, as `names.split_networks` gives them.
+      model: the network's own shape.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    table = [*names.body(model), *names.head(model, network)]
+    tensors = names.write_tensors(table, params)
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = hugging_face_config(model, network, tokenizer)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    save_fast_tokenizer(tokenizer, folder, model.max_positions)
+
+
+def is_hugging_face(path: str | Path) -> bool:
+    """Whether a directory looks like one of ours exported, or of the transformers library."""
+    path = Path(path)
+    return _holds_model(path) or _holds_model(path / "discriminator")
+
+
+def _holds_model(folder: Path) -> bool:
+    file = folder / "config.json"
+    return file.is_file() and "model_type" in _read_json(file)
+
+
+def read_model(path: str | Path, generator: str | Path | None = None) -> HuggingFaceModel:
+    """Reads a discriminator, or any encoder of its kind, and a generator if there is one.
+
+    Args:
+      path: a directory with the model, or with `discriminator/` and perhaps `generator/`.
+      generator: the generator's directory, where it lies elsewhere.
+
+    Raises:
+      UsageError: nothing there, another kind of model, missing or misshapen tensors, a
+        damaged file, or one that wants code to be run.
+    """
+    path = Path(path)
+    folder = path if _holds_model(path) else path / "discriminator"
+    if not _holds_model(folder):
+        raise UsageError(f"no model in {path}: neither config.json nor discriminator/config.json")
+    if generator is None and folder != path and _holds_model(path / "generator"):
+        generator = path / "generator"
+    model, flat = _read_network(folder, "discriminator")
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.vocab_size > model.vocab_size:
+        raise UsageError(
+            f"{folder}: its tokenizer has {tokenizer.vocab_size} pieces, its model "
+            f"{model.vocab_size}"
+        )
+    params = _as_network(flat, "discriminator")
+    if generator is None:
+        return HuggingFaceModel(model, None, params, tokenizer)
+    small, flat = _read_network(Path(generator), "generator")
+    config = _generator_config(model, small)
+    read = _as_network(flat, "generator")
+    embeddings = read.pop("embeddings")
+    if all(
+        np.array_equal(value, names.flatten(params["embeddings"])[name])
+        for name, value in names.flatten(embeddings).items()
+    ):
+        config = dataclasses.replace(config, share="embeddings")
+    else:
+        params["generator_embeddings"] = embeddings
+    return HuggingFaceModel(model, config, {**params, **read}, tokenizer)
+
+
+def _read_network(folder: Path, network: str) -> tuple[ModelConfig, dict[str, np.ndarray]]:
+    """Shape and flat parameters; the head only where it is that network's own."""
+    try:
+        config = _read_json(folder / "config.json")
+        model = model_config(config)
+        tensors = _read_tensors(folder)
+        prefix = _find_prefix(tensors, PREFIXES[config["model_type"]], model)
+        table = names.body(model, prefix)
+        if CLASSES[model.architecture, network] in (config.get("architectures") or ()):
+            table += names.head(model, network)
+        elif network == "generator":
+            raise UsageError(f"it is no {CLASSES[model.architecture, network]}")
+        flat = names.read_tensors(table, tensors)
+        _check_shapes(model, flat)
+    except UsageError as error:
+        raise UsageError(f"{folder}: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{folder}/config.json lacks {error}") from error
+    return model, flat
+
+
+def _find_prefix(tensors: Mapping, prefixes: tuple[str, ...], model: ModelConfig) -> str:
+    for prefix in prefixes:
+        if names.body(model, prefix)[0].theirs in tensors:
+            return prefix
+    raise UsageError(f"tensor {names.body(model, prefixes[0])[0].theirs} is missing")
+
+
+def _check_shapes(model: ModelConfig, flat: Mapping[str, np.ndarray]) -> None:
+    wide = model.intermediate * (2 if model.block.gated else 1)
+    sizes = {
+        "embeddings/word": (model.vocab_size, model.embedding),
+        "embeddings/position": (model.max_positions, model.embedding),
+        "embeddings/type": (model.token_types, model.embedding),
+        "bias": (model.vocab_size,),
+    }
+    for layer in range(model.layers):
+        for name in ("query", "key", "value", "output"):
+            sizes[f"encoder/layer_{layer}/{name}/kernel"] = (model.hidden, model.hidden)
+        sizes[f"encoder/layer_{layer}/wide/kernel"] = (model.hidden, wide)
+        sizes[f"encoder/layer_{layer}/narrow/kernel"] = (model.intermediate, model.hidden)
+    for name, size in sizes.items():
+        if name in flat and flat[name].shape != size:
+            raise UsageError(
+                f"{name} has the shape {flat[name].shape} where config.json says {size}"
+            )
+
+
+def _as_network(flat: Mapping[str, np.ndarray], network: str) -> dict[str, Any]:
+    tree = names.unflatten(flat)
+    return {"embeddings": tree.pop("embeddings"), network: tree}
+
+
+def _generator_config(model: ModelConfig, small: ModelConfig) -> GeneratorConfig:
+    config = GeneratorConfig(
+        width=small.hidden / model.hidden, depth=small.layers / model.layers, share="nothing"
+    )
+    for field in dataclasses.fields(ModelConfig):
+        ours = getattr(generator_model(model, config), field.name)
+        theirs = getattr(small, field.name)
+        if ours != theirs and field.name not in ("dropout", "attention_dropout"):
+            raise UsageError(
+                f"the generator's {field.name} is {theirs}, where {ours} goes with this "
+                "discriminator; import the discriminator alone"
+            )
+    return config
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{file} is no JSON object")
+    return content
+
+
+def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
+    """All tensors of a directory, whole or in shards; safetensors if there are any."""
+    for whole, index, read in (
+        ("model.safetensors", "model.safetensors.index.json", _read_safetensors),
+        ("pytorch_model.bin", "pytorch_model.bin.index.json", read_torch_file),
+    ):
+        if (folder / whole).exists():
+            return read(folder / whole)
+        if (folder / index).exists():
+            shards = sorted(set(_read_json(folder / index)["weight_map"].values()))
+            return {k: v for shard in shards for k, v in read(folder / Path(shard).name).items()}
+    raise UsageError("it holds neither model.safetensors nor pytorch_model.bin")
+
+
+def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
+    try:
+        return {name: np.asarray(x) for name, x in safetensors.flax.load_file(file).items()}
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise UsageError(f"{file.name} is damaged or truncated: {error}") from error

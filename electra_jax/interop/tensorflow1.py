@@ -1,0 +1,113 @@
+"""Reads checkpoints of the official TensorFlow 1 code (google-research/electra).
+
+The released ones lack the optimizer's slots; checkpoints of one's own runs have them, as
+`VARIABLE/adam_m` and `VARIABLE/adam_v`.
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+from electra_jax.errors import UsageError
+from electra_jax.interop import names
+from electra_jax.models.electra import GeneratorConfig
+from electra_jax.models.encoder import ModelConfig
+
+HEAD_SIZE = 64  # of every network of the official code; the variables do not tell
+
+
+@dataclasses.dataclass
+class TensorFlow1Model:
+    """What a checkpoint held; a missing generator's part is missing in `params`."""
+
+    model: ModelConfig
+    generator: GeneratorConfig
+    params: dict[str, Any]
+    step: int
+    slots: bool  # whether there were an optimizer's moments for every parameter
+    first_moments: dict[str, Any]
+    second_moments: dict[str, Any]
+
+
+def is_checkpoint(prefix: str | Path) -> bool:
+    """Whether PREFIX.index is there."""
+    return Path(f"{prefix}.index").is_file()
+
+
+def read_checkpoint(prefix: str | Path) -> TensorFlow1Model:
+    """Parameters, step and, where there are any, optimizer slots.
+
+    Args:
+      prefix: of the checkpoint's files, such as `electra_small/model.ckpt-1000000`.
+
+    Raises:
+      UsageError: damaged, no ELECTRA, or a variable is missing.
+    """
+    import tensorflow as tf
+
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        shapes = reader.get_variable_to_shape_map()
+    except (tf.errors.OpError, ValueError) as error:
+        raise UsageError(f"{prefix} cannot be read: {str(error).splitlines()[0]}") from error
+    try:
+        model = _shape(shapes, "electra")
+        tables = {"discriminator": names.tensorflow1(model, "discriminator")}
+        generator = GeneratorConfig()
+        if any(name.startswith("generator/encoder/") for name in shapes):
+            small = _shape(shapes, "generator")
+            generator = GeneratorConfig(
+                width=small.hidden / model.hidden, depth=small.layers / model.layers
+            )
+            small = dataclasses.replace(small, embedding=model.embedding)
+            tables["generator"] = names.tensorflow1(small, "generator")
+        needed = [name.theirs for table in tables.values() for name in table]
+        if missing := [name for name in needed if name not in shapes]:
+            raise UsageError(f"variable {missing[0]} is missing")
+        slots = all(f"{name}/{slot}" in shapes for name in needed for slot in ("adam_m", "adam_v"))
+
+        def read(suffix: str) -> dict[str, Any]:
+            flat = {}
+            for network, table in tables.items():
+                tensors = {n.theirs: reader.get_tensor(n.theirs + suffix) for n in table}
+                for path, value in names.read_tensors(table, tensors).items():
+                    shared = path.startswith("embeddings/")
+                    flat[path if shared else f"{network}/{path}"] = value
+            return names.unflatten(flat)
+
+        step = int(reader.get_tensor("global_step")) if "global_step" in shapes else 0
+        return TensorFlow1Model(
+            model,
+            generator,
+            read(""),
+            step if slots else 0,  # without slots a new schedule begins
+            slots,
+            read("/adam_m") if slots else {},
+            read("/adam_v") if slots else {},
+        )
+    except (tf.errors.OpError, UsageError) as error:
+        raise UsageError(f"{prefix}: {str(error).splitlines()[0]}") from error
+
+
+def _shape(shapes: dict[str, list[int]], root: str) -> ModelConfig:
+    """A network's shape, from the shapes of its variables."""
+    try:
+        vocab_size, embedding = shapes["electra/embeddings/word_embeddings"]
+        positions, _ = shapes["electra/embeddings/position_embeddings"]
+        types, _ = shapes["electra/embeddings/token_type_embeddings"]
+        hidden, intermediate = shapes[f"{root}/encoder/layer_0/intermediate/dense/kernel"]
+    except KeyError as error:
+        raise UsageError(f"no ELECTRA: variable {error} is missing") from None
+    pattern = re.compile(rf"{root}/encoder/layer_(\d+)/")
+    layers = {int(match[1]) for name in shapes if (match := pattern.match(name))}
+    return ModelConfig(
+        vocab_size=vocab_size,
+        layers=max(layers) + 1,
+        hidden=hidden,
+        heads=max(1, hidden // HEAD_SIZE),
+        intermediate=intermediate,
+        embedding=embedding,
+        max_positions=positions,
+        token_types=types,
+    )

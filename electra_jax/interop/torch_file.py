@@ -1,0 +1,89 @@
+"""Reads PyTorch's `.bin` files without PyTorch and without running what is pickled in them.
+
+Since PyTorch 1.6 such a file is a zip: `data.pkl` says how tensors lie in the raw storages
+beside it. The pickle may ask for a handful of names; any other is refused.
+"""
+
+import collections
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from electra_jax.errors import UsageError
+
+_STORAGES = {
+    "FloatStorage": np.dtype(np.float32),
+    "DoubleStorage": np.dtype(np.float64),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}
+
+
+def _rebuild_tensor(storage, offset, size, stride, *_) -> np.ndarray:
+    """A tensor over a storage, as torch._utils._rebuild_tensor_v2 makes it."""
+    reach = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1
+    if not all(size):
+        return np.zeros(size, storage.dtype)
+    if offset < 0 or min(stride, default=0) < 0 or reach > len(storage):
+        raise pickle.UnpicklingError("a tensor reaches beyond its storage")
+    strides = [s * storage.itemsize for s in stride]
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, strides).copy()
+
+
+def _rebuild_parameter(data, *_) -> np.ndarray:
+    return data
+
+
+_ALLOWED = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, archive: zipfile.ZipFile, root: str):
+        super().__init__(archive.open(f"{root}data.pkl"))
+        self._archive, self._root = archive, root
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        raise pickle.UnpicklingError(f"it asks to run {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> np.ndarray:
+        _, dtype, key, *_ = pid
+        return np.frombuffer(self._archive.read(f"{self._root}data/{key}"), dtype)
+
+
+def read_torch_file(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a state dict by name.
+
+    Raises:
+      UsageError: not such a file, a damaged one, or one that wants code to be run.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            if len(pickles) != 1:
+                raise UsageError(f"{path} is no PyTorch checkpoint")
+            tensors = _Unpickler(archive, pickles[0].removesuffix("data.pkl")).load()
+    except zipfile.BadZipFile:
+        raise UsageError(
+            f"{path} is no zip of tensors (a truncated file, or PyTorch's format before 1.6)"
+        ) from None
+    except (pickle.UnpicklingError, KeyError, ValueError, TypeError, EOFError) as error:
+        raise UsageError(f"{path} is refused: {error}") from error
+    if not isinstance(tensors, dict):
+        raise UsageError(f"{path} holds no state dict")
+    return {name: x for name, x in tensors.items() if isinstance(x, np.ndarray)}

@@ -1,0 +1,98 @@
+"""Starts a run from another model: with another vocabulary, longer rows, or missing parts."""
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from electra_jax.config import PretrainConfig
+from electra_jax.data.tokenizer import Tokenizer
+from electra_jax.errors import UsageError
+from electra_jax.inference import Model
+from electra_jax.interop.names import flatten, unflatten
+from electra_jax.models.electra import Electra, roll, unroll
+
+log = logging.getLogger(__name__)
+
+
+def warm_start(
+    config: PretrainConfig, tokenizer: Tokenizer, fresh: dict[str, Any], source: Model
+) -> dict[str, Any]:
+    """Parameters of the source, fitted to a run.
+
+    What the source lacks (a generator, a head) stays fresh, which is said. Rows of the
+    vocabulary are kept for pieces that both have; a new piece starts as the mean of the old
+    pieces that spell it. Positions beyond the old ones repeat them from the start.
+
+    Args:
+      config: of the run, its vocabulary size resolved.
+      tokenizer: of the run.
+      fresh: the run's fresh parameters, on the host.
+      source: the model to start from.
+
+    Raises:
+      UsageError: the two differ in more than vocabulary and length.
+    """
+    if config.model.architecture != source.config.model.architecture:
+        raise UsageError(
+            f"init.from holds a model of architecture {source.config.model.architecture!r}, the "
+            f"run's is {config.model.architecture!r}"
+        )
+    electra = Electra(config.model, config.generator)
+    old = flatten(unroll(Electra(source.config.model, source.config.generator), source.params))
+    new = flatten(unroll(electra, fresh))
+    if tokenizer.identity != source.tokenizer.identity:
+        old = change_vocabulary(old, source.tokenizer, tokenizer)
+    started, missing = {}, []
+    for path, array in new.items():
+        if path not in old:
+            # A generator's own embeddings start from shared ones.
+            twin = path.replace("generator_embeddings/", "embeddings/")
+            if twin not in old:
+                missing.append(path)
+                started[path] = array
+                continue
+            started[path] = _fit(path, np.asarray(old[twin]), np.asarray(array))
+        else:
+            started[path] = _fit(path, np.asarray(old[path]), np.asarray(array))
+    if missing:
+        parts = sorted({"/".join(path.split("/")[:2]) for path in missing})
+        log.info("%-11s fresh, as init.from has none: %s", "parameters", ", ".join(parts))
+    return roll(electra, unflatten(started))
+
+
+def _fit(path: str, old: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+    """An old array in the fresh one's shape."""
+    if old.shape == fresh.shape:
+        return old
+    if old.shape[1:] != fresh.shape[1:] or not path.endswith(("/word", "/position", "/bias")):
+        raise UsageError(
+            f"init.from has {path} of shape {old.shape}, the run needs {fresh.shape}: give the "
+            "run the same model.* and generator.* fields"
+        )
+    rows = min(len(old), len(fresh))
+    if path.endswith("/position"):
+        return np.resize(old, fresh.shape)
+    if path.endswith("/word") or path == "generator/bias":
+        return np.concatenate([old[:rows], fresh[rows:]])
+    raise UsageError(f"init.from has {path} of shape {old.shape}, the run needs {fresh.shape}")
+
+
+def change_vocabulary(params: dict[str, Any], old: Tokenizer, new: Tokenizer) -> dict[str, Any]:
+    """Flat parameters with the rows of another vocabulary (see `warm_start`)."""
+    ids = {piece: id for id, piece in enumerate(old.pieces(range(old.vocab_size)))}
+    sources = []
+    for id, piece in enumerate(new.pieces(range(new.vocab_size))):
+        known = [ids[piece]] if piece in ids else old.encode([new.decode([id])])[0]
+        sources.append(known or [old.unk_id])
+    kept = sum(piece in ids for piece in new.pieces(range(new.vocab_size)))
+    log.info(
+        "%-11s %s of %s pieces kept, the others start from their old pieces",
+        "vocabulary", f"{kept:,}", f"{new.vocab_size:,}",
+    )  # fmt: skip
+    changed = dict(params)
+    for path in ("embeddings/word", "generator_embeddings/word", "generator/bias"):
+        if path in params:
+            array = np.asarray(params[path])
+            changed[path] = np.stack([array[rows].mean(axis=0) for rows in sources])
+    return changed
