@@ -11,7 +11,7 @@ quickstart: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not full"
 
-test-all: .venv/installed
+test-all: .venv/full
 	$(BIN)/python -m pytest -q
 
 check: .venv/installed
@@ -30,6 +30,11 @@ format: .venv/installed
 	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
 		$(BIN)/python -m pip install -q -r requirements.txt; fi
 	$(BIN)/python -m pip install -q -e '.[test]'
+	touch $@
+
+# PyTorch and transformers, to compare with.
+.venv/full: .venv/installed
+	$(BIN)/python -m pip install -q -e '.[full]'
 	touch $@
 
 clean:

@@ -51,6 +51,7 @@ setup(
             "ruff>=0.14,<0.18",
             "scipy>=1.14,<2",
         ],
+        "full": ["torch>=2.6,<3", "transformers>=5,<6"],
     },
     entry_points={"console_scripts": ["electra-jax=electra_jax.cli:main"]},
     classifiers=[

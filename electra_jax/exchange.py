@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.config import PretrainConfig, config_fields, save_config
+from electra_jax.config import config_fields, save_config
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.inference import Model, load, load_hugging_face
+from electra_jax.inference import Model, imported_config, load, load_hugging_face
 from electra_jax.interop import huggingface, names, tensorflow1
 from electra_jax.models.electra import Electra, count_params, generator_model, unroll
 from electra_jax.pretrain import IMPORTED, build_objective, create_state
@@ -82,7 +82,7 @@ def import_model(
                 f"the vocabulary has {tokenizer.vocab_size} pieces, the checkpoint "
                 f"{read.model.vocab_size}"
             )
-        config = PretrainConfig(model=read.model, generator=read.generator)
+        config = imported_config(read.model, read.generator)
         source = Model(config, read.params, tokenizer, read.step)
         slots = {"mu": read.first_moments, "nu": read.second_moments} if read.slots else {}
     else:

@@ -15,6 +15,7 @@ from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.interop import huggingface
 from electra_jax.models.electra import Electra, GeneratorConfig, init_params
+from electra_jax.models.encoder import ModelConfig
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.training.checkpoint import Checkpoints
 
@@ -146,6 +147,12 @@ def load(path: str | Path, checkpoint: str = "best") -> Model:
     return Model(config, params, load_tokenizer(Path(path) / "tokenizer"), step)
 
 
+def imported_config(model: ModelConfig, generator: GeneratorConfig) -> PretrainConfig:
+    """The config of a model whose training is not known: that of the published Small."""
+    length = min(model.max_positions, LONGEST_ROW)
+    return PretrainConfig(model=model, generator=generator, data=DataConfig(length=length))
+
+
 def load_hugging_face(path: str | Path, generator: str | Path | None = None) -> Model:
     """Loads a Hugging Face directory; heads and a generator that it lacks are missing.
 
@@ -157,6 +164,5 @@ def load_hugging_face(path: str | Path, generator: str | Path | None = None) -> 
     if shares is None:
         modern = read.model.architecture == "modern"
         shares = GeneratorConfig(width=1.0, depth=0.25) if modern else GeneratorConfig()
-    length = min(read.model.max_positions, LONGEST_ROW)
-    config = PretrainConfig(model=read.model, generator=shares, data=DataConfig(length=length))
+    config = imported_config(read.model, shares)
     return Model(config, jax.tree.map(jnp.asarray, read.params), read.tokenizer, step=0)

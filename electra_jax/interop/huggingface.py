@@ -314,12 +314,22 @@ def _generator_config(model: ModelConfig, small: ModelConfig) -> GeneratorConfig
     config = GeneratorConfig(
         width=small.hidden / model.hidden, depth=small.layers / model.layers, share="nothing"
     )
-    for field in dataclasses.fields(ModelConfig):
-        ours = getattr(generator_model(model, config), field.name)
-        theirs = getattr(small, field.name)
-        if ours != theirs and field.name not in ("dropout", "attention_dropout"):
+    expected = generator_model(model, config)
+    free = ("dropout", "attention_dropout", "local_window", "global_every")
+    differences = [
+        (field.name, getattr(expected, field.name), getattr(small, field.name))
+        for field in dataclasses.fields(ModelConfig)
+        if field.name not in free
+    ]
+    # One layer alone does not tell how far others would reach.
+    differences += [
+        (f"window of layer {layer}", expected.window(layer), small.window(layer))
+        for layer in range(small.layers)
+    ]
+    for name, ours, theirs in differences:
+        if ours != theirs:
             raise UsageError(
-                f"the generator's {field.name} is {theirs}, where {ours} goes with this "
+                f"the generator's {name} is {theirs}, where {ours} goes with this "
                 "discriminator; import the discriminator alone"
             )
     return config

@@ -86,7 +86,7 @@ def read_checkpoint(prefix: str | Path) -> TensorFlow1Model:
             read("/adam_m") if slots else {},
             read("/adam_v") if slots else {},
         )
-    except (tf.errors.OpError, UsageError) as error:
+    except (tf.errors.OpError, IndexError, UsageError) as error:
         raise UsageError(f"{prefix}: {str(error).splitlines()[0]}") from error
 
 

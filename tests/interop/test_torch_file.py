@@ -1,0 +1,122 @@
+"""PyTorch's files, read without PyTorch and without running what is in them."""
+
+import io
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+from electra_jax.errors import UsageError
+from electra_jax.interop.torch_file import read_torch_file
+
+
+class Global:
+    """Pickles as a name of another module."""
+
+    def __init__(self, module, name):
+        self.module, self.name = module, name
+
+
+class Call:
+    def __init__(self, function, *args):
+        self.function, self.args = function, args
+
+
+class Storage:
+    def __init__(self, kind, key, size):
+        self.kind, self.key, self.size = kind, key, size
+
+
+class Pickler(pickle._Pickler):
+    """Writes what torch.save writes, for objects of the classes above."""
+
+    def persistent_id(self, value):
+        if isinstance(value, Storage):
+            return ("storage", Global("torch", value.kind), value.key, "cpu", value.size)
+        return None
+
+    def save(self, value, save_persistent_id=True):
+        if isinstance(value, Global):
+            self.write(pickle.GLOBAL + f"{value.module}\n{value.name}\n".encode())
+        elif isinstance(value, Call):
+            self.save(value.function)
+            self.save(value.args)
+            self.write(pickle.REDUCE)
+        else:
+            super().save(value, save_persistent_id)
+
+
+def write(path, content, storages=()):
+    buffer = io.BytesIO()
+    Pickler(buffer, protocol=2).dump(content)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", buffer.getvalue())
+        for key, values in storages:
+            archive.writestr(f"model/data/{key}", values.tobytes())
+    return path
+
+
+def tensor(kind, key, values, offset=0, size=None, stride=None):
+    size = size or values.shape
+    stride = stride or tuple(s // values.itemsize for s in values.strides)
+    rebuild = Global("torch._utils", "_rebuild_tensor_v2")
+    return Call(rebuild, Storage(kind, key, values.size), offset, size, stride, False, {})
+
+
+def test_tensors_are_read_with_their_strides(tmp_path):
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    halves = np.array([1.5, -2.0], np.float16)
+    path = write(
+        tmp_path / "pytorch_model.bin",
+        {
+            "plain": tensor("FloatStorage", "0", values),
+            "transposed": tensor("FloatStorage", "0", values, 0, (4, 3), (1, 4)),
+            "part": tensor("FloatStorage", "0", values, 5, (2,), (1,)),
+            "half": tensor("HalfStorage", "1", halves),
+        },
+        [("0", values), ("1", halves)],
+    )
+    read = read_torch_file(path)
+    np.testing.assert_array_equal(read["plain"], values)
+    np.testing.assert_array_equal(read["transposed"], values.T)
+    np.testing.assert_array_equal(read["part"], [5.0, 6.0])
+    np.testing.assert_array_equal(read["half"], halves)
+
+
+def test_nothing_is_run(tmp_path):
+    trap = tmp_path / "trap"
+    command = Call(Global("os", "system"), f"touch {trap}")
+    path = write(tmp_path / "pytorch_model.bin", {"x": command})
+    with pytest.raises(UsageError, match="asks to run os.system"):
+        read_torch_file(path)
+    assert not os.path.exists(trap)
+
+
+def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
+    values = np.zeros(4, np.float32)
+    path = write(
+        tmp_path / "pytorch_model.bin",
+        {"x": tensor("FloatStorage", "0", values, 2, (4,), (1,))},
+        [("0", values)],
+    )
+    with pytest.raises(UsageError, match="beyond its storage"):
+        read_torch_file(path)
+
+
+def test_what_is_no_such_file_is_refused(tmp_path):
+    path = tmp_path / "pytorch_model.bin"
+    path.write_bytes(b"\x80\x02}q\x00.")
+    with pytest.raises(UsageError, match="no zip of tensors"):
+        read_torch_file(path)
+
+
+@pytest.mark.full
+def test_what_pytorch_saves_is_read(tmp_path):
+    torch = pytest.importorskip("torch")
+    state = {"a": torch.arange(6.0).view(2, 3).t(), "b": torch.ones(2, dtype=torch.bfloat16)}
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    read = read_torch_file(tmp_path / "pytorch_model.bin")
+    np.testing.assert_array_equal(read["a"], state["a"].numpy())
+    assert read["b"].astype(np.float32).tolist() == [1.0, 1.0]
