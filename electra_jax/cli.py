@@ -235,8 +235,7 @@ def run_inspect(args: argparse.Namespace) -> None:
 def run_export(args: argparse.Namespace) -> None:
     from electra_jax.exchange import export_model
 
-    export_model(args.model, args.to, args.checkpoint)
-    print(f"exported: {args.to}/discriminator, {args.to}/generator")
+    print("exported:", ", ".join(export_model(args.model, args.to, args.checkpoint)))
 
 
 def run_import(args: argparse.Namespace) -> None:

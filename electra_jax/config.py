@@ -18,9 +18,10 @@ import ml_collections
 
 from electra_jax.data.sampler import DataConfig
 from electra_jax.errors import UsageError
-from electra_jax.models.electra import GeneratorConfig
+from electra_jax.models.electra import Electra, GeneratorConfig
 from electra_jax.models.encoder import ModelConfig
-from electra_jax.objectives.replaced_token import ObjectiveConfig
+from electra_jax.objectives import objectives
+from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.parallel.mesh import MeshConfig
 from electra_jax.training.checkpoint import CheckpointConfig
 from electra_jax.training.loop import EvalConfig, TrainConfig
@@ -64,6 +65,12 @@ class PretrainConfig:
                 "the modern architecture's generator has full width: set generator.width=1.0 "
                 "and make it small by generator.depth"
             )
+
+    @property
+    def electra(self) -> Electra:
+        """The networks, with the head that the objective trains."""
+        head = objectives()[self.objective.name].head
+        return Electra(self.model, self.generator, head)
 
 
 def pretrain_defaults() -> ml_collections.ConfigDict:

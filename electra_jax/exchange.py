@@ -12,7 +12,7 @@ from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.inference import Model, imported_config, load, load_hugging_face
 from electra_jax.interop import huggingface, names, tensorflow1
-from electra_jax.models.electra import Electra, count_params, generator_model, unroll
+from electra_jax.models.electra import count_params, generator_model, unroll
 from electra_jax.pretrain import IMPORTED, build_objective, create_state
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.metrics import read_metrics
@@ -22,33 +22,37 @@ from electra_jax.warm_start import warm_start
 log = logging.getLogger(__name__)
 
 
-def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> None:
+def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> list[str]:
     """Writes `discriminator/`, `generator/` and a model card for the transformers library.
+
+    A model of a masked-language-model objective becomes `masked_lm/`.
 
     Args:
       path: a run directory, or another model directory.
       to: is made; must not hold anything yet.
       checkpoint: of a run directory.
 
+    Returns:
+      The folders written.
+
     Raises:
-      UsageError: no model, or `to` is not empty.
+      UsageError: no model, none that the library knows, or `to` is not empty.
     """
     to = _empty(to)
     model = load(path, checkpoint)
-    electra = Electra(model.config.model, model.config.generator)
-    params = jax.device_get(unroll(electra, model.params))
-    if "generator" not in params or "classifier" not in params["discriminator"]:
-        raise UsageError(f"{path} lacks a generator or a discriminator's head")
-    shapes = {
-        "discriminator": model.config.model,
-        "generator": generator_model(model.config.model, model.config.generator),
-    }
+    params = jax.device_get(unroll(model.config.electra, model.params))
+    networks = names.split_networks(params)
+    if not networks:
+        raise UsageError(f"{path} holds no network that the transformers library knows")
+    small = generator_model(model.config.model, model.config.generator)
     card = model_card(model, params, _held_out(path, model.step))
-    for network, flat in names.split_networks(params).items():
+    for network, flat in networks.items():
         folder = to / network
-        huggingface.write_network(folder, network, flat, shapes[network], model.tokenizer)
+        shape = small if network == "generator" else model.config.model
+        huggingface.write_network(folder, network, flat, shape, model.tokenizer)
         (folder / "README.md").write_text(card, "utf-8")
     (to / "README.md").write_text(card, "utf-8")
+    return [str(to / network) for network in networks]
 
 
 def import_model(
@@ -115,7 +119,6 @@ def model_card(model: Model, params: dict[str, Any], held_out: dict[str, float])
     """A model card: what it is, how it was trained, how well it does."""
     config = model.config
     architecture = config.model.architecture
-    heads = {network: huggingface.CLASSES[architecture, network] for network in names.NETWORKS}
     lines = [
         "---",
         "library_name: transformers",
@@ -124,16 +127,18 @@ def model_card(model: Model, params: dict[str, Any], held_out: dict[str, float])
         "",
         f"# ELECTRA ({architecture}), {count_params(params):,} parameters",
         "",
-        f"Pretrained with electra-jax by replaced-token detection for {model.step:,} steps of "
-        f"{config.train.batch_size} rows of {config.data.length} tokens.",
+        f"Pretrained with electra-jax (objective: {config.objective.name}) for {model.step:,} "
+        f"steps of {config.train.batch_size} rows of {config.data.length} tokens.",
         "",
         "| network | layers | hidden | opens with |",
         "|---|---|---|---|",
     ]
     small = generator_model(config.model, config.generator)
-    for network, shape in (("discriminator", config.model), ("generator", small)):
-        lines.append(f"| `{network}/` | {shape.layers} | {shape.hidden} | `{heads[network]}` |")
-    lines += ["", "Fine-tune the discriminator; `AutoModel` opens it as an encoder.", ""]
+    for network in names.split_networks(params):
+        shape = small if network == "generator" else config.model
+        opens = huggingface.CLASSES[architecture, network]
+        lines.append(f"| `{network}/` | {shape.layers} | {shape.hidden} | `{opens}` |")
+    lines += ["", "`AutoModel` opens any of them as an encoder, to be fine-tuned.", ""]
     if held_out:
         lines += ["Measured on held-out text:", "", "| metric | value |", "|---|---|"]
         lines += [f"| {name} | {value:.4g} |" for name, value in held_out.items()]

@@ -14,7 +14,7 @@ from electra_jax.data.sampler import DataConfig
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.interop import huggingface
-from electra_jax.models.electra import Electra, GeneratorConfig, init_params
+from electra_jax.models.electra import GeneratorConfig, init_params
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.training.checkpoint import Checkpoints
@@ -40,7 +40,7 @@ class Model:
     step: int
 
     def __post_init__(self):
-        self._electra = Electra(self.config.model, self.config.generator)
+        self._electra = self.config.electra
         self._inspect = jax.jit(self._inspect_arrays)
 
     @property
@@ -135,7 +135,7 @@ def load(path: str | Path, checkpoint: str = "best") -> Model:
     config = read_config(path)
     checkpoints = Checkpoints(path)
     step = checkpoints.choose(checkpoint)
-    electra = Electra(config.model, config.generator)
+    electra = config.electra
     mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
     replicated = NamedSharding(mesh, PartitionSpec())
     shapes = jax.eval_shape(lambda key: init_params(electra, key), jax.random.key(0))

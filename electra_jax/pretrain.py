@@ -20,10 +20,10 @@ from electra_jax.data.token_store import TokenStore
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.inference import load
-from electra_jax.models.electra import Electra, count_params, init_params
+from electra_jax.models.electra import count_params, init_params
 from electra_jax.models.flops import train_flops_per_token
+from electra_jax.objectives import objectives
 from electra_jax.objectives.masking import SpecialTokens, max_masked
-from electra_jax.objectives.replaced_token import ReplacedTokenDetection
 from electra_jax.parallel.hardware import peak_flops
 from electra_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
 from electra_jax.parallel.partition import Rules, place
@@ -33,7 +33,7 @@ from electra_jax.training.loop import Clock, Loop
 from electra_jax.training.metrics import MetricsWriter
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.state import TrainState
-from electra_jax.training.step import make_eval_step, make_train_step
+from electra_jax.training.step import Objective, make_eval_step, make_train_step
 from electra_jax.warm_start import warm_start
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 # The last two dimensions of each array; the batch lies over `data` and `fsdp`.
 PARTITION: Rules = (
     (r"embeddings/word$", PartitionSpec("tensor", "fsdp")),
+    (r"embedding_delta$", PartitionSpec("tensor", "fsdp")),
     (r"embeddings/(position|type)$", PartitionSpec(None, "fsdp")),
     (r"(query|key|value|wide)/kernel$", PartitionSpec("fsdp", "tensor")),
     (r"(output|narrow)/kernel$", PartitionSpec("tensor", "fsdp")),
@@ -51,12 +52,11 @@ IMPORTED = ""  # in place of a token store, in the record of an imported model
 MANY_EPOCHS = 10  # from here on a run is warned that it reads its text over and over
 
 
-def build_objective(config: PretrainConfig, tokenizer: Tokenizer) -> ReplacedTokenDetection:
+def build_objective(config: PretrainConfig, tokenizer: Tokenizer) -> Objective:
     """The objective over its model; the config's vocabulary size is already resolved."""
     special = SpecialTokens(tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
-    return ReplacedTokenDetection(
-        config.objective, Electra(config.model, config.generator), special
-    )
+    kind = objectives()[config.objective.name]
+    return kind(config.objective, config.electra, special, tokenizer.continuation())
 
 
 def resolve(config: PretrainConfig, vocab_size: int) -> PretrainConfig:
@@ -133,7 +133,7 @@ def make_sampler(
 
 
 def make_evaluate(
-    objective: ReplacedTokenDetection, sampler: Sampler, mesh: Mesh, max_batches: int
+    objective: Objective, sampler: Sampler, mesh: Mesh, max_batches: int
 ) -> Callable[[Any], dict[str, float]]:
     """A function from parameters to metrics over a held-out split.
 
@@ -160,7 +160,7 @@ def make_evaluate(
 
 def create_state(
     config: PretrainConfig,
-    objective: ReplacedTokenDetection,
+    objective: Objective,
     optimizer: optax.GradientTransformationExtraArgs,
     key: jax.Array,
 ) -> TrainState:
@@ -169,7 +169,7 @@ def create_state(
     batch = {
         name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ("tokens", "documents", "types")
     }
-    params = init_params(objective.electra, key)
+    params = init_params(config.electra, key)
     sums = jax.eval_shape(make_eval_step(objective), params, batch, key)
     return TrainState.create(params, optimizer, sums)
 
@@ -231,6 +231,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> bool:
             config.generator,
             config.data.length,
             max_masked(config.objective.mask_rate, config.data.length),
+            config.electra.head,
         ).values()
     )
     announce(config, workdir, mesh, sampler, shapes.params, flops, int(state.step))
@@ -283,7 +284,7 @@ def announce(config, workdir, mesh, sampler, params, flops, step) -> None:
     lines = {
         "devices": f"{len(devices)} x {devices[0].device_kind}, mesh {dict(mesh.shape)}",
         "parameters": f"{count_params(params):,} "
-        f"(generator {count_params(params['generator']):,} of them)",
+        f"(generator {count_params(params.get('generator', {})):,} of them)",
         "a step": f"{tokens:,} tokens, {flops / 1e6:,.1f} MFLOP per token",
         "text": f"{sampler.tokens_per_epoch:,} tokens, an epoch is {epoch_steps:,.0f} steps, "
         f"{sampler.padding_share:.1%} padding",

@@ -10,7 +10,7 @@ from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.inference import Model
 from electra_jax.interop.names import flatten, unflatten
-from electra_jax.models.electra import Electra, roll, unroll
+from electra_jax.models.electra import roll, unroll
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +38,10 @@ def warm_start(
             f"init.from holds a model of architecture {source.config.model.architecture!r}, the "
             f"run's is {config.model.architecture!r}"
         )
-    electra = Electra(config.model, config.generator)
-    old = flatten(unroll(Electra(source.config.model, source.config.generator), source.params))
+    electra = config.electra
+    old = flatten(unroll(source.config.electra, source.params))
     new = flatten(unroll(electra, fresh))
+    old = _change_head(old, new, config.electra.head, source.config.electra.head)
     if tokenizer.identity != source.tokenizer.identity:
         old = change_vocabulary(old, source.tokenizer, tokenizer)
     started, missing = {}, []
@@ -59,6 +60,32 @@ def warm_start(
         parts = sorted({"/".join(path.split("/")[:2]) for path in missing})
         log.info("%-11s fresh, as init.from has none: %s", "parameters", ", ".join(parts))
     return roll(electra, unflatten(started))
+
+
+def _change_head(
+    old: dict[str, Any], new: dict[str, Any], head: str, old_head: str
+) -> dict[str, Any]:
+    """Flat parameters without a head of another kind.
+
+    Of a masked language model, which has no generator, a copy becomes the generator where
+    the run's has its shape: the second stage of two-stage training (the paper, section 3.3).
+    """
+    if head == old_head:
+        return old
+    kept = {
+        path: value
+        for path, value in old.items()
+        if not path.startswith("discriminator/") or path.startswith("discriminator/encoder/")
+    }
+    if old_head == "masked_lm":
+        copy = {
+            path.replace("discriminator/", "generator/"): value
+            for path, value in old.items()
+            if path.startswith("discriminator/")
+        }
+        if all(path in new and np.shape(new[path]) == np.shape(x) for path, x in copy.items()):
+            kept = {**copy, **kept}
+    return kept
 
 
 def _fit(path: str, old: np.ndarray, fresh: np.ndarray) -> np.ndarray:

@@ -28,6 +28,8 @@ CLASSES = {
     ("published", "generator"): "ElectraForMaskedLM",
     ("modern", "discriminator"): "ModernBertForTokenClassification",
     ("modern", "generator"): "ModernBertForMaskedLM",
+    ("published", "masked_lm"): "ElectraForMaskedLM",
+    ("modern", "masked_lm"): "ModernBertForMaskedLM",
 }
 # Where embeddings and encoder may lie, by their model type.
 PREFIXES = {"electra": ("electra.", ""), "bert": ("bert.", ""), "modernbert": ("model.", "")}
@@ -191,7 +193,7 @@ def write_network(
 
     Args:
       folder: is made.
-      network: "discriminator" or "generator".
+      network: one of `names.NETWORKS`.
       params: flat, as `names.split_networks` gives them.
       model: the network's own shape.
     """

@@ -12,7 +12,7 @@ import numpy as np
 from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
 
-NETWORKS = ("discriminator", "generator")
+NETWORKS = ("discriminator", "generator", "masked_lm")
 
 
 class Name(NamedTuple):
@@ -77,7 +77,7 @@ def modern_body(config: ModelConfig, prefix: str = "model.") -> list[Name]:
 def head(config: ModelConfig, network: str) -> list[Name]:
     """The head of a network in Hugging Face's names."""
     modern = config.architecture == "modern"
-    if network == "generator":
+    if network != "discriminator":
         theirs, bias = (
             ("head", "decoder.bias")
             if modern
@@ -184,9 +184,24 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def split_networks(params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Each network's flat parameters, with the embeddings it reads."""
+    """Each network's flat parameters, with the embeddings it reads.
+
+    Those that other formats have a place for: a detector, a transformer that generates,
+    and a main network that is a masked language model.
+    """
     own = params.get("generator_embeddings", params["embeddings"])
-    return {
-        "discriminator": flatten({"embeddings": params["embeddings"], **params["discriminator"]}),
-        "generator": flatten({"embeddings": own, **params["generator"]}),
-    }
+    main = dict(params["embeddings"])
+    if "embedding_delta" in params:
+        main["word"] = np.asarray(main["word"]) + np.asarray(params["embedding_delta"])
+    networks = {}
+    discriminator = params["discriminator"]
+    if "classifier" in discriminator:
+        networks["discriminator"] = flatten({"embeddings": main, **discriminator})
+    elif "bias" in discriminator and "copy" not in discriminator:
+        networks["masked_lm"] = flatten({"embeddings": main, **discriminator})
+    generator = params.get("generator", {})
+    if "dense" in generator and "left" not in generator:
+        # Without an encoder of its own it has the discriminator's.
+        generator = {"encoder": discriminator["encoder"], **generator}
+        networks["generator"] = flatten({"embeddings": own, **generator})
+    return networks

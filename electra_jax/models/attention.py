@@ -20,17 +20,23 @@ def positions_in_documents(documents_BL: jax.Array) -> jax.Array:
     return index_L - jax.lax.cummax(jnp.where(starts_BL, index_L, 0), axis=1)
 
 
-def attention_mask(documents_BL: jax.Array, window: int | None = None) -> jax.Array:
+def attention_mask(
+    documents_BL: jax.Array, window: int | None = None, direction: int = 0
+) -> jax.Array:
     """Who may see whom, bool [B, 1, L, L].
 
     Args:
       documents_BL: document numbers, 0 is padding.
       window: reach to each side, inclusive; None is the whole document.
+      direction: 0 sees both sides, 1 itself and what is to the left, -1 to the right.
     """
     mask_BLL = documents_BL[:, :, None] == documents_BL[:, None, :]
+    index_L = jnp.arange(documents_BL.shape[1])
+    ahead_LL = index_L[None, :] - index_L[:, None]
     if window is not None:
-        index_L = jnp.arange(documents_BL.shape[1])
-        mask_BLL &= jnp.abs(index_L[:, None] - index_L[None, :]) <= window
+        mask_BLL &= jnp.abs(ahead_LL) <= window
+    if direction:
+        mask_BLL &= direction * ahead_LL <= 0
     return mask_BLL[:, None]
 
 
@@ -52,6 +58,7 @@ def attend(
     documents_BL: jax.Array,
     *,
     window: int | None = None,
+    direction: int = 0,
     dropout: float = 0.0,
     dropout_key: jax.Array | None = None,
     kernel: str = "xla",
@@ -61,14 +68,14 @@ def attend(
     Args:
       query_BLNK, key_BLNK, value_BLNK: N heads of size K.
       documents_BL: see the module's contract.
-      window: reach to each side of local attention, inclusive.
+      window, direction: see `attention_mask`.
       dropout: share of attention weights dropped; needs `dropout_key`.
       kernel: "xla", or "cudnn" (NVIDIA, bfloat16 or float16, no dropout).
 
     Returns:
       [B, L, N, K] in the dtype of the values.
     """
-    mask = attention_mask(documents_BL, window)
+    mask = attention_mask(documents_BL, window, direction)
     if kernel == "cudnn":
         if dropout:
             raise ValueError("the cudnn kernel has no dropout: set model.attention_dropout=0")

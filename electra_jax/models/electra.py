@@ -22,27 +22,48 @@ from electra_jax.models.encoder import (
     dense,
     gelu,
     norm,
+    normal_init,
     stack_layers,
     unstack_layers,
 )
 
-SHARED = ("embeddings", "nothing")
+HEADS = ("detector", "masked_lm", "copying_lm")
+SHARED = ("embeddings", "nothing", "all", "disentangled")
+KINDS = ("transformer", "two_tower", "unigram", "uniform", "none")
 
 
 @dataclasses.dataclass(frozen=True)
 class GeneratorConfig:
-    """The generator's shape, as shares of the discriminator's."""
+    """What fills in masked tokens. Its shape is given as shares of the main network's.
 
+    Kinds: a `transformer`; a `two_tower`, one encoder for each side, which needs no masks;
+    `unigram`, learnt frequencies of tokens; `uniform`, nothing learnt; `none`, for
+    objectives without one.
+
+    Shared: the `embeddings`; `nothing`; `all` of the encoder; or the word embeddings
+    `disentangled`, as the discriminator reads them with its own difference added and sends
+    no gradient into them (He et al., 2023, DeBERTaV3, section 3.3).
+    """
+
+    kind: str = "transformer"
     width: float = 0.25  # of hidden, intermediate and heads
     depth: float = 1.0  # of layers
-    share: str = "embeddings"  # with the discriminator: embeddings or nothing
+    share: str = "embeddings"
 
     def __post_init__(self):
-        if self.share not in SHARED:
-            raise UsageError(f"generator.share={self.share!r} is unknown; use {', '.join(SHARED)}")
+        for field, known in (("kind", KINDS), ("share", SHARED)):
+            if getattr(self, field) not in known:
+                raise UsageError(
+                    f"generator.{field}={getattr(self, field)!r} is unknown; use {', '.join(known)}"
+                )
         for field in ("width", "depth"):
             if not 0 < getattr(self, field) <= 4:
                 raise UsageError(f"generator.{field} must be in (0, 4], not {getattr(self, field)}")
+        if self.share == "all" and (self.kind, self.width, self.depth) != ("transformer", 1, 1):
+            raise UsageError(
+                "generator.share=all is one transformer for both networks: set "
+                "generator.kind=transformer, generator.width=1.0 and generator.depth=1.0"
+            )
 
 
 def generator_model(model: ModelConfig, generator: GeneratorConfig) -> ModelConfig:
@@ -64,19 +85,38 @@ def take_positions(x_BLD: jax.Array, positions_BN: jax.Array) -> jax.Array:
 class Generator(nn.Module):
     """A masked language model whose output matrix is the word embedding.
 
-    Head: dense to the embedding's width, GELU, norm, tied decoder with bias.
+    Head: dense to the embedding's width, GELU, norm, tied decoder with bias. With
+    `hidden_BLD` the encoder is another network's. `copies` gives it the copy logit of
+    All-Tokens MLM, too.
     """
 
     config: ModelConfig
+    copies: bool = False
 
     @nn.compact
     def __call__(
-        self, x_BLE, word_VE, documents_BL, positions_BL, masked_BN, train: bool = False
-    ) -> jax.Array:
+        self,
+        x_BLE,
+        word_VE,
+        documents_BL,
+        positions_BL,
+        masked_BN,
+        train: bool = False,
+        hidden_BLD=None,
+    ):
         c = self.config
-        x_BLD = Encoder(c, name="encoder")(x_BLE, documents_BL, positions_BL, train)
+        if hidden_BLD is None:
+            hidden_BLD = Encoder(c, name="encoder")(x_BLE, documents_BL, positions_BL, train)
         # Only masked positions reach the head: it is the widest product of the network.
-        x_BND = take_positions(x_BLD, masked_BN)
+        x_BND = take_positions(hidden_BLD, masked_BN)
+        logits_BNV = self.predict(x_BND, word_VE)
+        if not self.copies:
+            return logits_BNV
+        copy_BN1 = Dense(1, dtype=jnp.float32, kernel_init=normal_init, name="copy")(x_BND)
+        return logits_BNV, copy_BN1[..., 0]
+
+    def predict(self, x_BND, word_VE) -> jax.Array:
+        c = self.config
         x_BNE = norm(c, "norm")(gelu(dense(c, c.embedding, "dense", output=True)(x_BND)))
         bias_V = self.param("bias", nn.initializers.zeros, (c.vocab_size,))
         logits_TV = jnp.einsum(
@@ -85,7 +125,44 @@ class Generator(nn.Module):
             word_VE.astype(c.compute_dtype),
             preferred_element_type=jnp.float32,
         )
-        return (logits_TV + bias_V).reshape(*masked_BN.shape, -1)
+        return (logits_TV + bias_V).reshape(*x_BND.shape[:2], -1)
+
+
+class TwoTowers(Generator):
+    """A cloze model of every token that never sees it: one tower for each side.
+
+    The towers' outputs for the neighbours to the left and right go into the head.
+    """
+
+    @nn.compact
+    def __call__(  # type: ignore[override]
+        self, x_BLE, word_VE, documents_BL, positions_BL, masked_BN, train: bool = False
+    ):
+        c = self.config
+        sides = []
+        for name, direction in (("left", 1), ("right", -1)):
+            tower = Encoder(c, direction, name=name)
+            x_BLD = tower(x_BLE, documents_BL, positions_BL, train)
+            neighbour = jnp.roll(x_BLD, direction, axis=1)
+            # Nothing comes from another document, or round the row's ends.
+            same_BL = jnp.roll(documents_BL, direction, axis=1) == documents_BL
+            same_BL = same_BL.at[:, 0 if direction > 0 else -1].set(False)
+            sides.append(jnp.where(same_BL[..., None], neighbour, 0.0))
+        return self.predict(take_positions(jnp.concatenate(sides, axis=-1), masked_BN), word_VE)
+
+
+class Unigram(nn.Module):
+    """The frequency of each token, learnt; the same at every position."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BLE, word_VE, documents_BL, positions_BL, masked_BN, train: bool = False):
+        bias_V = self.param("bias", nn.initializers.zeros, (self.config.vocab_size,))
+        return jnp.broadcast_to(bias_V, (*masked_BN.shape, bias_V.shape[0]))
+
+
+GENERATORS = {"transformer": Generator, "two_tower": TwoTowers, "unigram": Unigram}
 
 
 class Discriminator(nn.Module):
@@ -120,49 +197,91 @@ class Discriminator(nn.Module):
 
 
 class Electra(nn.Module):
-    """Both networks. Parameters: `embeddings`, `generator`, `discriminator`."""
+    """Both networks. Parameters: `embeddings`, `generator`, `discriminator`.
+
+    The discriminator is the main network, the one that is kept. Its head is a `detector`;
+    under objectives that make it a language model a `masked_lm`, or a `copying_lm`.
+    """
 
     model: ModelConfig
     generator_config: GeneratorConfig
+    head: str = "detector"
 
     def setup(self):
+        config = self.generator_config
         self.embeddings = Embeddings(self.model)
-        if self.generator_config.share == "nothing":
+        if config.share == "nothing" and config.kind != "none":
             self.generator_embeddings = Embeddings(self.model)
-        self.generator = Generator(generator_model(self.model, self.generator_config))
-        self.discriminator = Discriminator(self.model)
+        if config.share == "disentangled":
+            shape = (self.model.vocab_size, self.model.embedding)
+            self.embedding_delta = self.param("embedding_delta", nn.initializers.zeros, shape)
+        if config.kind in GENERATORS:
+            self.generator = GENERATORS[config.kind](generator_model(self.model, config))
+        if self.head == "detector":
+            self.discriminator = Discriminator(self.model)
+        else:
+            self.discriminator = Generator(self.model, copies=self.head == "copying_lm")
 
     def generate(
         self, tokens_BL, documents_BL, types_BL, masked_BN, train: bool = False
     ) -> jax.Array:
         """Logits over the vocabulary at the masked positions, float32 [B, N, V]."""
-        shared = self.generator_config.share == "embeddings"
-        embeddings = self.embeddings if shared else self.generator_embeddings
+        config = self.generator_config
+        if config.kind == "uniform":
+            return jnp.zeros((*masked_BN.shape, self.model.vocab_size))
+        embeddings = self.generator_embeddings if config.share == "nothing" else self.embeddings
         positions_BL = positions_in_documents(documents_BL)
         x_BLE = embeddings(tokens_BL, types_BL, positions_BL, train)
-        return self.generator(x_BLE, embeddings.word, documents_BL, positions_BL, masked_BN, train)
+        rows = (x_BLE, embeddings.word, documents_BL, positions_BL, masked_BN, train)
+        if config.share == "all":
+            hidden_BLD = self.discriminator.encode(x_BLE, documents_BL, positions_BL, train)
+            return self.generator(*rows, hidden_BLD)
+        return self.generator(*rows)
+
+    def embed(self, tokens_BL, types_BL, positions_BL, train: bool = False) -> jax.Array:
+        """The main network's input, [B, L, E]."""
+        word_VE = None
+        if self.generator_config.share == "disentangled":
+            word_VE = jax.lax.stop_gradient(self.embeddings.word) + self.embedding_delta
+        return self.embeddings(tokens_BL, types_BL, positions_BL, train, word_VE)
 
     def discriminate(self, tokens_BL, documents_BL, types_BL, train: bool = False) -> jax.Array:
         """Logit that each token was replaced, float32 [B, L]; padding is meaningless."""
         positions_BL = positions_in_documents(documents_BL)
-        x_BLE = self.embeddings(tokens_BL, types_BL, positions_BL, train)
+        x_BLE = self.embed(tokens_BL, types_BL, positions_BL, train)
         return self.discriminator(x_BLE, documents_BL, positions_BL, train)
+
+    def predict(self, tokens_BL, documents_BL, types_BL, predicted_BN, train: bool = False):
+        """A main language model's logits at some positions, float32 [B, N, V].
+
+        With a `copying_lm`, copy logits [B, N] beside them.
+        """
+        positions_BL = positions_in_documents(documents_BL)
+        x_BLE = self.embed(tokens_BL, types_BL, positions_BL, train)
+        return self.discriminator(
+            x_BLE, self.embeddings.word, documents_BL, positions_BL, predicted_BN, train
+        )
 
     def encode(self, tokens_BL, documents_BL, types_BL, train: bool = False) -> jax.Array:
         """The discriminator's hidden states, [B, L, D]."""
         positions_BL = positions_in_documents(documents_BL)
-        x_BLE = self.embeddings(tokens_BL, types_BL, positions_BL, train)
+        x_BLE = self.embed(tokens_BL, types_BL, positions_BL, train)
         return self.discriminator.encode(x_BLE, documents_BL, positions_BL, train)
 
     def __call__(self, tokens_BL, documents_BL, types_BL, masked_BN):
         """Touches every parameter; used to make them."""
-        logits_BNV = self.generate(tokens_BL, documents_BL, types_BL, masked_BN)
-        return logits_BNV, self.discriminate(tokens_BL, documents_BL, types_BL)
+        rows = (tokens_BL, documents_BL, types_BL)
+        if self.generator_config.kind in GENERATORS:
+            self.generate(*rows, masked_BN)
+        if self.head == "detector":
+            self.discriminate(*rows)
+        else:
+            self.predict(*rows, masked_BN)
 
 
 def init_params(electra: Electra, key: jax.Array) -> dict:
     """Fresh float32 parameters; a scanned model's equal the unrolled model's, stacked."""
-    unrolled = Electra(dataclasses.replace(electra.model, scan=False), electra.generator_config)
+    unrolled = dataclasses.replace(electra, model=dataclasses.replace(electra.model, scan=False))
     tokens = jnp.zeros((1, 8), jnp.int32)
     params = unrolled.init(key, tokens, tokens, tokens, tokens[:, :1])["params"]
     return roll(electra, params)
@@ -184,8 +303,11 @@ def _each_encoder(electra: Electra, params: dict, change: Callable) -> dict:
         "discriminator": electra.model,
     }
     changed = {
-        name: {**params[name], "encoder": change(params[name]["encoder"], config)}
-        for name, config in configs.items()
+        name: {
+            part: change(value, configs[name]) if part in ("encoder", "left", "right") else value
+            for part, value in params[name].items()
+        }
+        for name in configs
         if name in params
     }
     return {**params, **changed}

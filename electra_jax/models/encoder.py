@@ -157,8 +157,11 @@ class Embeddings(nn.Module):
         self.norm = norm(c, None)
         self.drop = nn.Dropout(c.dropout)
 
-    def __call__(self, tokens_BL, types_BL, positions_BL, train: bool = False) -> jax.Array:
-        x_BLE = self.word[tokens_BL]
+    def __call__(
+        self, tokens_BL, types_BL, positions_BL, train: bool = False, word_VE=None
+    ) -> jax.Array:
+        """`word_VE` stands in for the table of words, where it is given."""
+        x_BLE = (self.word if word_VE is None else word_VE)[tokens_BL]
         if not self.config.block.rotary:
             x_BLE += self.position[positions_BL] + self.type[types_BL]
         return self.drop(self.norm(x_BLE), deterministic=not train)
@@ -170,6 +173,7 @@ class Layer(nn.Module):
     config: ModelConfig
     window: int | None = None
     first: bool = False
+    direction: int = 0
 
     @nn.compact
     def __call__(self, x_BLD, documents_BL, positions_BL, train: bool = False) -> jax.Array:
@@ -202,6 +206,7 @@ class Layer(nn.Module):
             value,
             documents_BL,
             window=self.window,
+            direction=self.direction,
             dropout=dropout,
             dropout_key=self.make_rng("dropout") if dropout else None,
             kernel=c.attention,
@@ -223,13 +228,15 @@ class Period(nn.Module):
 
     config: ModelConfig
     windows: tuple[int | None, ...]
+    direction: int = 0
 
     @nn.compact
     def __call__(self, x_BLD, documents_BL, positions_BL, train: bool):
         for index, window in enumerate(self.windows):
-            x_BLD = layer_class(self.config)(self.config, window, name=f"layer_{index}")(
-                x_BLD, documents_BL, positions_BL, train
+            layer = layer_class(self.config)(
+                self.config, window, direction=self.direction, name=f"layer_{index}"
             )
+            x_BLD = layer(x_BLD, documents_BL, positions_BL, train)
         return x_BLD, None
 
 
@@ -254,10 +261,12 @@ class Encoder(nn.Module):
     """The stack: `layers` layers, and a final norm where the norms come first.
 
     Takes embeddings [B, L, E] and gives hidden states [B, L, D]; where E differs from
-    D they are projected first (the paper's `embeddings_project`).
+    D they are projected first (the paper's `embeddings_project`). `direction` is that of
+    its attention (see `attention_mask`).
     """
 
     config: ModelConfig
+    direction: int = 0
 
     @nn.compact
     def __call__(self, x_BLE, documents_BL, positions_BL, train: bool = False) -> jax.Array:
@@ -276,9 +285,10 @@ class Encoder(nn.Module):
         scanned = range(before, before + period * periods) if c.scan else range(0)
         for layer in unrolled:
             if layer not in scanned:
-                x_BLD = layer_class(c)(c, c.window(layer), layer == 0, name=f"layer_{layer}")(
-                    x_BLD, documents_BL, positions_BL, train
+                module = layer_class(c)(
+                    c, c.window(layer), layer == 0, self.direction, name=f"layer_{layer}"
                 )
+                x_BLD = module(x_BLD, documents_BL, positions_BL, train)
             elif layer == scanned.start:
                 windows = tuple(c.window(layer + i) for i in range(period))
                 stack = nn.scan(
@@ -288,7 +298,7 @@ class Encoder(nn.Module):
                     in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
                     length=periods,
                 )
-                x_BLD, _ = stack(c, windows, name="periods")(
+                x_BLD, _ = stack(c, windows, self.direction, name="periods")(
                     x_BLD, documents_BL, positions_BL, train
                 )
         return norm(c, "final_norm")(x_BLD) if c.block.pre_norm else x_BLD

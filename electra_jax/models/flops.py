@@ -27,15 +27,39 @@ def masked_lm_head_flops(config: ModelConfig) -> float:
     return 2 * (config.hidden * config.embedding + config.embedding * config.vocab_size)
 
 
-def train_flops_per_token(
+def generator_flops_per_token(
     model: ModelConfig, generator: GeneratorConfig, length: int, masked: int
 ) -> dict[str, float]:
-    """Training operations per token by part, with `masked` positions in rows of `length`."""
+    """Forward operations per token of a generator that predicts `masked` positions of a row."""
     small = generator_model(model, generator)
+    encoder = encoder_flops_per_token(small, length)
+    head = masked_lm_head_flops(small)
+    if generator.kind == "two_tower":  # which predicts every position, from both sides
+        wider = 2 * small.hidden * small.embedding
+        return {"generator": 2 * encoder, "masked_lm_head": head + wider}
+    if generator.kind == "transformer":
+        return {"generator": encoder, "masked_lm_head": masked / length * head}
+    return {}
+
+
+def train_flops_per_token(
+    model: ModelConfig,
+    generator: GeneratorConfig,
+    length: int,
+    masked: int,
+    head: str = "detector",
+) -> dict[str, float]:
+    """Training operations per token by part, with `masked` positions in rows of `length`.
+
+    `head` is the main network's (see `Electra`).
+    """
+    heads = {
+        "detector": 2 * (model.hidden**2 + model.hidden),
+        "masked_lm": masked / length * masked_lm_head_flops(model),
+        "copying_lm": masked_lm_head_flops(model) + 2 * model.hidden,
+    }
     forward = {
-        "discriminator": encoder_flops_per_token(model, length)
-        + 2 * (model.hidden**2 + model.hidden),
-        "generator": encoder_flops_per_token(small, length),
-        "masked_lm_head": masked / length * masked_lm_head_flops(small),
+        "discriminator": encoder_flops_per_token(model, length) + heads[head],
+        **generator_flops_per_token(model, generator, length, masked),
     }
     return {name: 3 * flops for name, flops in forward.items()}

@@ -42,6 +42,7 @@ class OptimizerConfig:
     clip: float = 1.0  # of the gradient's global norm; 0: none
     separate: str = ""  # regular expression: paths that get an optimizer and a clip of their own
     separate_learning_rate: float = 0.0  # of those, with 0 for the same
+    frozen: str = ""  # regular expression: paths that stay as they are
 
     def __post_init__(self):
         for field, known in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
@@ -144,17 +145,20 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformationExtra
     Its `update` takes `step` and `progress` beside the gradients, state and parameters.
     """
     main = _one_optimizer(config, config.learning_rate)
-    if not config.separate:
+    if not config.separate and not config.frozen:
         return main
     other = _one_optimizer(config, config.separate_learning_rate or config.learning_rate)
 
-    def labels(params):
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: "other" if re.search(config.separate, path_name(path)) else "main",
-            params,
-        )
+    def label(path, _) -> str:
+        name = path_name(path)
+        if config.frozen and re.search(config.frozen, name):
+            return "frozen"
+        return "other" if config.separate and re.search(config.separate, name) else "main"
 
-    return optax.partition({"main": main, "other": other}, labels)
+    return optax.partition(
+        {"main": main, "other": other, "frozen": optax.set_to_zero()},
+        lambda params: jax.tree_util.tree_map_with_path(label, params),
+    )
 
 
 def _one_optimizer(config: OptimizerConfig, learning_rate: float):

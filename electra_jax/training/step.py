@@ -1,7 +1,7 @@
 """One training step and one evaluation step, for any objective.
 
 The contract of an objective stands in `electra_jax.objectives`; this module needs only
-its `prepare`, `counts`, `losses` and `weights`.
+its five functions.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from electra_jax.training.state import TrainState
@@ -29,6 +30,8 @@ class Objective(Protocol):
     ) -> tuple[Sums, Sums]: ...
 
     def weights(self, step: jax.Array) -> dict[str, Any]: ...
+
+    def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]: ...
 
 
 def step_keys(run_key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:

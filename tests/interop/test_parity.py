@@ -19,7 +19,8 @@ from electra_jax.models import electra as electra_module
 from electra_jax.models import encoder
 from electra_jax.models.electra import Discriminator, Electra, Generator, GeneratorConfig
 from electra_jax.models.encoder import Embeddings
-from electra_jax.objectives import replaced_token
+from electra_jax.objectives import replaced_token, replacement
+from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.objectives.masking import SpecialTokens
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -150,9 +151,9 @@ def joint_gradients(golden: dict, monkeypatch) -> tuple[dict[str, float], dict[s
         "uniform": jnp.zeros(batch["positions"].shape),
     }
     samples = jnp.asarray(batch["samples"], jnp.int32)
-    monkeypatch.setattr(replaced_token.replacement, "sample", lambda *a, **k: samples)
+    monkeypatch.setattr(replacement, "sample", lambda *a, **k: samples)
     objective = replaced_token.ReplacedTokenDetection(
-        replaced_token.ObjectiveConfig(),
+        ObjectiveConfig(),
         Electra(model, GeneratorConfig(width=small.hidden / model.hidden)),
         SpecialTokens(0, 1, 2, 4),
     )

@@ -11,9 +11,10 @@ from scipy import stats
 from electra_jax.errors import UsageError
 from electra_jax.models.electra import Electra, GeneratorConfig, init_params
 from electra_jax.models.encoder import ModelConfig
-from electra_jax.objectives import replaced_token
+from electra_jax.objectives import metrics
+from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.objectives.masking import SpecialTokens
-from electra_jax.objectives.replaced_token import ObjectiveConfig, ReplacedTokenDetection
+from electra_jax.objectives.replaced_token import ReplacedTokenDetection
 
 pytestmark = pytest.mark.slow
 
@@ -129,10 +130,10 @@ def test_metrics_beside_their_baselines(params):
 
 
 def test_auc_of_no_opinion_is_a_half_and_of_one_class_undefined():
-    even = np.zeros(replaced_token.AUC_BINS)
+    even = np.zeros(metrics.AUC_BINS)
     even[3] = 10
-    assert replaced_token.binned_auc(even, even) == 0.5
-    assert np.isnan(replaced_token.binned_auc(even, np.zeros_like(even)))
+    assert metrics.binned_auc(even, even) == 0.5
+    assert np.isnan(metrics.binned_auc(even, np.zeros_like(even)))
 
 
 def test_metric_sums_add_up_over_parts(params):

@@ -10,8 +10,9 @@ import pytest
 
 from electra_jax.models.electra import Electra, GeneratorConfig, init_params
 from electra_jax.models.encoder import ModelConfig, stack_layers
+from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.objectives.masking import SpecialTokens
-from electra_jax.objectives.replaced_token import ObjectiveConfig, ReplacedTokenDetection
+from electra_jax.objectives.replaced_token import ReplacedTokenDetection
 from electra_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh
 from electra_jax.parallel.partition import place
 from electra_jax.pretrain import PARTITION
@@ -80,7 +81,7 @@ def difference(a, b):
     return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(np.abs(x - y).max()), a, b)))
 
 
-COUNTS = ("masked", "sampled", "guessed", "targets")
+COUNTS = ("generator_count", "sampled", "generator_guessed", "generator_targets")
 
 
 @pytest.mark.parametrize("accumulate", [2, 8])

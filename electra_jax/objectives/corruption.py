@@ -1,0 +1,144 @@
+"""What most objectives share: masked positions, and a row that the generator corrupted."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from electra_jax.models.electra import Electra
+from electra_jax.objectives import masking, metrics, replacement
+from electra_jax.objectives.config import ObjectiveConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Corruption:
+    """The base of objectives that mask positions and fill them from the generator.
+
+    Attributes:
+      config: what is learnt.
+      electra: the networks.
+      special: ids that are never masked, and [MASK].
+      continuation_V: which pieces continue a word; needed for whole_word alone.
+    """
+
+    config: ObjectiveConfig
+    electra: Electra
+    special: masking.SpecialTokens
+    continuation_V: np.ndarray | None = dataclasses.field(default=None, compare=False)
+
+    def prepare(self, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
+        """Adds what is random: the masked positions, the masked row, the sampling's uniforms."""
+        choose, place, draw = jax.random.split(key, 3)
+        tokens_BL = batch["tokens"]
+        masked = masking.choose_positions(
+            choose,
+            tokens_BL,
+            batch["documents"],
+            self.config.mask_rate,
+            self.special,
+            self.continuation_V if self.config.whole_word else None,
+        )
+        return {
+            **batch,
+            "masked_tokens": self.mask(place, tokens_BL, masked),
+            "positions": masked.positions_BN,
+            "weights": masked.weights_BN,
+            "uniform": jax.random.uniform(draw, masked.positions_BN.shape),
+        }
+
+    def mask(self, key: jax.Array, tokens_BL: jax.Array, masked: masking.Masked) -> jax.Array:
+        """The generator's input."""
+        return masking.mask_tokens(key, tokens_BL, masked, self.special)
+
+    def temperature(self, step: jax.Array) -> jax.Array | float:
+        """Of the sampling at a step: constant, or falling towards its final value."""
+        start, final = self.config.temperature, self.config.final_temperature
+        if not final:
+            return start
+        return final + (start - final) * jnp.exp(-step / self.config.temperature_steps)
+
+    def corrupt(
+        self,
+        params: dict,
+        prepared: Mapping[str, jax.Array],
+        key: jax.Array | None,
+        step: jax.Array,
+        train: bool,
+    ) -> dict[str, jax.Array]:
+        """One pass of the generator: its logits, and the row with its samples in place."""
+        masked = masking.Masked(prepared["positions"], prepared["weights"])
+        logits_BNV: Any = self.electra.apply(
+            {"params": params},
+            prepared["masked_tokens"],
+            prepared["documents"],
+            prepared["types"],
+            masked.positions_BN,
+            train,
+            method="generate",
+            rngs=None if key is None else {"dropout": key},
+        )
+        targets_BN = masking.take(prepared["tokens"], masked)
+        samples_BN = replacement.sample(
+            logits_BNV,
+            prepared["uniform"],
+            temperature=self.temperature(step),
+            forbidden_BN=targets_BN if self.config.disallow_correct else None,
+        )
+        corrupted_BL, replaced_BL = replacement.replace(prepared["tokens"], masked, samples_BN)
+        return {
+            "generator_logits": logits_BNV,
+            "targets": targets_BN,
+            "samples": samples_BN,
+            "corrupted": corrupted_BL,
+            "replaced": replaced_BL,
+        }
+
+    def generator_losses(
+        self, out: Mapping[str, jax.Array], weights_BN: jax.Array
+    ) -> tuple[jax.Array, metrics.Sums]:
+        """The generator's loss summed over masked positions, and its metric sums."""
+        logits_BNV, targets_BN = out["generator_logits"], out["targets"]
+        losses_BN = metrics.cross_entropy(logits_BNV, targets_BN)
+        sums = metrics.language_model_sums(
+            "generator",
+            losses_BN,
+            jnp.argmax(logits_BNV, axis=-1),
+            targets_BN,
+            weights_BN,
+            logits_BNV.shape[-1],
+        )
+        sums["sampled"] = jnp.sum((out["samples"] == targets_BN) * weights_BN)
+        return jnp.sum(losses_BN * weights_BN), sums
+
+    def generator_metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The generator's metrics, and the share of masked tokens that truly changed."""
+        sampled = float(sums["sampled"]) / max(float(sums["generator_count"]), 1.0)
+        return {
+            **metrics.language_model_metrics("generator", sums),
+            "generator_sampled_accuracy": sampled,
+            "replaced_share": 1.0 - sampled,
+        }
+
+    def weights(self, step: jax.Array | int) -> dict[str, float]:
+        del step
+        return {
+            "generator": self.config.generator_weight,
+            "discriminator": self.config.discriminator_weight,
+        }
+
+    def total(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Metrics with the total loss before them."""
+        weights = self.weights(0)
+        loss = sum(weight * values[f"{name}_loss"] for name, weight in weights.items())
+        return {"loss": loss, **values}
+
+
+def split_keys(key: jax.Array | None) -> tuple[jax.Array | None, jax.Array | None]:
+    """Dropout keys of the two networks; none without dropout."""
+    if key is None:
+        return None, None
+    first, second = jax.random.split(key)
+    return first, second

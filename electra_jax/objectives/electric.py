@@ -1,0 +1,89 @@
+"""Electric: an energy-based cloze model (Clark, Luong, Le and Manning, EMNLP 2020).
+
+The main network gives every token an energy E. Noise-contrastive estimation tells data
+from noise: a token at a chosen position is a sample of the noise q, the others are data,
+
+    logit of "noise" = E + log q(token | its context) + log(p / (1 - p)),
+
+p the share of chosen positions, with no gradient through q. The noise is a two-tower
+cloze model, learnt alongside: one tower reads what is to the left, one what is to the
+right. Where the official code and the paper's text leave a choice, the code is followed.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from electra_jax.objectives import masking, metrics, replacement
+from electra_jax.objectives.corruption import Corruption, split_keys
+
+
+@dataclasses.dataclass(frozen=True)
+class Electric(Corruption):
+    """Electric, as the functions of the objective contract (see the package)."""
+
+    name = "electric"
+    head = "detector"
+
+    def mask(self, key: jax.Array, tokens_BL: jax.Array, masked: masking.Masked) -> jax.Array:
+        # Neither tower sees the token that it predicts: nothing needs to be masked.
+        del key, masked
+        return tokens_BL
+
+    def counts(self, prepared: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        real = (prepared["documents"] > 0).sum().astype(jnp.float32)
+        return {"generator": real, "discriminator": real}
+
+    def losses(
+        self,
+        params: dict,
+        prepared: Mapping[str, jax.Array],
+        key: jax.Array | None,
+        step: jax.Array,
+        train: bool,
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        noise_key, main_key = split_keys(key if train else None)
+        tokens_BL, real_BL = prepared["tokens"], prepared["documents"] > 0
+        masked = masking.Masked(prepared["positions"], prepared["weights"])
+        every_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
+        rows = (prepared["documents"], prepared["types"])
+        noise_BLV: Any = self.electra.apply(
+            {"params": params}, tokens_BL, *rows, every_BL, train, method="generate",
+            rngs=None if noise_key is None else {"dropout": noise_key},
+        )  # fmt: skip
+        samples_BN = replacement.sample(
+            jnp.take_along_axis(noise_BLV, masked.positions_BN[..., None], axis=1),
+            prepared["uniform"],
+            temperature=self.temperature(step),
+        )
+        noised_BL, _ = replacement.replace(tokens_BL, masked, samples_BN)
+        energy_BL: Any = self.electra.apply(
+            {"params": params}, noised_BL, *rows, train, method="discriminate",
+            rngs=None if main_key is None else {"dropout": main_key},
+        )  # fmt: skip
+        log_noise_BL = -metrics.cross_entropy(jax.lax.stop_gradient(noise_BLV), noised_BL)
+        rate = self.config.mask_rate
+        logits_BL = energy_BL + log_noise_BL + math.log(rate / (1.0 - rate))
+        is_noise_BL = masking.chosen(masked, tokens_BL.shape[1])
+        losses_BL = jax.nn.softplus(jnp.where(is_noise_BL, -logits_BL, logits_BL))
+
+        noise_losses_BL = metrics.cross_entropy(noise_BLV, tokens_BL)
+        sums = metrics.language_model_sums(
+            "generator", noise_losses_BL, jnp.argmax(noise_BLV, axis=-1), tokens_BL,
+            real_BL.astype(jnp.float32), noise_BLV.shape[-1],
+        )  # fmt: skip
+        sums |= metrics.detector_sums(losses_BL, logits_BL, is_noise_BL, real_BL)
+        losses = {
+            "generator": jnp.sum(noise_losses_BL * real_BL),
+            "discriminator": sums["discriminator_loss"],
+        }
+        return losses, jax.lax.stop_gradient(sums)
+
+    def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        generator = metrics.language_model_metrics("generator", sums)
+        return self.total({**generator, **metrics.detector_metrics(sums)})

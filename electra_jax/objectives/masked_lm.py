@@ -1,0 +1,181 @@
+"""Masked language models: BERT's, and two between it and ELECTRA (Clark et al., 2020, 3.4).
+
+The main network, the one that is kept, is here the language model itself.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from electra_jax.objectives import masking, metrics
+from electra_jax.objectives.corruption import Corruption, split_keys
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedLM(Corruption):
+    """BERT's: of the chosen tokens 80 % become [MASK], 10 % any token, 10 % stay."""
+
+    name = "mlm"
+    head = "masked_lm"
+
+    def mask(self, key: jax.Array, tokens_BL: jax.Array, masked: masking.Masked) -> jax.Array:
+        choose, draw = jax.random.split(key)
+        shape = masked.positions_BN.shape
+        choice_BN = jax.random.uniform(choose, shape)
+        random_BN = jax.random.randint(draw, shape, 0, self.electra.model.vocab_size)
+        kept_BN = jnp.where(choice_BN < 0.9, random_BN, masking.take(tokens_BL, masked))
+        return masking.put(
+            tokens_BL, masked, jnp.where(choice_BN < 0.8, self.special.mask, kept_BN)
+        )
+
+    def counts(self, prepared: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        return {"discriminator": prepared["weights"].sum()}
+
+    def weights(self, step: jax.Array | int) -> dict[str, float]:
+        del step
+        return {"discriminator": 1.0}
+
+    def predict(
+        self,
+        params: dict,
+        tokens_BL: jax.Array,
+        positions_BN: jax.Array,
+        prepared: Mapping[str, jax.Array],
+        key: jax.Array | None,
+        train: bool,
+    ) -> Any:
+        """The main network's output at the given positions of a row."""
+        return self.electra.apply(
+            {"params": params},
+            tokens_BL,
+            prepared["documents"],
+            prepared["types"],
+            positions_BN,
+            train,
+            method="predict",
+            rngs=None if key is None else {"dropout": key},
+        )
+
+    def losses(
+        self,
+        params: dict,
+        prepared: Mapping[str, jax.Array],
+        key: jax.Array | None,
+        step: jax.Array,
+        train: bool,
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        del step
+        masked = masking.Masked(prepared["positions"], prepared["weights"])
+        logits_BNV = self.predict(
+            params,
+            prepared["masked_tokens"],
+            masked.positions_BN,
+            prepared,
+            key if train else None,
+            train,
+        )
+        return self.main_losses(logits_BNV, prepared, masked)
+
+    def main_losses(self, logits_BNV, prepared, masked):
+        targets_BN = masking.take(prepared["tokens"], masked)
+        losses_BN = metrics.cross_entropy(logits_BNV, targets_BN)
+        guesses_BN = jnp.argmax(logits_BNV, axis=-1)
+        sums = metrics.language_model_sums(
+            "discriminator", losses_BN, guesses_BN, targets_BN, masked.weights_BN,
+            logits_BNV.shape[-1],
+        )  # fmt: skip
+        return {"discriminator": sums["discriminator_loss"]}, jax.lax.stop_gradient(sums)
+
+    def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        return self.total(metrics.language_model_metrics("discriminator", sums))
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplaceMLM(MaskedLM):
+    """Masked positions hold the generator's samples instead of [MASK]; they are predicted."""
+
+    name = "replace_mlm"
+
+    mask = Corruption.mask
+
+    def counts(self, prepared: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        masked = prepared["weights"].sum()
+        return {"generator": masked, "discriminator": masked}
+
+    def weights(self, step: jax.Array | int) -> dict[str, float]:
+        del step
+        return {"generator": self.config.generator_weight, "discriminator": 1.0}
+
+    def losses(
+        self,
+        params: dict,
+        prepared: Mapping[str, jax.Array],
+        key: jax.Array | None,
+        step: jax.Array,
+        train: bool,
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        generator_key, main_key = split_keys(key if train else None)
+        out = self.corrupt(params, prepared, generator_key, step, train)
+        generator_loss, sums = self.generator_losses(out, prepared["weights"])
+        masked = self.predicted(prepared)
+        output = self.predict(
+            params, out["corrupted"], masked.positions_BN, prepared, main_key, train
+        )
+        losses, main_sums = self.main_losses(output, {**prepared, **out}, masked)
+        return (
+            {"generator": generator_loss, **losses},
+            jax.lax.stop_gradient({**sums, **main_sums}),
+        )
+
+    def predicted(self, prepared: Mapping[str, jax.Array]) -> masking.Masked:
+        """The positions that the main network predicts."""
+        return masking.Masked(prepared["positions"], prepared["weights"])
+
+    def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        main = metrics.language_model_metrics("discriminator", sums)
+        return self.total({**self.generator_metrics(sums), **main})
+
+
+@dataclasses.dataclass(frozen=True)
+class AllTokensMLM(ReplaceMLM):
+    """Replace MLM that predicts every token, with a copy mechanism.
+
+    p(token) = copy * [token is the input] + (1 - copy) * softmax, copy a sigmoid of its own.
+    """
+
+    name = "all_tokens_mlm"
+    head = "copying_lm"
+
+    def counts(self, prepared: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        real = (prepared["documents"] > 0).sum().astype(jnp.float32)
+        return {"generator": prepared["weights"].sum(), "discriminator": real}
+
+    def predicted(self, prepared: Mapping[str, jax.Array]) -> masking.Masked:
+        tokens_BL = prepared["tokens"]
+        every_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
+        return masking.Masked(every_BL, (prepared["documents"] > 0).astype(jnp.float32))
+
+    def main_losses(self, output, prepared, masked):
+        logits_BLV, copy_BL = output
+        inputs_BL, targets_BL = prepared["corrupted"], prepared["tokens"]
+        softmax_BL = -metrics.cross_entropy(logits_BLV, targets_BL)
+        generated_BL = jax.nn.log_sigmoid(-copy_BL) + softmax_BL
+        copied_BL = jnp.where(inputs_BL == targets_BL, jax.nn.log_sigmoid(copy_BL), -jnp.inf)
+        losses_BL = -jnp.logaddexp(generated_BL, copied_BL)
+        # The likeliest token is the input or the head's favourite.
+        best_BL = jnp.argmax(logits_BLV, axis=-1)
+        best_score_BL = jax.nn.log_sigmoid(-copy_BL) - metrics.cross_entropy(logits_BLV, best_BL)
+        input_score_BL = jnp.logaddexp(
+            jax.nn.log_sigmoid(copy_BL),
+            jax.nn.log_sigmoid(-copy_BL) - metrics.cross_entropy(logits_BLV, inputs_BL),
+        )
+        guesses_BL = jnp.where(input_score_BL >= best_score_BL, inputs_BL, best_BL)
+        sums = metrics.language_model_sums(
+            "discriminator", losses_BL, guesses_BL, targets_BL, masked.weights_BN,
+            logits_BLV.shape[-1],
+        )  # fmt: skip
+        return {"discriminator": sums["discriminator_loss"]}, jax.lax.stop_gradient(sums)

@@ -1,0 +1,92 @@
+"""Metric sums of language models and detectors, and the metrics they give.
+
+Sums add over microbatches, steps and hosts. Every accuracy stands beside that of a
+trivial guess: the most frequent token, or "original".
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+AUC_BINS = 512
+AUC_RANGE = 12.0  # logits beyond are counted in the outer bins
+
+Sums = dict[str, jax.Array]
+
+
+def cross_entropy(logits_BNV: jax.Array, targets_BN: jax.Array) -> jax.Array:
+    """Of each target, float32 [B, N]."""
+    target_logits_BN = jnp.take_along_axis(logits_BNV, targets_BN[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits_BNV, axis=-1) - target_logits_BN
+
+
+def language_model_sums(
+    prefix: str,
+    losses_BN: jax.Array,
+    guesses_BN: jax.Array,
+    targets_BN: jax.Array,
+    weights_BN: jax.Array,
+    vocab_size: int,
+) -> Sums:
+    """What `language_model_metrics` needs; slots of weight 0 do not count."""
+    return {
+        f"{prefix}_loss": jnp.sum(losses_BN * weights_BN),
+        f"{prefix}_count": jnp.sum(weights_BN),
+        f"{prefix}_guessed": jnp.sum((guesses_BN == targets_BN) * weights_BN),
+        f"{prefix}_targets": jnp.zeros(vocab_size).at[targets_BN].add(weights_BN),
+    }
+
+
+def language_model_metrics(prefix: str, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Mean loss, and accuracy beside always saying the most frequent of the targets."""
+    count = max(float(sums[f"{prefix}_count"]), 1.0)
+    return {
+        f"{prefix}_loss": float(sums[f"{prefix}_loss"]) / count,
+        f"{prefix}_accuracy": float(sums[f"{prefix}_guessed"]) / count,
+        f"{prefix}_accuracy_baseline": float(np.max(sums[f"{prefix}_targets"])) / count,
+    }
+
+
+def detector_sums(
+    losses_BL: jax.Array, logits_BL: jax.Array, labels_BL: jax.Array, counted_BL: jax.Array
+) -> Sums:
+    """What `detector_metrics` needs; only counted tokens do."""
+    return {
+        "discriminator_loss": jnp.sum(losses_BL * counted_BL),
+        "logit_bins": logit_histogram(logits_BL, labels_BL, counted_BL),
+    }
+
+
+def detector_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Loss, and accuracy (beside always saying "original"), precision, recall, AUC."""
+    original, replaced = bins = np.asarray(sums["logit_bins"], np.float64)
+    counted = max(bins.sum(), 1.0)
+    positive = bins[:, AUC_BINS // 2 :].sum(axis=1)  # said to be replaced
+    return {
+        "discriminator_loss": float(sums["discriminator_loss"]) / counted,
+        "discriminator_accuracy": (original.sum() - positive[0] + positive[1]) / counted,
+        "discriminator_accuracy_baseline": original.sum() / counted,
+        "discriminator_precision": positive[1] / max(positive.sum(), 1.0),
+        "discriminator_recall": positive[1] / max(replaced.sum(), 1.0),
+        "discriminator_auc": binned_auc(original, replaced),
+    }
+
+
+def logit_histogram(logits_BL: jax.Array, labels_BL: jax.Array, counted_BL: jax.Array) -> jax.Array:
+    """Counts of tokens by label and logit, float32 [2, AUC_BINS]; zero is a bin's edge."""
+    scaled_BL = (logits_BL / AUC_RANGE + 1.0) * (AUC_BINS // 2)
+    bins_BL = jnp.clip(jnp.floor(scaled_BL), 0, AUC_BINS - 1).astype(jnp.int32)
+    bins_BL += AUC_BINS * labels_BL
+    return jnp.zeros(2 * AUC_BINS).at[bins_BL].add(counted_BL).reshape(2, AUC_BINS)
+
+
+def binned_auc(negative: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the ROC curve from counts by rising score; ties in a bin count half.
+
+    NaN where one of the two classes is empty.
+    """
+    pairs = negative.sum() * positive.sum()
+    below = np.cumsum(negative) - negative / 2
+    return float((positive * below).sum() / pairs) if pairs else float("nan")
