@@ -1,6 +1,7 @@
 """A finished model in use: load it, embed texts, and see which tokens look replaced."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ class Model:
     def __post_init__(self):
         self._electra = self.config.electra
         self._inspect = jax.jit(self._inspect_arrays)
+        self._energies = jax.jit(self._energy_arrays)
 
     @property
     def devices(self) -> list[jax.Device]:
@@ -65,20 +67,10 @@ class Model:
             raise UsageError(
                 "the model lacks a generator or a discriminator's head: nothing to ask"
             )
-        [ids] = self.tokenizer.encode([text])
-        if not ids:
-            raise UsageError("the text is empty: there is nothing to inspect")
-        if len(ids) > self.max_tokens:
-            raise UsageError(
-                f"the text has {len(ids)} tokens, the model was trained on {self.max_tokens}; "
-                "shorten it"
-            )
-        length = self.config.data.length
-        row = np.full(length, self.tokenizer.pad_id, np.int32)
-        row[: len(ids) + 2] = [self.tokenizer.cls_id, *ids, self.tokenizer.sep_id]
-        documents = np.arange(length) < len(ids) + 2
+        row_L, documents_L = self._row(text)
+        ids = row_L[1 : documents_L.sum() - 1].tolist()
         replaced_L, top_LV, tokens_LV = jax.device_get(
-            self._inspect(self.params, row, documents.astype(np.int32))
+            self._inspect(self.params, row_L, documents_L)
         )
         return [
             TokenReport(
@@ -95,6 +87,45 @@ class Model:
             )
             for position, piece in enumerate(self.tokenizer.pieces(ids), start=1)
         ]
+
+    def _row(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """[CLS] text [SEP] and padding, and which of it is real, int32 [L]."""
+        [ids] = self.tokenizer.encode([text])
+        if not ids:
+            raise UsageError("the text is empty: there is nothing to look at")
+        if len(ids) > self.max_tokens:
+            raise UsageError(
+                f"the text has {len(ids)} tokens, the model was trained on {self.max_tokens}; "
+                "shorten it"
+            )
+        row_L = np.full(self.config.data.length, self.tokenizer.pad_id, np.int32)
+        row_L[: len(ids) + 2] = [self.tokenizer.cls_id, *ids, self.tokenizer.sep_id]
+        documents_L = np.arange(len(row_L)) < len(ids) + 2
+        return row_L, documents_L.astype(np.int32)
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Pseudo-log-likelihood of each text, up to a constant of its length.
+
+        The sum over its tokens of minus their energies (Clark et al., 2020, Electric,
+        section 2.5).
+
+        Raises:
+          UsageError: not a model of the objective `electric`, or a text that is empty or
+            longer than the model was trained on.
+        """
+        if self.config.objective.name != "electric":
+            raise UsageError("scores need a model of the objective electric")
+        scores = []
+        for text in texts:
+            row_L, documents_L = self._row(text)
+            energy_L = jax.device_get(self._energies(self.params, row_L, documents_L))
+            scores.append(-float(energy_L[1 : documents_L.sum() - 1].sum()))
+        return scores
+
+    def _energy_arrays(self, params: Any, row_L: jax.Array, documents_L: jax.Array) -> jax.Array:
+        rows = (row_L[None], documents_L[None], jnp.zeros_like(row_L)[None])
+        energy_1L: Any = self._electra.apply({"params": params}, *rows, method="discriminate")
+        return energy_1L[0]
 
     def _inspect_arrays(self, params: Any, row_L: jax.Array, documents_L: jax.Array):
         variables = {"params": params}

@@ -32,5 +32,5 @@ def objectives() -> dict[str, Any]:
         for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
             # Modules of a network have a head and a name, too, but their name is not set.
             if isinstance(value, type) and hasattr(value, "head") and vars(value).get("name"):
-                found[value.name] = value
+                found[vars(value)["name"]] = value
     return found

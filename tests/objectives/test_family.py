@@ -258,7 +258,7 @@ def test_whole_words_are_masked_together():
         assert min(parts) == 1 or len(parts) == 1
         counted += chosen.sum()
         assert 1 <= chosen.sum() <= round(0.3 * 32)
-    assert counted / (500 * round(0.3 * 32)) > 0.8
+    assert counted / (500 * round(0.3 * 32)) > 0.7
 
 
 def test_frozen_parameters_stay():
