@@ -17,7 +17,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 SHIPPED = [
     f"pretrain/{file.stem}{variant}"
     for file in sorted(CONFIGS.glob("pretrain/[a-z]*.py"))
-    for variant in ("", ":modern")
+    for variant in (("", ":mlm") if file.stem == "family" else ("", ":modern"))
     if not (file.stem == "tiny" and variant)
 ]
 

@@ -271,12 +271,12 @@ class Electra(nn.Module):
     def __call__(self, tokens_BL, documents_BL, types_BL, masked_BN):
         """Touches every parameter; used to make them."""
         rows = (tokens_BL, documents_BL, types_BL)
+        generated = None
         if self.generator_config.kind in GENERATORS:
-            self.generate(*rows, masked_BN)
+            generated = self.generate(*rows, masked_BN)
         if self.head == "detector":
-            self.discriminate(*rows)
-        else:
-            self.predict(*rows, masked_BN)
+            return generated, self.discriminate(*rows)
+        return generated, self.predict(*rows, masked_BN)
 
 
 def init_params(electra: Electra, key: jax.Array) -> dict:

@@ -147,4 +147,4 @@ def test_a_generator_that_makes_no_sense_is_refused(field):
     with pytest.raises(UsageError, match=rf"generator.{field} must be in"):
         GeneratorConfig(**{field: 0.0})
     with pytest.raises(UsageError, match="use embeddings, nothing"):
-        GeneratorConfig(share="all")
+        GeneratorConfig(share="some")
