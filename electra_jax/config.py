@@ -66,6 +66,13 @@ class PretrainConfig:
                 "and make it small by generator.depth"
             )
 
+        kinds = objectives()[self.objective.name].generators
+        if self.generator.kind not in kinds:
+            raise UsageError(
+                f"objective.name={self.objective.name} goes with generator.kind="
+                f"{' or '.join(kinds)}, not {self.generator.kind}"
+            )
+
     @property
     def electra(self) -> Electra:
         """The networks, with the head that the objective trains."""

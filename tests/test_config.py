@@ -100,6 +100,8 @@ def test_a_broken_config_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["objective.name=mlm"], "generator.kind=none, not transformer"),
+        (["objective.name=electric"], "generator.kind=two_tower or"),
         (["data.length=1024"], "exceeds model.max_positions=512"),
         (["model.architecture=modern", "model.embedding=256"], "generator.width=1.0"),
         (["train.time_budget=soon"], "no duration"),

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,13 @@ class Corruption:
       special: ids that are never masked, and [MASK].
       continuation_V: which pieces continue a word; needed for whole_word alone.
     """
+
+    generators: ClassVar[tuple[str, ...]] = (
+        "transformer",
+        "two_tower",
+        "unigram",
+        "uniform",
+    )  # kinds that fit
 
     config: ObjectiveConfig
     electra: Electra

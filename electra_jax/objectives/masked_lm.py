@@ -21,6 +21,7 @@ class MaskedLM(Corruption):
 
     name = "mlm"
     head = "masked_lm"
+    generators = ("none",)
 
     def mask(self, key: jax.Array, tokens_BL: jax.Array, masked: masking.Masked) -> jax.Array:
         choose, draw = jax.random.split(key)
@@ -99,6 +100,7 @@ class ReplaceMLM(MaskedLM):
     """Masked positions hold the generator's samples instead of [MASK]; they are predicted."""
 
     name = "replace_mlm"
+    generators = Corruption.generators
 
     mask = Corruption.mask
 
