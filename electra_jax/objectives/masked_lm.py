@@ -5,7 +5,7 @@ The main network, the one that is kept, is here the language model itself.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ class MaskedLM(Corruption):
 
     name = "mlm"
     head = "masked_lm"
-    generators = ("none",)
+    generators: ClassVar[tuple[str, ...]] = ("none",)
 
     def mask(self, key: jax.Array, tokens_BL: jax.Array, masked: masking.Masked) -> jax.Array:
         choose, draw = jax.random.split(key)
