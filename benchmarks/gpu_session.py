@@ -61,7 +61,7 @@ def make_batch(config: PretrainConfig, seed: int = 0) -> dict[str, jax.Array]:
     """Rows of random words, each one document."""
     shape = (config.train.batch_size, config.data.length)
     tokens = np.random.default_rng(seed).integers(1000, VOCAB_SIZE, shape, dtype=np.int32)
-    tokens[:, 0], tokens[:, -1] = SPECIAL.cls_id, SPECIAL.sep_id
+    tokens[:, 0], tokens[:, -1] = SPECIAL.cls, SPECIAL.sep
     ones = np.ones(shape, np.int32)
     return jax.device_put({"tokens": tokens, "documents": ones, "types": 0 * ones})
 
