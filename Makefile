@@ -9,7 +9,7 @@ quickstart: .venv/installed
 	$(BIN)/electra-jax quickstart --workdir $(WORKDIR)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not full"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not full"
 
 test-all: .venv/full
 	$(BIN)/python -m pytest -q
@@ -18,7 +18,7 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not full"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not full"
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

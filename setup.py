@@ -47,7 +47,7 @@ setup(
         "test": [
             "mypy>=1.18,<3",
             "pytest>=8,<10",
-            "pytest-xdist>=3.6,<4",
+            "pytest-xdist>=3.7,<4",
             "ruff>=0.14,<0.18",
             "scipy>=1.14,<2",
         ],

@@ -25,3 +25,8 @@ def electra_data() -> Path:
     if not Path(folder).is_dir():
         pytest.skip(f"ELECTRA_JAX_DATA={folder} is no folder")
     return Path(folder)
+
+
+def pytest_collection_modifyitems(items):
+    # The file that takes longest comes first, so that no worker is left alone with it.
+    items.sort(key=lambda item: item.path.name != "test_pretrain.py")
