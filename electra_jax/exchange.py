@@ -1,6 +1,5 @@
 """Models out of run directories, and into them."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.metrics import read_metrics
 from electra_jax.training.optimizer import AdamState, make_optimizer
 from electra_jax.warm_start import warm_start
-
-log = logging.getLogger(__name__)
 
 
 def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> list[str]:
@@ -45,7 +42,7 @@ def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> 
     if not networks:
         raise UsageError(f"{path} holds no network that the transformers library knows")
     small = generator_model(model.config.model, model.config.generator)
-    card = model_card(model, params, _held_out(path, model.step))
+    card = model_card(model, count_params(params), list(networks), _held_out(path, model.step))
     for network, flat in networks.items():
         folder = to / network
         shape = small if network == "generator" else model.config.model
@@ -115,7 +112,9 @@ def import_model(
     return sorted({p.split("/")[0] for p in names.flatten(params) if p not in there})
 
 
-def model_card(model: Model, params: dict[str, Any], held_out: dict[str, float]) -> str:
+def model_card(
+    model: Model, parameters: int, networks: list[str], held_out: dict[str, float]
+) -> str:
     """A model card: what it is, how it was trained, how well it does."""
     config = model.config
     architecture = config.model.architecture
@@ -125,7 +124,7 @@ def model_card(model: Model, params: dict[str, Any], held_out: dict[str, float])
         "tags: [electra, replaced-token-detection]",
         "---",
         "",
-        f"# ELECTRA ({architecture}), {count_params(params):,} parameters",
+        f"# ELECTRA ({architecture}), {parameters:,} parameters",
         "",
         f"Pretrained with electra-jax (objective: {config.objective.name}) for {model.step:,} "
         f"steps of {config.train.batch_size} rows of {config.data.length} tokens.",
@@ -134,7 +133,7 @@ def model_card(model: Model, params: dict[str, Any], held_out: dict[str, float])
         "|---|---|---|---|",
     ]
     small = generator_model(config.model, config.generator)
-    for network in names.split_networks(params):
+    for network in networks:
         shape = small if network == "generator" else config.model
         opens = huggingface.CLASSES[architecture, network]
         lines.append(f"| `{network}/` | {shape.layers} | {shape.hidden} | `{opens}` |")

@@ -46,16 +46,14 @@ def warm_start(
         old = change_vocabulary(old, source.tokenizer, tokenizer)
     started, missing = {}, []
     for path, array in new.items():
-        if path not in old:
-            # A generator's own embeddings start from shared ones.
-            twin = path.replace("generator_embeddings/", "embeddings/")
-            if twin not in old:
-                missing.append(path)
-                started[path] = array
-                continue
-            started[path] = _fit(path, np.asarray(old[twin]), np.asarray(array))
+        # A generator's own embeddings start from shared ones.
+        twin = path.replace("generator_embeddings/", "embeddings/")
+        origin = path if path in old else twin
+        if origin in old:
+            started[path] = _fit(path, np.asarray(old[origin]), np.asarray(array))
         else:
-            started[path] = _fit(path, np.asarray(old[path]), np.asarray(array))
+            started[path] = array
+            missing.append(path)
     if missing:
         parts = sorted({"/".join(path.split("/")[:2]) for path in missing})
         log.info("%-11s fresh, as init.from has none: %s", "parameters", ", ".join(parts))

@@ -16,7 +16,6 @@ from electra_jax.data.tokenizer import (
     SentencePieceTokenizer,
     Tokenizer,
     WordPieceTokenizer,
-    bert_pipeline,
 )
 
 
@@ -47,7 +46,7 @@ def save_fast_tokenizer(tokenizer: Tokenizer, folder: Path, max_tokens: int) -> 
 def fast_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     """The same tokenizer as an object of the tokenizers library, with [CLS] A [SEP] B [SEP]."""
     if isinstance(tokenizer, WordPieceTokenizer):
-        fast = _word_piece(tokenizer)
+        fast = tokenizers.Tokenizer.from_str(tokenizer.library.to_str())
     else:
         assert isinstance(tokenizer, SentencePieceTokenizer)
         fast = _sentence_piece(tokenizer)
@@ -57,17 +56,6 @@ def fast_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", tokenizer.cls_id), ("[SEP]", tokenizer.sep_id)],
     )
-    return fast
-
-
-def _word_piece(tokenizer: WordPieceTokenizer) -> tokenizers.Tokenizer:
-    vocabulary = tokenizer.pieces(range(tokenizer.vocab_size))
-    ids = {piece: id for id, piece in enumerate(vocabulary)}
-    fast = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
-    fast.normalizer, fast.pre_tokenizer = bert_pipeline(
-        tokenizer.lower_case, tokenizer.strip_accents
-    )
-    fast.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     return fast
 
 

@@ -193,7 +193,7 @@ def write_network(
 
     Args:
       folder: is made.
-      network: one of `names.NETWORKS`.
+      network: "discriminator", "generator" or "masked_lm".
       params: flat, as `names.split_networks` gives them.
       model: the network's own shape.
     """
@@ -249,9 +249,9 @@ def read_model(path: str | Path, generator: str | Path | None = None) -> Hugging
     config = _generator_config(model, small)
     read = _as_network(flat, "generator")
     embeddings = read.pop("embeddings")
+    shared = names.flatten(params["embeddings"])
     if all(
-        np.array_equal(value, names.flatten(params["embeddings"])[name])
-        for name, value in names.flatten(embeddings).items()
+        np.array_equal(value, shared[name]) for name, value in names.flatten(embeddings).items()
     ):
         config = dataclasses.replace(config, share="embeddings")
     else:

@@ -12,8 +12,6 @@ import numpy as np
 from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
 
-NETWORKS = ("discriminator", "generator", "masked_lm")
-
 
 class Name(NamedTuple):
     """One tensor elsewhere, and the arrays of ours that it holds."""

@@ -24,12 +24,8 @@ class Corruption:
       continuation_V: which pieces continue a word; needed for whole_word alone.
     """
 
-    generators: ClassVar[tuple[str, ...]] = (
-        "transformer",
-        "two_tower",
-        "unigram",
-        "uniform",
-    )  # kinds that fit
+    # Kinds that fit.
+    generators: ClassVar[tuple[str, ...]] = ("transformer", "two_tower", "unigram", "uniform")
 
     config: ObjectiveConfig
     electra: Electra
@@ -60,6 +56,28 @@ class Corruption:
         """The generator's input."""
         return masking.mask_tokens(key, tokens_BL, masked, self.special)
 
+    def apply(
+        self,
+        method: str,
+        params: dict,
+        tokens_BL: jax.Array,
+        prepared: Mapping[str, jax.Array],
+        *positions_BN: jax.Array,
+        key: jax.Array | None,
+        train: bool,
+    ) -> Any:
+        """A method of the networks on a row of tokens, which lies as the prepared one does."""
+        return self.electra.apply(
+            {"params": params},
+            tokens_BL,
+            prepared["documents"],
+            prepared["types"],
+            *positions_BN,
+            train,
+            method=method,
+            rngs=None if key is None else {"dropout": key},
+        )
+
     def temperature(self, step: jax.Array) -> jax.Array | float:
         """Of the sampling at a step: constant, or falling towards its final value."""
         start, final = self.config.temperature, self.config.final_temperature
@@ -77,16 +95,10 @@ class Corruption:
     ) -> dict[str, jax.Array]:
         """One pass of the generator: its logits, and the row with its samples in place."""
         masked = masking.Masked(prepared["positions"], prepared["weights"])
-        logits_BNV: Any = self.electra.apply(
-            {"params": params},
-            prepared["masked_tokens"],
-            prepared["documents"],
-            prepared["types"],
-            masked.positions_BN,
-            train,
-            method="generate",
-            rngs=None if key is None else {"dropout": key},
-        )
+        logits_BNV = self.apply(
+            "generate", params, prepared["masked_tokens"], prepared, masked.positions_BN,
+            key=key, train=train,
+        )  # fmt: skip
         targets_BN = masking.take(prepared["tokens"], masked)
         samples_BN = replacement.sample(
             logits_BNV,

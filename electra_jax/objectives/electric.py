@@ -13,7 +13,6 @@ right. Where the official code and the paper's text leave a choice, the code is 
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,21 +51,18 @@ class Electric(Corruption):
         tokens_BL, real_BL = prepared["tokens"], prepared["documents"] > 0
         masked = masking.Masked(prepared["positions"], prepared["weights"])
         every_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
-        rows = (prepared["documents"], prepared["types"])
-        noise_BLV: Any = self.electra.apply(
-            {"params": params}, tokens_BL, *rows, every_BL, train, method="generate",
-            rngs=None if noise_key is None else {"dropout": noise_key},
-        )  # fmt: skip
+        noise_BLV = self.apply(
+            "generate", params, tokens_BL, prepared, every_BL, key=noise_key, train=train
+        )
         samples_BN = replacement.sample(
             jnp.take_along_axis(noise_BLV, masked.positions_BN[..., None], axis=1),
             prepared["uniform"],
             temperature=self.temperature(step),
         )
         noised_BL, _ = replacement.replace(tokens_BL, masked, samples_BN)
-        energy_BL: Any = self.electra.apply(
-            {"params": params}, noised_BL, *rows, train, method="discriminate",
-            rngs=None if main_key is None else {"dropout": main_key},
-        )  # fmt: skip
+        energy_BL = self.apply(
+            "discriminate", params, noised_BL, prepared, key=main_key, train=train
+        )
         log_noise_BL = -metrics.cross_entropy(jax.lax.stop_gradient(noise_BLV), noised_BL)
         rate = self.config.mask_rate
         logits_BL = energy_BL + log_noise_BL + math.log(rate / (1.0 - rate))

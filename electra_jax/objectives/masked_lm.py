@@ -5,7 +5,7 @@ The main network, the one that is kept, is here the language model itself.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,27 +40,6 @@ class MaskedLM(Corruption):
         del step
         return {"discriminator": 1.0}
 
-    def predict(
-        self,
-        params: dict,
-        tokens_BL: jax.Array,
-        positions_BN: jax.Array,
-        prepared: Mapping[str, jax.Array],
-        key: jax.Array | None,
-        train: bool,
-    ) -> Any:
-        """The main network's output at the given positions of a row."""
-        return self.electra.apply(
-            {"params": params},
-            tokens_BL,
-            prepared["documents"],
-            prepared["types"],
-            positions_BN,
-            train,
-            method="predict",
-            rngs=None if key is None else {"dropout": key},
-        )
-
     def losses(
         self,
         params: dict,
@@ -71,14 +50,10 @@ class MaskedLM(Corruption):
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         del step
         masked = masking.Masked(prepared["positions"], prepared["weights"])
-        logits_BNV = self.predict(
-            params,
-            prepared["masked_tokens"],
-            masked.positions_BN,
-            prepared,
-            key if train else None,
-            train,
-        )
+        logits_BNV = self.apply(
+            "predict", params, prepared["masked_tokens"], prepared, masked.positions_BN,
+            key=key if train else None, train=train,
+        )  # fmt: skip
         return self.main_losses(logits_BNV, prepared, masked)
 
     def main_losses(self, logits_BNV, prepared, masked):
@@ -124,9 +99,10 @@ class ReplaceMLM(MaskedLM):
         out = self.corrupt(params, prepared, generator_key, step, train)
         generator_loss, sums = self.generator_losses(out, prepared["weights"])
         masked = self.predicted(prepared)
-        output = self.predict(
-            params, out["corrupted"], masked.positions_BN, prepared, main_key, train
-        )
+        output = self.apply(
+            "predict", params, out["corrupted"], prepared, masked.positions_BN,
+            key=main_key, train=train,
+        )  # fmt: skip
         losses, main_sums = self.main_losses(output, {**prepared, **out}, masked)
         return (
             {"generator": generator_loss, **losses},

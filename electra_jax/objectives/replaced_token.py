@@ -10,7 +10,6 @@ through the embeddings they share.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,14 +47,8 @@ class ReplacedTokenDetection(Corruption):
         """Both networks' outputs: generator logits, samples, corrupted row, its logits."""
         generator_key, discriminator_key = split_keys(key if train else None)
         out = self.corrupt(params, prepared, generator_key, jnp.asarray(step), train)
-        logits_BL: Any = self.electra.apply(
-            {"params": params},
-            out["corrupted"],
-            prepared["documents"],
-            prepared["types"],
-            train,
-            method="discriminate",
-            rngs=None if discriminator_key is None else {"dropout": discriminator_key},
+        logits_BL = self.apply(
+            "discriminate", params, out["corrupted"], prepared, key=discriminator_key, train=train
         )
         return {**out, "discriminator_logits": logits_BL}
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from electra_jax.config import load_config, pretrain_config
+from electra_jax.config import find_config, load_config, pretrain_config
 from electra_jax.errors import UsageError
 from electra_jax.models.electra import Electra, GeneratorConfig, init_params
 from electra_jax.models.encoder import ModelConfig
@@ -274,7 +274,7 @@ def test_frozen_parameters_stay():
 
 
 def variants():
-    path = load_config.__globals__["find_config"]("pretrain/family")
+    path = find_config("pretrain/family")
     namespace = {}
     exec(compile(path.read_text(), str(path), "exec"), namespace)
     return sorted(namespace["VARIANTS"])
