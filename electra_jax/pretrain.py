@@ -48,6 +48,11 @@ PARTITION: Rules = (
     (r"(embeddings_project|dense)/kernel$", PartitionSpec("fsdp", None)),
     (r"classifier/kernel$", PartitionSpec()),
 )
+# Fields that the shape of a training state depends on.
+STATE_FIELDS = (
+    "model.", "generator.", "objective.name", "optimizer.name", "optimizer.separate",
+    "optimizer.frozen", "optimizer.bias_correction",
+)  # fmt: skip
 IMPORTED = ""  # in place of a token store, in the record of an imported model
 MANY_EPOCHS = 10  # from here on a run is warned that it reads its text over and over
 
@@ -308,33 +313,30 @@ def check_resume(old: PretrainConfig, new: PretrainConfig, record: dict, identit
     """Refuses to go on with a run that would not be the same run.
 
     The mesh, and the intervals of logs, evaluations and saves may change; so may the
-    number of steps where the schedule up to here does not depend on it.
+    number of steps where the schedule up to here does not depend on it. Of an imported
+    model all may change that does not change the shape of its state.
 
     Raises:
       UsageError: names the first field that differs.
     """
-    if record["store"] == IMPORTED:
-        # A model that was imported: all may change that does not change its state's shape.
-        shapes = ("model.", "generator.", "objective.name", "optimizer.name", "optimizer.separate")
-        before = dict(flatten(config_fields(old)))
-        for name, value in flatten(config_fields(new)):
-            if before[name] != value and name.startswith(shapes):
-                raise UsageError(
-                    f"the run directory holds an imported model with {name}={before[name]!r}, not "
-                    f"{value!r}: go on with that value, or start a new run from it with "
-                    "--config.init.from=DIR"
-                )
-        return
+    imported = record["store"] == IMPORTED
+    if imported:
+        kind, instead = "an imported model", "start a new run from it with --config.init.from=DIR"
+    else:
+        kind, instead = "a run", "choose another --workdir"
     free: tuple[str, ...] = ("mesh.", "eval.", "checkpoint.", "train.log_every", "data.store")
     if new.optimizer.schedule == "constant":
         free += ("train.steps",)
     before = dict(flatten(config_fields(old)))
     for name, value in flatten(config_fields(new)):
-        if before[name] != value and not name.startswith(free):
+        bound = name.startswith(STATE_FIELDS) if imported else not name.startswith(free)
+        if bound and before[name] != value:
             raise UsageError(
-                f"the run directory holds a run with {name}={before[name]!r}, not {value!r}: "
-                "go on with that value, or choose another --workdir"
+                f"the run directory holds {kind} with {name}={before[name]!r}, not {value!r}: "
+                f"go on with that value, or {instead}"
             )
+    if imported:
+        return
     if record["store"] != identity:
         raise UsageError(
             "the run directory holds a run on another token store: go on with that one, or "

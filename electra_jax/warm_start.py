@@ -14,6 +14,12 @@ from electra_jax.models.electra import roll, unroll
 
 log = logging.getLogger(__name__)
 
+# The arrays with a row for each piece of the vocabulary.
+BY_PIECE = (
+    "embeddings/word", "generator_embeddings/word", "embedding_delta", "generator/bias",
+    "discriminator/bias",
+)  # fmt: skip
+
 
 def warm_start(
     config: PretrainConfig, tokenizer: Tokenizer, fresh: dict[str, Any], source: Model
@@ -90,17 +96,16 @@ def _fit(path: str, old: np.ndarray, fresh: np.ndarray) -> np.ndarray:
     """An old array in the fresh one's shape."""
     if old.shape == fresh.shape:
         return old
-    if old.shape[1:] != fresh.shape[1:] or not path.endswith(("/word", "/position", "/bias")):
-        raise UsageError(
-            f"init.from has {path} of shape {old.shape}, the run needs {fresh.shape}: give the "
-            "run the same model.* and generator.* fields"
-        )
-    rows = min(len(old), len(fresh))
-    if path.endswith("/position"):
-        return np.resize(old, fresh.shape)
-    if path.endswith("/word") or path == "generator/bias":
-        return np.concatenate([old[:rows], fresh[rows:]])
-    raise UsageError(f"init.from has {path} of shape {old.shape}, the run needs {fresh.shape}")
+    if old.shape[1:] == fresh.shape[1:]:
+        if path.endswith("/position"):
+            return np.resize(old, fresh.shape)
+        if path in BY_PIECE:
+            rows = min(len(old), len(fresh))
+            return np.concatenate([old[:rows], fresh[rows:]])
+    raise UsageError(
+        f"init.from has {path} of shape {old.shape}, the run needs {fresh.shape}: give the run "
+        "the same model.* and generator.* fields"
+    )
 
 
 def change_vocabulary(params: dict[str, Any], old: Tokenizer, new: Tokenizer) -> dict[str, Any]:
@@ -116,8 +121,8 @@ def change_vocabulary(params: dict[str, Any], old: Tokenizer, new: Tokenizer) ->
         "vocabulary", f"{kept:,}", f"{new.vocab_size:,}",
     )  # fmt: skip
     changed = dict(params)
-    for path in ("embeddings/word", "generator_embeddings/word", "generator/bias"):
-        if path in params:
-            array = np.asarray(params[path])
+    for path, array in params.items():
+        if path in BY_PIECE:
+            array = np.asarray(array)
             changed[path] = np.stack([array[rows].mean(axis=0) for rows in sources])
     return changed

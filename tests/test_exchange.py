@@ -27,7 +27,7 @@ from electra_jax.models.electra import (
 )
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.pretrain import pretrain
-from electra_jax.warm_start import warm_start
+from electra_jax.warm_start import change_vocabulary, warm_start
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "dog", "##s", "eat", "."]
 TOKENIZER = WordPieceTokenizer(PIECES)
@@ -133,6 +133,16 @@ def test_a_new_vocabulary_keeps_shared_rows_and_averages_new_ones():
     np.testing.assert_array_equal(positions[16:32], params["embeddings"]["position"])
 
 
+def test_a_new_vocabulary_changes_every_array_with_a_row_for_each_piece():
+    """A masked language model has its output bias in the main network."""
+    tokenizer = WordPieceTokenizer([*PIECES[:5], "dogs", "cat", "zebra"])
+    rows = np.arange(len(PIECES), dtype=np.float32)
+    for path in ("discriminator/bias", "generator/bias", "embedding_delta"):
+        changed = change_vocabulary({path: rows, "other": rows}, TOKENIZER, tokenizer)
+        np.testing.assert_array_equal(changed[path][5:], [7.5, 6, 1])
+        assert changed["other"] is rows
+
+
 @pytest.mark.slow
 def test_pretraining_goes_on_from_an_exported_model(exported, tmp_path, caplog):
     """With fresh heads where there are none, and a run directory that was imported."""
@@ -159,8 +169,10 @@ def test_pretraining_goes_on_from_an_exported_model(exported, tmp_path, caplog):
     jax.tree.map(np.testing.assert_array_equal, started["discriminator"], expected["discriminator"])
     fresh = import_model(exported, tmp_path / "imported")
     assert fresh == ["generator"]
-    with pytest.raises(UsageError, match="model.layers"):
-        pretrain(config("model.layers=3"), tmp_path / "imported")
+    # What the imported state could not be read with is refused before it is tried.
+    for field in ("model.layers=3", "optimizer.frozen=^generator"):
+        with pytest.raises(UsageError, match=field.split("=")[0]):
+            pretrain(config("generator.width=0.25", field), tmp_path / "imported")
     assert pretrain(config("generator.width=0.25"), tmp_path / "imported")
     assert load(tmp_path / "imported", "last").step == 2
 

@@ -202,6 +202,17 @@ def test_a_truncated_checkpoint_makes_way_for_the_one_before(store, tmp_path, ca
     assert_same_run(tmp_path / "run", tmp_path / "straight")
 
 
+def test_a_run_none_of_whose_checkpoints_can_be_read_keeps_them(store, tmp_path):
+    pretrain(tiny(store, "train.steps=2"), tmp_path / "run")
+    [last] = (tmp_path / "run" / "checkpoints").glob("[0-9]*")
+    for file in last.rglob("*"):
+        if file.is_file() and file.stat().st_size > 1000:
+            file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(UsageError, match="no checkpoint in .* can be read"):
+        pretrain(tiny(store, "train.steps=2"), tmp_path / "run")
+    assert last.is_dir()
+
+
 def test_a_loss_that_is_no_number_stops_the_run(store, tmp_path):
     from electra_jax.training.loop import NonFiniteLoss
 

@@ -111,19 +111,31 @@ class Checkpoints:
     def restore_latest(self, like: TrainState) -> Restored | None:
         """The latest checkpoint that can be read, placed as `like` is; None if there is none.
 
+        Damaged ones after it are deleted, as the run will save those steps again.
+
         Args:
           like: a state of arrays, or of ShapeDtypeStructs with shardings.
+
+        Raises:
+          UsageError: there are checkpoints, but none can be read; nothing is deleted.
         """
+        damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return self._restore(step, like)
+                restored = self._restore(step, like)
             except Exception as error:  # Orbax and TensorStore raise many kinds
-                log.warning(
-                    "checkpoint %d cannot be read (%s); trying the one before it",
-                    step,
-                    (str(error).strip() or repr(error)).splitlines()[0][:200],
-                )
-                self._manager.delete(step)
+                damaged[step] = (str(error).strip() or repr(error)).splitlines()[0][:200]
+                log.warning("checkpoint %d cannot be read (%s)", step, damaged[step])
+                continue
+            for later in damaged:
+                self._manager.delete(later)
+            return restored
+        if damaged:
+            raise UsageError(
+                f"no checkpoint in {self._manager.directory} can be read: "
+                f"{next(iter(damaged.values()))}; choose another --workdir, or remove them to "
+                "start anew"
+            )
         return None
 
     def _restore(self, step: int, like: TrainState) -> Restored:
