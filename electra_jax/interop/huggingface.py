@@ -201,7 +201,9 @@ def write_network(
     folder.mkdir(parents=True, exist_ok=True)
     table = [*names.body(model), *names.head(model, network)]
     tensors = names.write_tensors(table, params)
-    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    # Not save_file, which hides its files from everyone but their owner.
+    content = safetensors.numpy.save(tensors, metadata={"format": "pt"})
+    (folder / "model.safetensors").write_bytes(content)
     config = hugging_face_config(model, network, tokenizer)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
     save_fast_tokenizer(tokenizer, folder, model.max_positions)

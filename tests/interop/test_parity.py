@@ -87,7 +87,9 @@ def differences(config: dict, golden: dict) -> float:
 @pytest.mark.parametrize("name", record.CONFIGS)
 def test_networks_are_those_of_transformers(name):
     golden = dict(np.load(GOLDEN / f"{name}.npz"))
-    assert differences(record.CONFIGS[name], golden) <= TOLERANCE
+    largest = differences(record.CONFIGS[name], golden)
+    print(f"{name}: largest difference of outputs {largest:.1e}")
+    assert largest <= TOLERANCE
 
 
 @pytest.mark.full
@@ -191,6 +193,7 @@ def test_joint_loss_and_gradients_are_the_definition(monkeypatch):
     losses, differences = joint_gradients(golden, monkeypatch)
     assert losses["generator"] == pytest.approx(float(golden["generator_loss"]), rel=1e-5)
     assert losses["discriminator"] == pytest.approx(float(golden["discriminator_loss"]), rel=1e-5)
+    print(f"joint loss: largest relative difference of gradients {max(differences.values()):.1e}")
     assert max(differences.values()) <= 1e-3, differences
 
 
