@@ -100,6 +100,34 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--workdir", required=True, metavar="DIR")
     sub.epilog = f"Any field of the config is overridden by {OVERRIDE}section.field=value."
 
+    sub = command("finetune", run_finetune, "fine-tune an encoder for a task")
+    sub.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
+    sub.add_argument("--workdir", required=True, metavar="DIR")
+    sub.add_argument("--seeds", type=int, default=1, metavar="N", help="runs with other seeds")
+    sub.add_argument(
+        "--sweep", nargs="+", default=[], metavar="FIELD=A,B", help="all combinations of values"
+    )
+    sub.add_argument(
+        "--baseline", action="store_true", help="fine-tune the same encoder without pretraining too"
+    )
+    sub.epilog = f"Any field of the config is overridden by {OVERRIDE}section.field=value."
+
+    sub = command("predict", run_predict, "answer new rows with a fine-tuned model")
+    sub.add_argument("--model", required=True, metavar="DIR")
+    sub.add_argument("--input", required=True, metavar="FILE|-")
+    sub.add_argument("--output", default="-", metavar="FILE|-")
+    sub.add_argument("--format", default="", help="of the input, where its ending does not tell")
+    add_checkpoint_flag(sub)
+
+    sub = command("embed", run_embed, "turn texts into vectors")
+    sub.add_argument("--model", required=True, metavar="DIR")
+    sub.add_argument("--input", required=True, metavar="FILE|-")
+    sub.add_argument("--output", required=True, metavar="FILE.npy")
+    sub.add_argument("--format", default="", help="of the input, where its ending does not tell")
+    sub.add_argument("--column", default="text")
+    sub.add_argument("--pooling", default="mean", choices=("mean", "cls"))
+    add_checkpoint_flag(sub)
+
     sub = command("evaluate", run_evaluate, "held-out figures of a pretrained model")
     sub.add_argument("--workdir", required=True, metavar="DIR")
     sub.add_argument("--data", default="", metavar="STORE", help="default: the run's own")
@@ -209,6 +237,36 @@ def run_pretrain(args: argparse.Namespace) -> int:
         return 0
     print(f"stopped and saved; the same command goes on from there: {args.workdir}")
     return INTERRUPTED
+
+
+def run_finetune(args: argparse.Namespace) -> int:
+    from electra_jax.parallel.runtime import enable_compilation_cache
+    from electra_jax.sweep import run_all
+
+    enable_compilation_cache()
+    table = run_all(
+        args.config, args.overrides, args.workdir, args.seeds, args.sweep, args.baseline
+    )
+    if table is None:
+        print(f"stopped and saved; the same command goes on from there: {args.workdir}")
+        return INTERRUPTED
+    print(table)
+    return 0
+
+
+def run_predict(args: argparse.Namespace) -> None:
+    from electra_jax.answering import predict_file
+
+    predict_file(args.model, args.input, args.output, args.format, args.checkpoint)
+
+
+def run_embed(args: argparse.Namespace) -> None:
+    from electra_jax.answering import embed_file
+
+    shape = embed_file(
+        args.model, args.input, args.output, args.format, args.column, args.pooling, args.checkpoint
+    )
+    print(f"{shape[0]:,} vectors of {shape[1]:,} numbers: {args.output}")
 
 
 def run_evaluate(args: argparse.Namespace) -> None:

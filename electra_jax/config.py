@@ -23,6 +23,8 @@ from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives import objectives
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.parallel.mesh import MeshConfig
+from electra_jax.tasks import tasks
+from electra_jax.tasks.task import TaskConfig
 from electra_jax.training.checkpoint import CheckpointConfig
 from electra_jax.training.loop import EvalConfig, TrainConfig
 from electra_jax.training.optimizer import OptimizerConfig
@@ -37,6 +39,51 @@ class InitConfig:
     """What a run starts from. The field is `init.from` to its users: Python keeps the word."""
 
     from_: str = ""  # a model directory, ours or Hugging Face's; empty: fresh parameters
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderInitConfig:
+    """What a fine-tuning run starts from (see `InitConfig`)."""
+
+    from_: str = ""  # a model directory
+    checkpoint: str = "best"  # of a run directory: best, last or a step
+    fresh: bool = False  # only its shape and tokenizer: the encoder that was never pretrained
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneTrainConfig:
+    """How long, and in what portions; the defaults are those of the official code."""
+
+    epochs: float = 3.0
+    batch_size: int = 32  # rows, over all devices and hosts
+    accumulate: int = 1
+    length: int = 128  # tokens of a row, at most
+    dropout: float = 0.1
+    warmup_share: float = 0.1  # of the steps
+    layer_decay: float = 0.8  # of the learning rate, from the head down
+    summed_loss: bool = True  # over the batch, and not its mean: a clip then nearly always binds
+    evaluations: int = 1  # of each epoch
+    patience: int = 0  # evaluations without a gain after which a run ends; 0: never
+    eval_batch_size: int = 64
+    log_every: int = 50
+    seed: int = 0
+
+    def __post_init__(self):
+        for field in ("batch_size", "accumulate", "evaluations", "eval_batch_size", "log_every"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"train.{field} must be at least 1, not {getattr(self, field)}")
+        for field in ("patience", "seed"):
+            if getattr(self, field) < 0:
+                raise UsageError(f"train.{field} must not be negative")
+        if self.epochs <= 0:
+            raise UsageError(f"train.epochs must be above 0, not {self.epochs}")
+        if self.length < 8:
+            raise UsageError(f"train.length must be at least 8, not {self.length}")
+        if not 0 < self.layer_decay <= 1:
+            raise UsageError(f"train.layer_decay must be in (0, 1], not {self.layer_decay}")
+        for field in ("dropout", "warmup_share"):
+            if not 0 <= getattr(self, field) < 1:
+                raise UsageError(f"train.{field} must be in [0, 1), not {getattr(self, field)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +127,46 @@ class PretrainConfig:
         return Electra(self.model, self.generator, head)
 
 
+@dataclasses.dataclass(frozen=True)
+class FinetuneConfig:
+    """All sections of a fine-tuning run. `task` has the fields of its own kind of task."""
+
+    task: TaskConfig
+    train: FinetuneTrainConfig = dataclasses.field(default_factory=FinetuneTrainConfig)
+    optimizer: OptimizerConfig = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(learning_rate=1e-4, warmup_steps=0)
+    )
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    init: EncoderInitConfig = dataclasses.field(default_factory=EncoderInitConfig)
+
+    def __post_init__(self):
+        if self.optimizer.warmup_steps:
+            raise UsageError("fine-tuning warms up for a share of its steps: train.warmup_share")
+
+
+def finetune_defaults(task: str) -> ml_collections.ConfigDict:
+    """The official fine-tuning of a kind of task, for config files to change."""
+    return ml_collections.ConfigDict(config_fields(FinetuneConfig(find_task(task).Config())))
+
+
+def find_task(name: str) -> Any:
+    """The class of a task.
+
+    Raises:
+      UsageError: there is none of that name.
+    """
+    if name not in tasks():
+        raise UsageError(f"task.name={name!r} is unknown; use {', '.join(sorted(tasks()))}")
+    return tasks()[name]
+
+
 def pretrain_defaults() -> ml_collections.ConfigDict:
     """The published Small as a ConfigDict, for config files to change."""
     return ml_collections.ConfigDict(config_fields(PretrainConfig()))
 
 
-def config_fields(config: PretrainConfig) -> dict[str, dict[str, Any]]:
+def config_fields(config: PretrainConfig | FinetuneConfig) -> dict[str, dict[str, Any]]:
     """The sections and fields of a config under the names its users know."""
     return {
         section: {name.removesuffix("_"): value for name, value in fields.items()}
@@ -93,13 +174,31 @@ def config_fields(config: PretrainConfig) -> dict[str, dict[str, Any]]:
     }
 
 
-def pretrain_config(fields: Mapping[str, Mapping[str, Any]]) -> PretrainConfig:
+Fields = Mapping[str, Mapping[str, Any]]
+
+
+def pretrain_config(fields: Fields) -> PretrainConfig:
     """The typed config of a ConfigDict or of the JSON in a run directory.
 
     Raises:
       UsageError: a value that makes no sense, alone or with others.
     """
-    kinds = typing.get_type_hints(PretrainConfig)
+    if "task" in fields:
+        raise UsageError("this is the config of a fine-tuning run, not of a pretraining run")
+    return _typed(PretrainConfig, typing.get_type_hints(PretrainConfig), fields)
+
+
+def finetune_config(fields: Fields) -> FinetuneConfig:
+    """The typed config of a fine-tuning run (see `pretrain_config`)."""
+    if "task" not in fields:
+        raise UsageError("this is the config of a pretraining run, not of a fine-tuning run")
+    task = find_task(fields["task"]["name"])
+    return _typed(
+        FinetuneConfig, {**typing.get_type_hints(FinetuneConfig), "task": task.Config}, fields
+    )
+
+
+def _typed(config: Any, kinds: Mapping[str, Any], fields: Fields) -> Any:
     sections = {
         section.name: kinds[section.name](
             **{
@@ -107,9 +206,9 @@ def pretrain_config(fields: Mapping[str, Mapping[str, Any]]) -> PretrainConfig:
                 for name, value in fields.get(section.name, {}).items()
             }
         )
-        for section in dataclasses.fields(PretrainConfig)
+        for section in dataclasses.fields(config)
     }
-    return PretrainConfig(**sections)
+    return config(**sections)
 
 
 def load_config(spec: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
@@ -214,13 +313,25 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + name, value
 
 
-def save_config(config: PretrainConfig, workdir: Path) -> None:
+def save_config(config: PretrainConfig | FinetuneConfig, workdir: Path) -> None:
     """Writes `config.json` of a run directory."""
     fields = {"version": CONFIG_VERSION, **config_fields(config)}
     (workdir / CONFIG_FILE).write_text(json.dumps(fields, indent=2) + "\n")
 
 
 def read_config(workdir: str | Path) -> PretrainConfig:
+    """The config of a pretraining run's directory.
+
+    Raises:
+      UsageError: not a run directory, one of a newer version, or of a fine-tuning run.
+    """
+    config = read_any_config(workdir)
+    if isinstance(config, FinetuneConfig):
+        raise UsageError(f"{workdir} is a fine-tuning run, not a pretraining run")
+    return config
+
+
+def read_any_config(workdir: str | Path) -> PretrainConfig | FinetuneConfig:
     """The config of a run directory.
 
     Raises:
@@ -236,6 +347,6 @@ def read_config(workdir: str | Path) -> PretrainConfig:
             raise UsageError(
                 f"{path} has version {version}, this program reads up to {CONFIG_VERSION}: upgrade"
             )
-        return pretrain_config(fields)
+        return finetune_config(fields) if "task" in fields else pretrain_config(fields)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} cannot be read: {error!r}") from error

@@ -15,12 +15,20 @@ from electra_jax.data.sampler import DataConfig
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.interop import huggingface
-from electra_jax.models.electra import GeneratorConfig, init_params
+from electra_jax.models.electra import GeneratorConfig, init_params, unroll
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.training.checkpoint import Checkpoints
 
 LONGEST_ROW = 512  # of an imported model, whose training rows are not known
+
+
+class Encoder(NamedTuple):
+    """What is fine-tuned: `embeddings` and `encoder`, unrolled, and how long its rows may be."""
+
+    model: ModelConfig
+    params: dict[str, Any]
+    tokenizer: Tokenizer
 
 
 class TokenReport(NamedTuple):
@@ -54,6 +62,19 @@ class Model:
     def max_tokens(self) -> int:
         """Tokens of a text that were trained on: the row length less [CLS] and [SEP]."""
         return self.config.data.length - 2
+
+    @property
+    def encoder(self) -> Encoder:
+        """The main network without its head."""
+        params = unroll(self.config.electra, self.params)
+        embeddings = dict(params["embeddings"])
+        if "embedding_delta" in params:
+            embeddings["word"] = embeddings["word"] + params["embedding_delta"]
+        return Encoder(
+            dataclasses.replace(self.config.model, scan=False),
+            {"embeddings": embeddings, "encoder": params["discriminator"]["encoder"]},
+            self.tokenizer,
+        )
 
     def inspect(self, text: str, suggestions: int = 3) -> list[TokenReport]:
         """For each token, whether it looks replaced and what the generator would put there.

@@ -225,7 +225,7 @@ class _TensorFlowDataset:
         name, _, split = address.partition(":")
         self._column = options.column
         self._split = split or "train"
-        self._builder = _load_builder(name, options.data_dir)
+        self._builder = load_builder(name, options.data_dir)
         info = self._builder.info
         try:
             # Takes slices too, such as train[:10%].
@@ -273,7 +273,12 @@ class _TensorFlowDataset:
         }
 
 
-def _load_builder(name: str, data_dir: str | None) -> Any:
+def load_builder(name: str, data_dir: str | None) -> Any:
+    """A prepared TensorFlow data set. Never downloads.
+
+    Raises:
+      UsageError: it is not prepared, or TensorFlow is not installed.
+    """
     try:
         import tensorflow as tf
         import tensorflow_datasets as tfds

@@ -70,8 +70,8 @@ def read_text(path: Path) -> Iterator[tuple[str, int]]:
     """Yields paragraphs, a line each, between blank lines; and the bytes read so far."""
     lines: list[str] = []
     held = consumed = 0
-    for number, line, consumed in _read_lines(path, cut=True):
-        text = _decode(line, path, number).strip()
+    for number, line, consumed in read_lines(path, cut=True):
+        text = decode(line, path, number).strip()
         if lines and (not text or held + len(line) > _LONGEST):
             yield "\n".join(lines), consumed
             lines = []
@@ -85,8 +85,8 @@ def read_text(path: Path) -> Iterator[tuple[str, int]]:
 
 def read_json_lines(path: Path, column: str) -> Iterator[tuple[str, int]]:
     """Yields the text of each line's `column`, "" for null, and the bytes read so far."""
-    for number, line, consumed in _read_lines(path, cut=False):
-        text = _decode(line, path, number).strip()
+    for number, line, consumed in read_lines(path, cut=False):
+        text = decode(line, path, number).strip()
         if not text:
             continue
         try:
@@ -105,7 +105,7 @@ def read_json_lines(path: Path, column: str) -> Iterator[tuple[str, int]]:
         yield _without_surrogates(value or ""), consumed
 
 
-def _read_lines(path: Path, cut: bool) -> Iterator[tuple[int, bytes, int]]:
+def read_lines(path: Path, cut: bool = False) -> Iterator[tuple[int, bytes, int]]:
     """Yields line number, line and bytes of the file read so far.
 
     A line longer than `_LONGEST` is cut to pieces of the same number, or else refused.
@@ -192,7 +192,12 @@ _DECOMPRESSORS: dict[str, Callable[[BinaryIO], Any]] = {
 }
 
 
-def _decode(line: bytes, path: Path, number: int) -> str:
+def decode(line: bytes, path: Path | str, number: int) -> str:
+    """The text of a line.
+
+    Raises:
+      UsageError: it is not UTF-8; names the line.
+    """
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -4,9 +4,11 @@ import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
 
@@ -65,3 +67,10 @@ def global_batches(
         ahead = placed
     if ahead is not None:
         yield ahead
+
+
+def fetch(arrays: Any) -> Any:
+    """Global arrays on the host, whole, in every process."""
+    if jax.process_count() > 1:
+        return multihost_utils.process_allgather(arrays, tiled=True)
+    return jax.device_get(arrays)

@@ -45,14 +45,17 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run directory.
 
-    The best is the one of lowest `metric` among those saved with metrics.
+    The best is the one of lowest `metric` (highest, with `maximise`) among those saved with
+    metrics.
     """
 
-    def __init__(self, workdir: str | Path, keep: int = 1, metric: str = "loss"):
+    def __init__(
+        self, workdir: str | Path, keep: int = 1, metric: str = "loss", maximise: bool = False
+    ):
         self._metric = metric
 
         def badness(metrics):
-            return metrics[metric]
+            return -metrics[metric] if maximise else metrics[metric]
 
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(

@@ -101,12 +101,13 @@ class Loop:
       eval_every, save_every: in steps; each evaluation is saved, too.
       train_step: (state, batch, run key, progress) → state; donates its state.
       batches: start step → batches from there on, in order.
-      evaluate: parameters → held-out metrics with a "loss", or None for no evaluation.
+      evaluate: parameters → held-out metrics, or None for no evaluation.
       summarise: metric sums → metrics by name.
       tokens_per_step, flops_per_token: for the rates in the log.
       peak_flops: of all devices together, per second; None where unknown.
       checkpoints, writer: where to save and to log.
       record: what each checkpoint carries beside the state.
+      enough: asked after each evaluation whether the run may end before its time.
     """
 
     config: TrainConfig
@@ -116,13 +117,14 @@ class Loop:
     batches: Callable[[int], Iterator[Mapping[str, jax.Array]]]
     evaluate: Callable[[Any], dict[str, float]] | None
     summarise: Callable[[Mapping[str, np.ndarray]], dict[str, float]]
-    tokens_per_step: int
+    tokens_per_step: float
     flops_per_token: float
     peak_flops: float | None
     checkpoints: Checkpoints
     writer: MetricsWriter
     record: dict
     clock: Clock = dataclasses.field(default_factory=Clock)
+    enough: Callable[[], bool] = lambda: False
 
     def run(self, state: TrainState, run_key: jax.Array) -> tuple[TrainState, bool]:
         """Trains until the steps or the time are used up, or a signal asks to stop.
@@ -169,6 +171,7 @@ class Loop:
                 if evaluate:
                     metrics = evaluate(state.params)
                     self._write(step, {f"eval/{k}": v for k, v in metrics.items()})
+                    finished = finished or self.enough()
                 if saves:
                     record = {**self.record, "elapsed": self.clock.elapsed()}
                     self.checkpoints.save(step, state, record, metrics)

@@ -7,6 +7,7 @@ counted in steps and runs counted by the clock, and holds no step counter of its
 
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -139,11 +140,33 @@ def matrix_dimensions(params: Any) -> Any:
     )
 
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
+def scale_by_path(scale: Callable[[str], float]) -> optax.GradientTransformation:
+    """Multiplies each parameter's update with a number that follows from its path."""
+
+    def update(updates, state, params=None):
+        del params
+        scaled = jax.tree_util.tree_map_with_path(lambda p, x: scale(path_name(p)) * x, updates)
+        return scaled, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def make_optimizer(
+    config: OptimizerConfig, scale: Callable[[str], float] | None = None
+) -> optax.GradientTransformationExtraArgs:
     """The optimizer of a config.
 
     Its `update` takes `step` and `progress` beside the gradients, state and parameters.
+
+    Args:
+      config: its fields.
+      scale: by a parameter's path, its share of the learning rate.
     """
+    optimizer = _parted_optimizer(config)
+    return optax.chain(optimizer, scale_by_path(scale)) if scale else optimizer
+
+
+def _parted_optimizer(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
     main = _one_optimizer(config, config.learning_rate)
     if not config.separate and not config.frozen:
         return main

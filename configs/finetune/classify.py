@@ -1,0 +1,15 @@
+"""Classify your own texts: a CSV with the columns text and label.
+
+    electra-jax finetune --config finetune/classify --workdir runs/classify \
+        --config.init.from=MODEL --config.task.train=train.csv --config.task.validation=dev.csv
+
+Columns of other names: --config.task.text=NAME --config.task.label=NAME; a second text:
+--config.task.text_b=NAME. Without a validation file a tenth of the rows is held out.
+"""
+
+from electra_jax.config import choose_variant, finetune_defaults
+
+
+def get_config(variant: str = ""):
+    choose_variant(variant, ())
+    return finetune_defaults("classification")

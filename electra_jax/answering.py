@@ -1,0 +1,111 @@
+"""Files and streams of rows through a model: answers and vectors."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from electra_jax.data.labelled import FORMATS, Row, kind_of, parse_rows
+from electra_jax.data.text_files import decode, read_lines
+from electra_jax.errors import UsageError
+from electra_jax.inference import Model
+from electra_jax.prediction import CHUNK, TaskModel, as_row, embed, load
+
+STANDARD_INPUT = "-"
+
+
+def read_input(path: str, kind: str, header: bool = True) -> Iterator[Row]:
+    """The rows of a file, or of standard input, as they come.
+
+    Args:
+      path: a file, or "-".
+      kind: its format; empty for what its ending tells, or else a text a line.
+      header: of csv and tsv.
+
+    Raises:
+      UsageError: no such file or format, or a line breaks the format.
+    """
+    if kind and kind not in FORMATS:
+        raise UsageError(f"--format={kind} is unknown; use {', '.join(FORMATS)}")
+    if path == STANDARD_INPUT:
+        lines = ((n, decode(x, "stdin", n)) for n, x in enumerate(sys.stdin.buffer, start=1))
+        return parse_rows(lines, kind or "lines", "stdin", header)
+    if not Path(path).is_file():
+        raise UsageError(f"{path}: there is no such file")
+    lines = ((n, decode(x, path, n)) for n, x, _ in read_lines(Path(path)))
+    return parse_rows(lines, kind or kind_of(path) or "lines", path, header)
+
+
+def predict_file(model_dir: str, path: str, output: str, kind: str, checkpoint: str) -> None:
+    """Answers each row of a file in JSON lines, as they come; says how fast.
+
+    Raises:
+      UsageError: no fine-tuned model, or the input cannot be read.
+    """
+    model = load(model_dir, checkpoint)
+    if not isinstance(model, TaskModel):
+        raise UsageError(f"{model_dir} is not fine-tuned: see `electra-jax finetune`")
+    rows = read_input(path, kind, model.config.task.header)
+    if not kind and not kind_of(path):  # a text a line
+        rows = (as_row(model.task, split_line(model, row), row.where) for row in rows)
+    start, count = time.monotonic(), 0
+    with open_output(output) as file, tqdm(unit="row", dynamic_ncols=True) as bar:
+        for answers in model.stream(rows):
+            for answer in answers:
+                file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+            file.flush()
+            count += len(answers)
+            bar.update(len(answers))
+    seconds = time.monotonic() - start
+    print(f"{count:,} rows in {seconds:.1f} s, {count / seconds:,.0f} a second", file=sys.stderr)
+
+
+def split_line(model: TaskModel, row: Row) -> Any:
+    """A line as the task's input; tabs part its columns where it takes several."""
+    text = row.fields["text"]
+    columns = [c for c in (getattr(model.config.task, f) for f in model.task.columns) if c]
+    return text if len(columns) == 1 else text.split("\t")
+
+
+def embed_file(
+    model_dir: str, path: str, output: str, kind: str, column: str, pooling: str, checkpoint: str
+) -> tuple[int, ...]:
+    """Writes the vectors of a file's texts as a NumPy array; returns its shape.
+
+    Raises:
+      UsageError: no model, the input cannot be read, or it is empty.
+    """
+    model = load(model_dir, checkpoint)
+    length = model.config.data.length if isinstance(model, Model) else model.config.train.length
+    texts = [row.text(column) for row in read_input(path, kind)]
+    if not texts:
+        raise UsageError(f"{path}: there is no text in it")
+    encoder = model.encoder
+    parts = [
+        embed(encoder, texts[start : start + CHUNK], length, pooling)
+        for start in tqdm(range(0, len(texts), CHUNK), unit="chunk", dynamic_ncols=True)
+    ]
+    vectors = np.concatenate(parts)
+    np.save(output, vectors)
+    return vectors.shape
+
+
+@contextlib.contextmanager
+def open_output(path: str) -> Iterator[TextIO]:
+    """A file that takes its name when it is whole, or standard output."""
+    if path == STANDARD_INPUT:
+        yield sys.stdout
+        return
+    partial = Path(f"{path}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+    partial.replace(path)

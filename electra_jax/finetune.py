@@ -1,0 +1,344 @@
+"""The fine-tuning run, told in order: encoder, data, state, loop, answers."""
+
+import dataclasses
+import functools
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from electra_jax.config import (
+    FinetuneConfig,
+    config_fields,
+    find_task,
+    flatten,
+    read_any_config,
+    save_config,
+)
+from electra_jax.data.examples import Batches
+from electra_jax.errors import UsageError
+from electra_jax.inference import Encoder
+from electra_jax.models.electra import count_params
+from electra_jax.models.flops import encoder_flops_per_token
+from electra_jax.models.heads import EncoderWithHead
+from electra_jax.parallel.hardware import peak_flops
+from electra_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
+from electra_jax.parallel.partition import place
+from electra_jax.parallel.runtime import global_batches
+from electra_jax.prediction import (
+    TASK_FILE,
+    init_head,
+    load,
+    load_finetuned,
+    read_task,
+    run_examples,
+    save_task,
+    spread,
+)
+from electra_jax.pretrain import PARTITION
+from electra_jax.tasks.task import Task
+from electra_jax.training.checkpoint import Checkpoints
+from electra_jax.training.loop import Clock, Loop, TrainConfig
+from electra_jax.training.metrics import MetricsWriter, read_metrics
+from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.state import TrainState
+from electra_jax.training.step import make_train_step
+
+log = logging.getLogger(__name__)
+
+RESULTS_FILE = "results.json"
+PREDICTIONS = "predictions"
+# A head is small; only the encoder is cut up.
+RULES = ((r"(^|/)head/", PartitionSpec()), *PARTITION)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskObjective:
+    """A task as the training step knows it (see `electra_jax.objectives`)."""
+
+    task: Task
+    network: EncoderWithHead
+    weight: float  # of the mean loss
+
+    def prepare(self, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
+        return dict(batch)
+
+    def counts(self, prepared: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        return {"task": self.task.count(prepared)}
+
+    def losses(self, params, prepared, key, step, train):
+        rngs = {"dropout": key} if train else None
+        outputs = self.network.apply({"params": params}, prepared, train, rngs=rngs)
+        loss = self.task.loss(outputs, prepared)
+        return {"task": loss}, {"loss": loss, "count": self.task.count(prepared)}
+
+    def weights(self, step: jax.Array) -> dict[str, Any]:
+        return {"task": self.weight}
+
+    def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        return {"loss": float(sums["loss"]) / max(float(sums["count"]), 1.0)}
+
+
+def layer_scale(decay: float, layers: int) -> Callable[[str], float]:
+    """By path, the share of the learning rate: the head's 1, less the deeper a layer lies.
+
+    As in the official code, whose top layer has the exponent 2 and whose embeddings n + 2.
+    """
+
+    def scale(path: str) -> float:
+        parts = path.split("/")
+        if "head" in parts:
+            return 1.0
+        for part in parts:
+            if part.startswith("layer_"):
+                return decay ** (layers + 1 - int(part.removeprefix("layer_")))
+        return decay**2 if "final_norm" in parts else decay ** (layers + 2)
+
+    return scale
+
+
+def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any] | None:
+    """Fine-tunes into `workdir`, going on where an earlier run of the same config stopped.
+
+    Returns:
+      What RESULTS_FILE holds: the figures of the best checkpoint and of trivial answers; None
+      where a signal stopped the run.
+
+    Raises:
+      UsageError: the config, the model, the data and the run directory do not fit together.
+    """
+    workdir = Path(workdir)
+    mesh = make_mesh(config.mesh)
+    check_batch(mesh, config.train.batch_size, config.train.accumulate)
+    check_batch(mesh, config.train.eval_batch_size, 1)
+
+    # Encoder: what is fine-tuned.
+    encoder = starting_encoder(config)
+    resumed = (workdir / TASK_FILE).exists()
+    if resumed:
+        check_resume(read_any_config(workdir), config)
+        task, _ = read_task(config, workdir)
+    else:
+        task = find_task(config.task.name)(config.task)
+
+    # Data: what it learns from, and is judged by.
+    train, validation = task.read_splits(config.train.seed)
+    if not resumed:
+        task.fit(train)
+    length = config.train.length
+    examples = task.examples(train, encoder.tokenizer, length, True, True)
+    held_out = task.examples(validation, encoder.tokenizer, length, True, False)
+    pad_id = encoder.tokenizer.pad_id
+    batches = Batches(examples, config.train.batch_size, pad_id, config.train.seed)
+    steps = max(1, round(config.train.epochs * batches.steps_per_epoch))
+    workdir.mkdir(parents=True, exist_ok=True)
+    save_config(config, workdir)
+    save_task(task, encoder.model, workdir)
+    encoder.tokenizer.save(workdir / "tokenizer")
+
+    # State: what is learnt.
+    network = EncoderWithHead(encoder.model, task.head(encoder.model))
+    objective = TaskObjective(
+        task, network, float(config.train.batch_size) if config.train.summed_loss else 1.0
+    )
+    warmup = max(1, round(config.train.warmup_share * steps))
+    optimizer = make_optimizer(
+        dataclasses.replace(config.optimizer, warmup_steps=warmup),
+        layer_scale(config.train.layer_decay, encoder.model.layers),
+    )
+    run_key = jax.random.key(config.train.seed)
+    create = functools.partial(create_state, network, task, optimizer)
+    shapes = jax.eval_shape(create, run_key)
+    shardings, unmatched = place(shapes, RULES, mesh)
+    for name in unmatched:
+        log.warning("no partition rule matches %s: it is replicated", name)
+    abstract = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+    checkpoints = Checkpoints(workdir, config.checkpoint.keep, task.metric, maximise=True)
+    restored = checkpoints.restore_latest(abstract)
+    if restored is None:
+        state, elapsed = jax.jit(create, out_shardings=shardings)(run_key), 0.0
+        if not config.init.fresh:
+            params = {**state.params, **jax.tree.map(jnp.asarray, encoder.params)}
+            state = state.replace(params=jax.device_put(params, shardings.params))
+    else:
+        state, elapsed = restored.state, restored.record["elapsed"]
+
+    # Loop: the learning.
+    announce(config, task, encoder, len(train), len(validation), batches, steps, workdir)
+    judge = make_judge(objective, Batches(held_out, config.train.eval_batch_size, pad_id), mesh)
+
+    def evaluate(params: Any) -> dict[str, float]:
+        outputs, loss = judge(params)
+        answers = task.answers(outputs, held_out, validation)
+        return {"loss": loss, **task.score(answers, validation)}
+
+    replicated = NamedSharding(mesh, PartitionSpec())
+    writer = MetricsWriter(workdir, int(state.step))
+    tokens = batches.tokens_per_step
+    loop = Loop(
+        config=TrainConfig(
+            steps=steps,
+            batch_size=config.train.batch_size,
+            accumulate=config.train.accumulate,
+            log_every=config.train.log_every,
+            seed=config.train.seed,
+        ),
+        eval_every=max(1, round(batches.steps_per_epoch / config.train.evaluations)),
+        save_every=config.checkpoint.every_steps,
+        train_step=jax.jit(
+            make_train_step(objective, optimizer, config.train.accumulate),
+            donate_argnums=0,
+            out_shardings=shardings,
+        ),
+        batches=lambda step: global_batches(
+            batches.training(step, jax.process_index(), jax.process_count()),
+            batch_sharding(mesh),
+        ),
+        evaluate=evaluate,
+        summarise=objective.summarise,
+        tokens_per_step=tokens,
+        flops_per_token=3 * encoder_flops_per_token(encoder.model, length),
+        peak_flops=peak_flops(mesh.devices.ravel()),
+        checkpoints=checkpoints,
+        writer=writer,
+        record={"config": config_fields(config)},
+        clock=Clock(elapsed),
+        enough=lambda: is_enough(workdir, task.metric, config.train.patience),
+    )
+    try:
+        _, finished = loop.run(state, jax.device_put(run_key, replicated))
+    finally:
+        writer.close()
+        checkpoints.close()
+    if not finished:
+        return None
+    return report(config, task, workdir, train, validation)
+
+
+def starting_encoder(config: FinetuneConfig) -> Encoder:
+    """The encoder that `init.from` names, with the run's dropout.
+
+    Raises:
+      UsageError: it names none, or one whose rows are too short.
+    """
+    if not config.init.from_:
+        raise UsageError(
+            "init.from is empty: give --config.init.from=MODEL, a run directory or a Hugging "
+            "Face one (and --config.init.fresh=true for its shape alone)"
+        )
+    encoder = load(config.init.from_, config.init.checkpoint).encoder
+    model = dataclasses.replace(
+        encoder.model, dropout=config.train.dropout, attention_dropout=config.train.dropout
+    )
+    if not model.block.rotary and config.train.length > model.max_positions:
+        raise UsageError(
+            f"train.length={config.train.length} exceeds the {model.max_positions} positions of "
+            f"{config.init.from_}"
+        )
+    return encoder._replace(model=model)
+
+
+def create_state(network: EncoderWithHead, task: Task, optimizer, key: jax.Array) -> TrainState:
+    """A fresh state; to be jitted or evaluated for its shapes."""
+    zero = jnp.zeros(())
+    return TrainState.create(
+        init_head(network, task, key), optimizer, {"loss": zero, "count": zero}
+    )
+
+
+def make_judge(objective: TaskObjective, batches: Batches, mesh: Mesh):
+    """A function from parameters to the outputs for each held-out example and the mean loss."""
+
+    @jax.jit
+    def step(params, batch):
+        outputs = objective.network.apply({"params": params}, batch)
+        return outputs, objective.task.loss(outputs, batch), objective.task.count(batch)
+
+    def judge(params: Any) -> tuple[list, float]:
+        outputs: list[Any] = [None] * batches.size
+        total = count = 0.0
+        for (output, loss, terms), numbers in run_examples(step, params, batches, mesh):
+            spread(output, numbers, outputs)
+            total, count = total + float(loss), count + float(terms)
+        return outputs, total / max(count, 1.0)
+
+    return judge
+
+
+def is_enough(workdir: Path, metric: str, patience: int) -> bool:
+    """Whether the last `patience` evaluations brought no gain (0: never)."""
+    history = [line[f"eval/{metric}"] for line in read_metrics(workdir) if f"eval/{metric}" in line]
+    values = [-math.inf if value is None else value for value in history]
+    return (
+        bool(patience)
+        and len(values) > patience
+        and (max(values[-patience:]) <= max(values[:-patience]))
+    )
+
+
+def report(
+    config: FinetuneConfig, task: Task, workdir: Path, train: list, validation: list
+) -> dict[str, Any]:
+    """Figures and answers of the best checkpoint, written down and returned."""
+    model = load_finetuned(workdir)
+    answers = model.answer(validation)
+    folder = workdir / PREDICTIONS
+    folder.mkdir(exist_ok=True)
+    task.write(answers, validation, folder / f"validation{task.suffix}")
+    results: dict[str, Any] = {
+        "step": model.step,
+        "metric": task.metric,
+        "metrics": task.score(answers, validation),
+        "trivial": task.score(task.trivial(train, validation), validation),
+        "rows": {"train": len(train), "validation": len(validation)},
+    }
+    if config.task.test:
+        records = task.read(config.task.test, labelled=False)
+        task.write(model.answer(records), records, folder / f"test{task.suffix}")
+        results["rows"]["test"] = len(records)
+    (workdir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    return results
+
+
+def announce(
+    config: FinetuneConfig, task: Task, encoder: Encoder, train: int, validation: int,
+    batches: Batches, steps: int, workdir: Path,
+) -> None:  # fmt: skip
+    """Says what is about to run."""
+    labels = task.state.get("labels")
+    start = f"{config.init.from_}{' (its shape alone, fresh)' if config.init.fresh else ''}"
+    lines = {
+        "task": f"{task.name}, best by {task.metric}"
+        + (f", {len(labels)} labels" if labels else ""),
+        "encoder": f"{start}, {count_params(encoder.params):,} parameters",
+        "rows": f"{train:,} to train, {validation:,} to validate",
+        "a step": f"{config.train.batch_size} rows, {batches.tokens_per_step:,.0f} tokens",
+        "run": f"{workdir}, {steps:,} steps",
+    }
+    for name, text in lines.items():
+        log.info("%-11s %s", name, text)
+
+
+def check_resume(old: Any, new: FinetuneConfig) -> None:
+    """Refuses to go on with a run that would not be the same run.
+
+    Raises:
+      UsageError: names the first field that differs.
+    """
+    free = ("mesh.", "checkpoint.", "train.log_every", "train.eval_batch_size", "task.test")
+    before = dict(flatten(config_fields(old)))
+    for name, value in flatten(config_fields(new)):
+        if before.get(name) != value and not name.startswith(free):
+            raise UsageError(
+                f"the run directory holds a run with {name}={before.get(name)!r}, not {value!r}: "
+                "go on with that value, or choose another --workdir"
+            )

@@ -1,0 +1,189 @@
+"""Heads for tasks, over an encoder.
+
+By default a head is that of Hugging Face's class for the architecture; `official` ones are
+those of ELECTRA's own code. A head takes the hidden states [N, L, D] of all rows of a batch,
+which tokens are real [N, L], the batch itself, and whether it is being trained.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from electra_jax.models.attention import positions_in_documents
+from electra_jax.models.encoder import Dense, Embeddings, Encoder, ModelConfig, dense, gelu, norm
+from electra_jax.models.encoder import normal_init as head_init
+
+BEAM = 20  # of the joint prediction of answers
+JOINT_WIDTH = 512  # of its hidden layers
+
+
+class EncoderWithHead(nn.Module):
+    """A pretrained encoder and a task's head. Parameters: `embeddings`, `encoder`, `head`."""
+
+    model: ModelConfig
+    head: nn.Module
+
+    def setup(self):
+        self.embeddings = Embeddings(self.model)
+        self.encoder = Encoder(self.model)
+
+    def encode(self, tokens_NL, documents_NL, types_NL, train: bool = False) -> jax.Array:
+        """Hidden states [N, L, D]."""
+        positions_NL = positions_in_documents(documents_NL)
+        x_NLE = self.embeddings(tokens_NL, types_NL, positions_NL, train)
+        return self.encoder(x_NLE, documents_NL, positions_NL, train)
+
+    def __call__(self, batch, train: bool = False):
+        """The head's outputs for each example.
+
+        Rows [B, R, L] are encoded side by side; with R = 1 that dimension is left out.
+        """
+        tokens_NL, documents_NL, types_NL = (
+            batch[name].reshape(-1, batch[name].shape[-1])
+            for name in ("tokens", "documents", "types")
+        )
+        hidden_NLD = self.encode(tokens_NL, documents_NL, types_NL, train)
+        outputs = self.head(hidden_NLD, documents_NL > 0, batch, train)
+        rows = batch["tokens"].shape[:2]
+        if rows[1] == 1:
+            return outputs
+        return jax.tree.map(lambda x: x.reshape(*rows, *x.shape[1:]), outputs)
+
+
+def pool(hidden_NLD: jax.Array, real_NL: jax.Array, pooling: str) -> jax.Array:
+    """One vector for each row: that of [CLS], or the mean over real tokens, [N, D]."""
+    if pooling == "cls":
+        return hidden_NLD[:, 0]
+    weights_NL1 = real_NL[..., None].astype(hidden_NLD.dtype)
+    return (hidden_NLD * weights_NL1).sum(1) / jnp.maximum(weights_NL1.sum(1), 1.0)
+
+
+class Transform(nn.Module):
+    """What comes before the last dense layer.
+
+    Published: dropout, dense, GELU, dropout over pooled rows, and dropout alone over tokens;
+    modern: dense, GELU, norm, dropout. Official: dropout alone.
+    """
+
+    config: ModelConfig
+    per_token: bool = False
+    official: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        c = self.config
+        drop = nn.Dropout(c.dropout, deterministic=not train)
+        if c.block.pre_norm and not self.official:
+            return drop(norm(c, "norm")(gelu(dense(c, c.hidden, "dense")(x))))
+        if self.per_token or self.official:
+            return drop(x)
+        return drop(gelu(dense(c, c.hidden, "dense")(drop(x))))
+
+
+def scores(features: int, official: bool, name: str = "classifier") -> Dense:
+    """The last layer, in float32."""
+    init = nn.initializers.glorot_uniform() if official else head_init
+    return Dense(features, dtype=jnp.float32, kernel_init=init, name=name)
+
+
+class RowHead(nn.Module):
+    """Scores of each row: [N, features]."""
+
+    config: ModelConfig
+    features: int
+    pooling: str = "cls"
+    official: bool = False
+
+    @nn.compact
+    def __call__(self, hidden_NLD, real_NL, batch, train: bool = False) -> jax.Array:
+        x_ND = pool(hidden_NLD, real_NL, self.pooling)
+        x_ND = Transform(self.config, official=self.official, name="transform")(x_ND, train)
+        return scores(self.features, self.official)(x_ND)
+
+
+class TokenHead(nn.Module):
+    """Scores of each token: [N, L, features]."""
+
+    config: ModelConfig
+    features: int
+    official: bool = False
+
+    @nn.compact
+    def __call__(self, hidden_NLD, real_NL, batch, train: bool = False) -> jax.Array:
+        transform = Transform(self.config, True, self.official, name="transform")
+        return scores(self.features, self.official)(transform(hidden_NLD, train))
+
+
+class RowAndTokenHead(nn.Module):
+    """Scores of each row and of each token: ([N, row features], [N, L, token features])."""
+
+    config: ModelConfig
+    row_features: int
+    token_features: int
+
+    @nn.compact
+    def __call__(self, hidden_NLD, real_NL, batch, train: bool = False):
+        inputs = (hidden_NLD, real_NL, batch, train)
+        return (
+            RowHead(self.config, self.row_features, name="row")(*inputs),
+            TokenHead(self.config, self.token_features, name="token")(*inputs),
+        )
+
+
+class PoolingHead(nn.Module):
+    """A unit vector for each row, [N, D]; it has no parameters."""
+
+    pooling: str = "mean"
+
+    @nn.compact
+    def __call__(self, hidden_NLD, real_NL, batch, train: bool = False) -> jax.Array:
+        x_ND = pool(hidden_NLD, real_NL, self.pooling).astype(jnp.float32)
+        return x_ND / jnp.maximum(jnp.linalg.norm(x_ND, axis=-1, keepdims=True), 1e-6)
+
+
+class JointSpanHead(nn.Module):
+    """Answers as ELECTRA's own code has them, after XLNet: the end given the start.
+
+    In training the end's scores are given the true start; else for each of the BEAM
+    likeliest starts. Allowed are the tokens with `allowed` above 0.
+
+    Outputs: start scores [N, L]; starts of the beam [N, K] and their scores; end scores
+    [N, K, L], with K = 1 in training; and the score that there is no answer [N].
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, hidden_NLD, real_NL, batch, train: bool = False) -> dict[str, jax.Array]:
+        allowed_NL = batch["allowed"] > 0
+        hidden_NLD = hidden_NLD.astype(jnp.float32)
+
+        def mask(scores, allowed):
+            return jnp.where(allowed, scores, -1e9)
+
+        start_NL = mask(scores(1, True, "start")(hidden_NLD)[..., 0], allowed_NL)
+        beam = min(BEAM, start_NL.shape[1])
+        if train:
+            top_NK = jnp.maximum(batch["start"], 0)[:, None]
+        else:
+            top_NK = jax.lax.top_k(start_NL, beam)[1]
+        starts_NKD = jnp.take_along_axis(hidden_NLD, top_NK[..., None], axis=1)
+        # The end's hidden layer over [token, start], as a sum: the two parts of one product.
+        wide = JOINT_WIDTH
+        token_NLW = scores(wide, True, "end_token")(hidden_NLD)
+        start_NKW = scores(wide, True, "end_start")(starts_NKD)
+        joint_NKLW = gelu(token_NLW[:, None] + start_NKW[:, :, None])
+        end_NKL = scores(1, True, "end")(joint_NKLW)[..., 0]
+        weights_NL = jax.nn.softmax(start_NL, axis=-1)
+        start_ND = jnp.einsum("nl,nld->nd", weights_NL, hidden_NLD)
+        answer_N2D = jnp.concatenate([start_ND, hidden_NLD[:, 0]], axis=-1)
+        impossible_N = scores(1, True, "impossible")(
+            gelu(scores(wide, True, "impossible_dense")(answer_N2D))
+        )[..., 0]
+        return {
+            "start": start_NL,
+            "starts": top_NK,
+            "start_scores": jnp.take_along_axis(start_NL, top_NK, axis=1),
+            "end": mask(end_NKL, allowed_NL[:, None]),
+            "impossible": impossible_N,
+        }

@@ -1,0 +1,216 @@
+"""A fine-tuned model in use: answers to new rows, and vectors of texts."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from electra_jax.config import FinetuneConfig, find_task, read_any_config
+from electra_jax.data.examples import Batches, Example, join
+from electra_jax.data.labelled import Row
+from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
+from electra_jax.errors import UsageError
+from electra_jax.inference import Encoder, Model
+from electra_jax.inference import load as load_pretrained
+from electra_jax.models.encoder import ModelConfig
+from electra_jax.models.heads import EncoderWithHead, PoolingHead
+from electra_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh
+from electra_jax.parallel.runtime import fetch, global_batches
+from electra_jax.tasks.task import Answer, Task
+from electra_jax.training.checkpoint import Checkpoints
+
+TASK_FILE = "task.json"  # what of a fine-tuned model its config does not say
+TASK_VERSION = 1
+CHUNK = 512  # rows answered at a time
+
+
+def save_task(task: Task, model: ModelConfig, workdir: Path) -> None:
+    """Writes the labels of a fine-tuning run and the shape of its encoder."""
+    content = {
+        "version": TASK_VERSION, "state": task.state, "model": dataclasses.asdict(model)
+    }  # fmt: skip
+    (workdir / TASK_FILE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def read_task(config: FinetuneConfig, workdir: str | Path) -> tuple[Task, ModelConfig]:
+    """The inverse of `save_task`.
+
+    Raises:
+      UsageError: it is missing, damaged or of a newer version.
+    """
+    path = Path(workdir) / TASK_FILE
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content["version"] > TASK_VERSION:
+            raise UsageError(f"{path} has version {content['version']}: upgrade electra-jax")
+        task = find_task(config.task.name)(config.task, content["state"])
+        return task, ModelConfig(**content["model"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} cannot be read: {error!r}") from error
+
+
+def run_examples(apply: Any, params: Any, batches: Batches, mesh: Mesh) -> Iterator[tuple]:
+    """Of each batch, what `apply(params, batch)` gives and the numbers of its examples.
+
+    Every process gets all of the outputs; those of rows that only fill up are left in.
+    """
+    host, hosts = jax.process_index(), jax.process_count()
+    rows = (batch for batch, _ in batches.once(host, hosts))
+    numbers = (numbers for _, numbers in batches.once(host, hosts))
+    for batch, places in zip(global_batches(rows, batch_sharding(mesh)), numbers, strict=True):
+        yield fetch(apply(params, batch)), places
+
+
+def spread(outputs: Any, numbers: np.ndarray, into: list) -> None:
+    """Puts each example's part of a batch's outputs into its place."""
+    for place, number in enumerate(numbers):
+        into[number] = jax.tree.map(lambda x, place=place: x[place], outputs)
+
+
+@dataclasses.dataclass
+class TaskModel:
+    """A fine-tuned model with its task and tokenizer."""
+
+    config: FinetuneConfig
+    task: Task
+    model: ModelConfig
+    params: dict
+    tokenizer: Tokenizer
+    step: int
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model without its head."""
+        params = {name: self.params[name] for name in ("embeddings", "encoder")}
+        return Encoder(self.model, params, self.tokenizer)
+
+    @functools.cached_property
+    def _apply(self) -> Any:
+        network = EncoderWithHead(self.model, self.task.head(self.model))
+        return jax.jit(lambda params, batch: network.apply({"params": params}, batch))
+
+    def answer(self, records: Sequence[Any], batch_size: int = 0) -> list[Answer]:
+        """An answer to each record of the task."""
+        if not records:
+            return []
+        c = self.config.train
+        examples = self.task.examples(records, self.tokenizer, c.length, False, False)
+        batches = Batches(examples, batch_size or c.eval_batch_size, self.tokenizer.pad_id)
+        outputs: list[Any] = [None] * len(examples)
+        mesh = make_mesh(MeshConfig(), list(jax.tree.leaves(self.params)[0].sharding.device_set))
+        for output, numbers in run_examples(self._apply, self.params, batches, mesh):
+            spread(output, numbers, outputs)
+        return self.task.answers(outputs, examples, records)
+
+    def predict(self, inputs: Iterable[Any]) -> list[Answer]:
+        """Answers to inputs, each a text, a list of texts or an object with named columns.
+
+        Raises:
+          UsageError: an input lacks what the task reads; says which.
+        """
+        rows = (as_row(self.task, value, f"input {n}") for n, value in enumerate(inputs, start=1))
+        return [answer for answers in self.stream(rows) for answer in answers]
+
+    def stream(self, rows: Iterable[Row]) -> Iterator[list[Answer]]:
+        """Answers to rows as they come, some hundred at a time."""
+        chunk: list[Any] = []
+        for row in rows:
+            chunk.append(self.task.parse(row, False))
+            if len(chunk) == CHUNK:
+                yield self.answer(chunk)
+                chunk = []
+        yield self.answer(chunk)
+
+    def embed(self, texts: Sequence[str], pooling: str = "mean") -> np.ndarray:
+        """See `embed`."""
+        return embed(self.encoder, texts, self.config.train.length, pooling)
+
+
+def as_row(task: Task, value: Any, where: str) -> Row:
+    """An input of `predict` as a row with the columns that the task reads."""
+    if isinstance(value, dict):
+        return Row(where, value)
+    columns = [getattr(task.config, field) for field in task.columns]
+    columns = [column for column in columns if column]
+    values = [value] if isinstance(value, str) or len(columns) == 1 else list(value)
+    if len(values) != len(columns):
+        raise UsageError(f"{where}: {len(values)} values, where {len(columns)} are needed "
+                         f"({', '.join(columns)})")  # fmt: skip
+    return Row(where, dict(zip(columns, values, strict=True)))
+
+
+def embed(encoder: Encoder, texts: Sequence[str], length: int, pooling: str = "mean") -> np.ndarray:
+    """Unit vectors of texts, float32 [texts, hidden]; longer texts are cut to `length` tokens.
+
+    Raises:
+      UsageError: a pooling that is neither "mean" nor "cls".
+    """
+    if pooling not in ("mean", "cls"):
+        raise UsageError(f"pooling {pooling!r} is unknown; use mean or cls")
+    examples = []
+    for number, ids in enumerate(encoder.tokenizer.encode(list(texts))):
+        tokens, types = join(encoder.tokenizer, ids, None, length)
+        examples.append(Example([tokens], [types], {}, number))
+    vectors = np.zeros((len(examples), encoder.model.hidden), np.float32)
+    if not examples:
+        return vectors
+    batches = Batches(examples, 64, encoder.tokenizer.pad_id)
+    network = EncoderWithHead(encoder.model, PoolingHead(pooling))
+    apply = _embedder(network)
+    mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
+    for output, numbers in run_examples(apply, encoder.params, batches, mesh):
+        vectors[numbers] = output[: len(numbers)]
+    return vectors
+
+
+@functools.cache
+def _embedder(network: EncoderWithHead) -> Any:
+    return jax.jit(lambda params, batch: network.apply({"params": params}, batch))
+
+
+def load(path: str | Path, checkpoint: str = "best") -> Model | TaskModel:
+    """Loads a model: pretrained (see `inference.load`) or fine-tuned.
+
+    Raises:
+      UsageError: no model there, or no such checkpoint.
+    """
+    if (Path(path) / TASK_FILE).exists():
+        return load_finetuned(path, checkpoint)
+    return load_pretrained(path, checkpoint)
+
+
+def load_finetuned(path: str | Path, checkpoint: str = "best") -> TaskModel:
+    """Loads a fine-tuned model.
+
+    Raises:
+      UsageError: the directory is of no fine-tuning run, or there is no such checkpoint.
+    """
+    path = Path(path)
+    config = read_any_config(path)
+    if not isinstance(config, FinetuneConfig):
+        raise UsageError(f"{path} is a pretraining run: fine-tune it first")
+    task, model = read_task(config, path)
+    tokenizer = load_tokenizer(path / "tokenizer")
+    checkpoints = Checkpoints(path, metric=task.metric, maximise=True)
+    step = checkpoints.choose(checkpoint)
+    network = EncoderWithHead(model, task.head(model))
+    mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
+    replicated = NamedSharding(mesh, PartitionSpec())
+    shapes = jax.eval_shape(lambda key: init_head(network, task, key), jax.random.key(0))
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), shapes
+    )
+    params = checkpoints.restore_params(step, abstract)
+    checkpoints.close()
+    return TaskModel(config, task, model, params, tokenizer, step)
+
+
+def init_head(network: EncoderWithHead, task: Task, key: jax.Array) -> dict:
+    """Fresh parameters of an encoder with a task's head."""
+    return network.init(key, task.sample_batch())["params"]

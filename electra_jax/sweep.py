@@ -1,0 +1,134 @@
+"""Several fine-tuning runs, over seeds and values of fields, and their table of results."""
+
+import itertools
+import json
+import logging
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from electra_jax.config import (
+    FinetuneConfig,
+    finetune_config,
+    flatten,
+    load_config,
+    read_any_config,
+)
+from electra_jax.errors import UsageError
+from electra_jax.finetune import RESULTS_FILE, check_resume, finetune
+
+log = logging.getLogger(__name__)
+
+TABLE_FILE = "results.md"
+BASELINE = "not-pretrained"
+
+
+def run_all(
+    spec: str,
+    overrides: Sequence[str],
+    workdir: str | Path,
+    seeds: int = 1,
+    sweep: Sequence[str] = (),
+    baseline: bool = False,
+) -> str | None:
+    """Fine-tunes for every combination; runs that are done are not done again.
+
+    Args:
+      spec: FILE[:variant] of the config.
+      overrides: "section.field=value" strings.
+      workdir: of the run, or of the folders of several.
+      seeds: how many, from `train.seed` on.
+      sweep: "field=a,b" strings; the section may be left out where it is plain.
+      baseline: whether to fine-tune the same encoder without pretraining beside it.
+
+    Returns:
+      A table in Markdown; None where a signal stopped a run.
+
+    Raises:
+      UsageError: see `load_config` and `finetune`.
+    """
+    if seeds < 1:
+        raise UsageError(f"--seeds must be at least 1, not {seeds}")
+    names = [name for name, _ in flatten(load_config(spec))]
+    first = finetune_config(load_config(spec, overrides))
+    axes = [parse_axis(axis, names) for axis in sweep]
+    if baseline:
+        axes.insert(0, ("init.fresh", ["false", "true"]))
+    several = seeds > 1 or bool(axes)
+    rows = []
+    for values in itertools.product(*(choices for _, choices in axes)):
+        chosen = [f"{name}={value}" for (name, _), value in zip(axes, values, strict=True)]
+        group = [describe(field) for field in chosen]
+        results = []
+        for seed in range(first.train.seed, first.train.seed + seeds):
+            config = finetune_config(load_config(spec, [*overrides, *chosen, f"train.seed={seed}"]))
+            parts = [name for name in group if name] + ([f"seed-{seed}"] if seeds > 1 else [])
+            folder = Path(workdir, *parts) if several else Path(workdir)
+            result = finished(folder, config) or finetune(config, folder)
+            if result is None:
+                return None
+            results.append(result)
+        rows.append((" ".join(name for name in group if name) or "fine-tuned", results))
+    table = render(rows)
+    Path(workdir, TABLE_FILE).write_text(table, "utf-8")
+    if several:
+        content = [{"run": name, "seeds": results} for name, results in rows]
+        Path(workdir, RESULTS_FILE).write_text(json.dumps(content, indent=2) + "\n")
+    return table
+
+
+def parse_axis(text: str, names: Sequence[str]) -> tuple[str, list[str]]:
+    """ "field=a,b" as the field's whole name and its values.
+
+    Raises:
+      UsageError: no values, or no or several fields of that name.
+    """
+    field, equals, values = text.partition("=")
+    if not equals or not values:
+        raise UsageError(f"--sweep {text}: write FIELD=VALUE,VALUE")
+    found = [name for name in names if name == field or name.endswith(f".{field}")]
+    if len(found) != 1:
+        hint = f"it may be {', '.join(found)}" if found else "there is no such field"
+        raise UsageError(f"--sweep {text}: {hint}")
+    return found[0], values.split(",")
+
+
+def describe(field: str) -> str:
+    """What the folder of a run with that field is called."""
+    if field.startswith("init.fresh="):
+        return BASELINE if field.endswith("true") else ""
+    return field.rpartition(".")[2] if field.count("=") == 1 and "/" not in field else "run"
+
+
+def finished(folder: Path, config: FinetuneConfig) -> dict[str, Any] | None:
+    """The results of a run that is done, if it is this run."""
+    file = folder / RESULTS_FILE
+    if not file.exists():
+        return None
+    old = read_any_config(folder)
+    check_resume(old, config)
+    if old.task.test != config.task.test:  # type: ignore[union-attr]
+        return None
+    return json.loads(file.read_text())
+
+
+def render(rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
+    """Markdown: of each group of seeds the median and spread of every metric, in percent."""
+    metric = rows[0][1][0]["metric"]
+    names = [metric, *(name for name in rows[0][1][0]["metrics"] if name != metric)]
+    seeds = len(rows[0][1])
+    head = ["run", *names]
+    lines = [head, ["---"] * len(head)]
+    lines += [[run, *cells(results, "metrics", names)] for run, results in rows]
+    lines.append(["trivial", *cells(rows[0][1], "trivial", names)])
+    note = f"\nMedian ± standard deviation of {seeds} seeds.\n" if seeds > 1 else ""
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n" + note
+
+
+def cells(results: Sequence[dict[str, Any]], part: str, names: Sequence[str]) -> Iterator[str]:
+    """Each metric over the seeds."""
+    for name in names:
+        values = [100 * result[part].get(name, float("nan")) for result in results]
+        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        yield f"{statistics.median(values):.1f}{spread}"

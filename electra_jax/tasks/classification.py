@@ -1,0 +1,226 @@
+"""One or two texts to a label, or to a number."""
+
+import csv
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.stats
+from sklearn import metrics as sklearn_metrics
+
+from electra_jax.data.examples import Example, join
+from electra_jax.data.labelled import Row
+from electra_jax.data.tokenizer import Tokenizer
+from electra_jax.errors import UsageError
+from electra_jax.models.encoder import ModelConfig
+from electra_jax.models.heads import RowHead
+from electra_jax.tasks.task import Answer, Task, TaskConfig, label_number, label_set
+
+POOLINGS = ("cls", "mean")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationConfig(TaskConfig):
+    name: str = "classification"
+    text: str = "text"  # column
+    text_b: str = ""  # column of a second text
+    label: str = "label"  # column
+    pooling: str = "cls"
+    both_orders: bool = False  # train on pairs in both orders (of the official MRPC and STS-B)
+    positive: str = ""  # the label that F1 is of; empty: the last of the label set
+    out_of_scope: str = ""  # the label of what is none of the others
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.pooling not in POOLINGS:
+            raise UsageError(f"task.pooling={self.pooling!r} is unknown; use cls or mean")
+        if self.both_orders and not self.text_b:
+            raise UsageError("task.both_orders needs a second text: set task.text_b")
+
+
+class Record(NamedTuple):
+    where: str
+    text: str
+    text_b: str | None
+    label: Any  # a text, a number, or None
+
+
+class TextTask(Task):
+    """What tasks over one or two texts of a row share."""
+
+    columns = ("text", "text_b")
+
+    def parse(self, row: Row, labelled: bool) -> Record:
+        c = self.config
+        second = row.text(c.text_b) if c.text_b else None
+        label = self.parse_label(row) if labelled else None
+        return Record(row.where, row.text(c.text), second, label)
+
+    def parse_label(self, row: Row) -> Any:
+        return row.text(self.config.label)
+
+    def target(self, record: Record) -> np.ndarray:
+        raise NotImplementedError
+
+    def examples(self, records, tokenizer: Tokenizer, length, labelled, train) -> list[Example]:
+        firsts = tokenizer.encode([record.text for record in records])
+        seconds: list[Any] = [None] * len(records)
+        if self.config.text_b:
+            seconds = tokenizer.encode([record.text_b for record in records])
+        examples = []
+        for number, (record, first, second) in enumerate(
+            zip(records, firsts, seconds, strict=True)
+        ):
+            targets = {"label": self.target(record)} if labelled else {}
+            orders = [(first, second)]
+            if train and self.config.both_orders:
+                orders.append((second, first))
+            for one, other in orders:
+                tokens, types = join(tokenizer, one, other, length)
+                examples.append(Example([tokens], [types], targets, number))
+        return examples
+
+
+class Classification(TextTask):
+    """A label for each row."""
+
+    name: ClassVar[str] = "classification"
+    Config = ClassificationConfig
+    metrics = ("accuracy", "f1", "macro_f1", "matthews", "in_scope_accuracy", "out_of_scope_recall")
+    suffix = ".tsv"
+
+    def fit(self, records: Sequence[Record]) -> None:
+        self.state["labels"] = label_set(record.label for record in records)
+        for field in ("positive", "out_of_scope"):
+            label = getattr(self.config, field)
+            if label and label not in self.labels:
+                raise UsageError(f"task.{field}={label!r} is none of {', '.join(self.labels[:8])}")
+
+    def target(self, record: Record) -> np.ndarray:
+        return np.array(label_number(self.labels, record.label, record.where), np.int32)
+
+    def head(self, model: ModelConfig) -> RowHead:
+        official = self.config.head == "official"
+        return RowHead(model, len(self.labels), self.config.pooling, official)
+
+    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+        losses_B = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["label"])
+        return (losses_B * batch["weight"]).sum()
+
+    def answers(self, outputs, examples, records) -> list[Answer]:
+        answers = []
+        for logits in outputs:
+            probabilities = np.exp(logits - logits.max())
+            probabilities /= probabilities.sum()
+            order = np.argsort(-probabilities)[:5]
+            answers.append(
+                {
+                    "label": self.labels[order[0]],
+                    "score": float(probabilities[order[0]]),
+                    "scores": {self.labels[i]: float(probabilities[i]) for i in order},
+                }
+            )
+        return answers
+
+    def score(self, answers, records) -> dict[str, float]:
+        guesses = [answer["label"] for answer in answers]
+        truth = [record.label for record in records]
+        right = np.array([a == b for a, b in zip(guesses, truth, strict=True)])
+        figures = {
+            "accuracy": float(right.mean()),
+            "macro_f1": sklearn_metrics.f1_score(truth, guesses, average="macro", zero_division=0),
+            "matthews": sklearn_metrics.matthews_corrcoef(truth, guesses),
+        }
+        if len(self.labels) == 2:
+            positive = self.config.positive or self.labels[-1]
+            figures["f1"] = sklearn_metrics.f1_score(
+                truth, guesses, pos_label=positive, zero_division=0
+            )
+        if self.config.out_of_scope:
+            outside = np.array([label == self.config.out_of_scope for label in truth])
+            for name, rows in (("in_scope_accuracy", ~outside), ("out_of_scope_recall", outside)):
+                figures[name] = float(right[rows].mean()) if rows.any() else math.nan
+        return {name: float(value) for name, value in figures.items()}
+
+    def trivial(self, train, records) -> list[Answer]:
+        [(label, _)] = Counter(record.label for record in train).most_common(1)
+        return [{"label": label, "score": 1.0}] * len(records)
+
+    def write(self, answers, records, path: Path) -> None:
+        """GLUE's submission format: index and prediction."""
+        write_submission([answer["label"] for answer in answers], path)
+
+
+@dataclasses.dataclass(frozen=True)
+class RegressionConfig(ClassificationConfig):
+    name: str = "regression"
+    scale: float = 1.0  # labels are divided by it
+
+
+class Regression(TextTask):
+    """A number for each row, by squared error."""
+
+    name: ClassVar[str] = "regression"
+    Config = RegressionConfig
+    metrics = ("spearman", "pearson", "negative_squared_error")
+    suffix = ".tsv"
+
+    def fit(self, records: Sequence[Record]) -> None:
+        labels = [record.label for record in records]
+        self.state["mean"] = float(np.mean(labels))
+
+    def parse_label(self, row: Row) -> float:
+        text = row.text(self.config.label)
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise UsageError(f"{row.where}: label {text!r} is not a number")
+        return value
+
+    def target(self, record: Record) -> np.ndarray:
+        return np.array(record.label / self.config.scale, np.float32)
+
+    def head(self, model: ModelConfig) -> RowHead:
+        return RowHead(model, 1, self.config.pooling, self.config.head == "official")
+
+    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+        return (jnp.square(outputs[:, 0] - batch["label"]) * batch["weight"]).sum()
+
+    def answers(self, outputs, examples, records) -> list[Answer]:
+        return [{"score": float(output[0]) * self.config.scale} for output in outputs]
+
+    def score(self, answers, records) -> dict[str, float]:
+        guesses = np.array([answer["score"] for answer in answers])
+        truth = np.array([record.label for record in records])
+        error = float(np.square(guesses - truth).mean())
+        if np.ptp(guesses) == 0 or np.ptp(truth) == 0:  # a correlation is undefined
+            return {"spearman": 0.0, "pearson": 0.0, "negative_squared_error": -error}
+        return {
+            "spearman": float(scipy.stats.spearmanr(guesses, truth).statistic),
+            "pearson": float(scipy.stats.pearsonr(guesses, truth).statistic),
+            "negative_squared_error": -error,
+        }
+
+    def trivial(self, train, records) -> list[Answer]:
+        return [{"score": self.state["mean"]}] * len(records)
+
+    def write(self, answers, records, path: Path) -> None:
+        """GLUE's submission format: index and prediction."""
+        write_submission([f"{answer['score']:.3f}" for answer in answers], path)
+
+
+def write_submission(predictions: Sequence[str], path: Path) -> None:
+    """A file as GLUE's server takes it."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
+        writer.writerow(["index", "prediction"])
+        writer.writerows(enumerate(predictions))

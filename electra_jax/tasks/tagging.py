@@ -1,0 +1,259 @@
+"""A label for each word: entities, chunks, slots. A word is known by its first piece."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from seqeval import metrics as seqeval_metrics
+
+from electra_jax.data.examples import Example
+from electra_jax.data.labelled import Row
+from electra_jax.data.tokenizer import Tokenizer
+from electra_jax.errors import UsageError
+from electra_jax.models.encoder import ModelConfig
+from electra_jax.models.heads import TokenHead
+from electra_jax.tasks.task import Answer, Task, TaskConfig, label_number, label_set
+
+SCHEMES = ("auto", "IO", "IOB1", "BIO", "BIOES", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaggingConfig(TaskConfig):
+    name: str = "tagging"
+    words: str = "0"  # column: a list, or a text that is cut at spaces
+    label: str = "-1"  # column: a list
+    scheme: str = "auto"  # how labels mark spans; all become BIO; none: labels stand alone
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.scheme not in SCHEMES:
+            raise UsageError(f"task.scheme={self.scheme!r} is unknown; use {', '.join(SCHEMES)}")
+
+
+class Record(NamedTuple):
+    where: str
+    words: list[str]
+    labels: list[str] | None
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+class Words(NamedTuple):
+    """Sentences cut into rows: of each row its tokens, first pieces, and first word."""
+
+    tokens: np.ndarray
+    firsts: np.ndarray
+    start: int
+
+
+def cut_words(tokenizer: Tokenizer, words: Sequence[str], length: int) -> list[Words]:
+    """Rows [CLS] pieces [SEP] with all words of a sentence, none of them cut in two.
+
+    A word without pieces is one unknown token; of one longer than a row, the start stays.
+    """
+    pieces = [p[: length - 2] or [tokenizer.unk_id] for p in tokenizer.encode(words)]
+    rows: list[tuple[list[int], list[int], int]] = []
+    tokens, start = [tokenizer.cls_id], 0
+    firsts: list[int] = []
+    for number, word in enumerate(pieces):
+        if len(tokens) + len(word) >= length:
+            rows.append((tokens, firsts, start))
+            tokens, firsts, start = [tokenizer.cls_id], [], number
+        firsts.append(len(tokens))
+        tokens.extend(word)
+    rows.append((tokens, firsts, start))
+    return [
+        Words(np.array([*t, tokenizer.sep_id], np.int32), np.array(f, np.int32), s)
+        for t, f, s in rows
+    ]
+
+
+class Tagging(Task):
+    """A label for each word; entity F1 is seqeval's."""
+
+    name: ClassVar[str] = "tagging"
+    Config = TaggingConfig
+    metrics = ("f1", "precision", "recall", "accuracy")
+    columns = ("words",)
+    suffix = ".conll"
+
+    def parse(self, row: Row, labelled: bool) -> Record:
+        c = self.config
+        words = read_words(row, c.words)
+        if not labelled:
+            return Record(row.where, words, None)
+        labels = row.texts(c.label)
+        if len(labels) != len(words):
+            raise UsageError(f"{row.where}: {len(words)} words but {len(labels)} labels")
+        return Record(row.where, words, labels)
+
+    def fit(self, records: Sequence[Record]) -> None:
+        sequences = [record.labels or [] for record in records]
+        self.state["scheme"] = guess_scheme(sequences, self.config.scheme)
+        self.state["labels"] = label_set(x for record in records for x in self.truth(record))
+
+    def truth(self, record: Record) -> list[str]:
+        """A record's labels, as BIO where they mark spans."""
+        return to_bio(record.labels or [], self.state["scheme"])
+
+    def head(self, model: ModelConfig) -> TokenHead:
+        return TokenHead(model, len(self.labels), self.config.head == "official")
+
+    def examples(self, records, tokenizer, length, labelled, train) -> list[Example]:
+        examples = []
+        for number, record in enumerate(records):
+            labels = self.truth(record) if labelled else []
+            for row in cut_words(tokenizer, record.words, length):
+                # Which words a row has is read off its example when it is answered.
+                targets = {"firsts": row.firsts}
+                if labelled:
+                    label_L = np.full(len(row.tokens), -1, np.int32)
+                    for place, position in enumerate(row.firsts):
+                        label = labels[row.start + place]
+                        label_L[position] = label_number(self.labels, label, record.where)
+                    targets["labels"] = label_L
+                types = np.zeros_like(row.tokens)
+                examples.append(Example([row.tokens], [types], targets, number))
+        return examples
+
+    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+        losses_BL = optax.softmax_cross_entropy_with_integer_labels(
+            outputs, jnp.maximum(batch["labels"], 0)
+        )
+        return (losses_BL * self._counted(batch)).sum()
+
+    def count(self, batch) -> jax.Array:
+        return self._counted(batch).sum()
+
+    def _counted(self, batch) -> jax.Array:
+        return (batch["labels"] >= 0) * batch["weight"][:, None]
+
+    def answers(self, outputs, examples, records) -> list[Answer]:
+        answers: list[Answer] = [{"words": r.words, "labels": [], "scores": []} for r in records]
+        for logits_LC, example in zip(outputs, examples, strict=True):
+            picked = logits_LC[example.targets["firsts"]]
+            best = picked.argmax(-1)
+            shifted = picked - picked.max(-1, keepdims=True)
+            answer = answers[example.record]
+            answer["labels"] += [self.labels[i] for i in best]
+            answer["scores"] += (1 / np.exp(shifted).sum(-1)).tolist()
+        for answer in answers:
+            if self.state["scheme"] != "none":
+                answer["spans"] = spans(answer["words"], answer["labels"])
+        return answers
+
+    def score(self, answers, records) -> dict[str, float]:
+        truth = [self.truth(record) for record in records]
+        guesses = [answer["labels"] for answer in answers]
+        figures = {"accuracy": seqeval_metrics.accuracy_score(truth, guesses)}
+        if self.state["scheme"] == "none":
+            figures["f1"] = figures["precision"] = figures["recall"] = figures["accuracy"]
+        else:
+            figures.update(span_figures(truth, guesses))
+        return {name: float(value) for name, value in figures.items()}
+
+    def trivial(self, train, records) -> list[Answer]:
+        """To each word the label it has most often in training; the commonest to others."""
+        counts: dict[str, Counter] = {}
+        everything: Counter = Counter()
+        for record in train:
+            for word, label in zip(record.words, self.truth(record), strict=True):
+                counts.setdefault(word, Counter())[label] += 1
+                everything[label] += 1
+        usual = everything.most_common(1)[0][0]
+        known = {word: count.most_common(1)[0][0] for word, count in counts.items()}
+        return [{"labels": [known.get(word, usual) for word in r.words]} for r in records]
+
+    def write(self, answers, records, path: Path) -> None:
+        """CoNLL: a word and its label a line, a blank line between sentences."""
+        sentences = [
+            "".join(
+                f"{word}\t{label}\n"
+                for word, label in zip(record.words, answer["labels"], strict=True)
+            )
+            for answer, record in zip(answers, records, strict=True)
+        ]
+        path.write_text("\n".join(sentences), "utf-8")
+
+
+def read_words(row: Row, column: str) -> list[str]:
+    """A column of words; a text is cut at spaces."""
+    value = row.value(column)
+    return value.split() if isinstance(value, str) else row.texts(column)
+
+
+def span_figures(truth: list[list[str]], guesses: list[list[str]]) -> dict[str, Any]:
+    """F1, precision and recall of whole spans, in BIO, as seqeval counts them."""
+    return {
+        "f1": seqeval_metrics.f1_score(truth, guesses, zero_division=0),
+        "precision": seqeval_metrics.precision_score(truth, guesses, zero_division=0),
+        "recall": seqeval_metrics.recall_score(truth, guesses, zero_division=0),
+    }
+
+
+def guess_scheme(sequences: Sequence[Sequence[str]], asked: str) -> str:
+    """The scheme of labels, by what occurs in them."""
+    if asked != "auto":
+        return asked
+    marks = {label.partition("-")[0] for labels in sequences for label in labels}
+    dashed = all(label == "O" or "-" in label for labels in sequences for label in labels)
+    if not dashed:
+        return "none" if "O" not in marks else "IO"
+    if marks & {"S", "E", "L", "U"}:
+        return "BIOES"
+    if "B" not in marks:
+        return "IO"
+    # In BIO every span starts with B; in IOB1 only one that follows another of its kind.
+    starts_inside = any(
+        label.startswith("I-") and (place == 0 or labels[place - 1][1:] != label[1:])
+        for labels in sequences
+        for place, label in enumerate(labels)
+    )
+    return "IOB1" if starts_inside else "BIO"
+
+
+def to_bio(labels: Sequence[str], scheme: str) -> list[str]:
+    """Labels of a scheme as BIO."""
+    if scheme in ("BIO", "none"):
+        return list(labels)
+    result: list[str] = []
+    previous = ""
+    for label in labels:
+        mark, dash, kind = label.partition("-")
+        if label == "O":
+            result.append("O")
+            previous = ""
+            continue
+        if scheme == "IO":
+            kind = kind if dash else label
+            starts = kind != previous
+        elif scheme == "BIOES":
+            starts = mark in ("B", "S", "U") or kind != previous
+        else:  # IOB1
+            starts = mark == "B" or kind != previous
+        result.append(f"{'B' if starts else 'I'}-{kind}")
+        previous = "" if mark in ("E", "L", "S", "U") and scheme == "BIOES" else kind
+    return result
+
+
+def spans(words: Sequence[str], labels: Sequence[str]) -> list[dict[str, Any]]:
+    """The spans that BIO labels mark: kind, first word, word past the last, text."""
+    found: list[dict[str, Any]] = []
+    for place, label in enumerate(labels):
+        mark, _, kind = label.partition("-")
+        goes_on = mark == "I" and found and found[-1]["end"] == place
+        if goes_on and found[-1]["kind"] == kind:
+            found[-1]["end"] = place + 1
+        elif label != "O":
+            found.append({"kind": kind, "start": place, "end": place + 1})
+    for span in found:
+        span["text"] = " ".join(words[span["start"] : span["end"]])
+    return found

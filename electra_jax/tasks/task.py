@@ -1,0 +1,214 @@
+"""What every task has: where its data is, and what a run must know of it."""
+
+import abc
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from electra_jax.data.examples import Example
+from electra_jax.data.labelled import Row, read_rows
+from electra_jax.data.tokenizer import Tokenizer
+from electra_jax.errors import UsageError
+from electra_jax.models.encoder import ModelConfig
+
+log = logging.getLogger(__name__)
+
+HEADS = ("default", "official")
+Answer = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """Where the labelled data is (see `electra_jax.data.labelled`), and the head."""
+
+    name: str = ""
+    train: str = ""
+    validation: str = ""
+    validation_share: float = 0.1  # of train, held out where there is no `validation`
+    test: str = ""  # to be answered at the end; needs no labels
+    header: bool = True  # of csv and tsv files
+    train_rows: int = 0  # as many of train, drawn by the seed; 0: all
+    head: str = "default"  # that of Hugging Face's class, or the official code's
+    metric: str = ""  # that which chooses the best; empty: the task's first
+
+    def __post_init__(self):
+        if self.head not in HEADS:
+            raise UsageError(f"task.head={self.head!r} is unknown; use {', '.join(HEADS)}")
+        if not 0 < self.validation_share < 1:
+            raise UsageError(f"task.validation_share={self.validation_share} is not in (0, 1)")
+        if self.train_rows < 0:
+            raise UsageError("task.train_rows must not be negative")
+
+
+class Task(abc.ABC):
+    """A task: labelled records to examples, outputs to answers, answers to figures.
+
+    `records` are what `parse` makes of rows; `answers`, one for each record, are JSON
+    objects. `labels` and whatever else is learnt from the training data at once (`fit`)
+    is kept in `state`, which is saved with the model.
+    """
+
+    name: ClassVar[str] = ""
+    Config: ClassVar[type[TaskConfig]] = TaskConfig
+    metrics: ClassVar[tuple[str, ...]] = ()  # the first chooses the best; higher is better
+    columns: ClassVar[tuple[str, ...]] = ("text",)  # fields of the config that name input columns
+    suffix: ClassVar[str] = ".jsonl"  # of a file of predictions
+
+    def __init__(self, config: Any, state: Mapping[str, Any] | None = None):
+        self.config = config
+        self.state: dict[str, Any] = dict(state or {})
+        if config.metric and config.metric not in self.metrics:
+            raise UsageError(
+                f"task.metric={config.metric!r} is unknown; use {', '.join(self.metrics)}"
+            )
+
+    @property
+    def metric(self) -> str:
+        """The metric that chooses the best checkpoint."""
+        return self.config.metric or self.metrics[0]
+
+    @property
+    def labels(self) -> list[str]:
+        return self.state["labels"]
+
+    @abc.abstractmethod
+    def parse(self, row: Row, labelled: bool) -> Any:
+        """A record of a row.
+
+        Raises:
+          UsageError: a column is missing or of another kind; names the line.
+        """
+
+    @abc.abstractmethod
+    def fit(self, records: Sequence[Any]) -> None:
+        """Learns the state, such as the label set, from training records."""
+
+    @abc.abstractmethod
+    def head(self, model: ModelConfig) -> nn.Module: ...
+
+    @abc.abstractmethod
+    def examples(
+        self, records: Sequence[Any], tokenizer: Tokenizer, length: int, labelled: bool, train: bool
+    ) -> list[Example]: ...
+
+    @abc.abstractmethod
+    def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+        """The sum of losses over a batch."""
+
+    @abc.abstractmethod
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Any]
+    ) -> list[Answer]:
+        """An answer to each record, from the outputs for each example."""
+
+    @abc.abstractmethod
+    def score(self, answers: Sequence[Answer], records: Sequence[Any]) -> dict[str, float]:
+        """All of `metrics`, in [0, 1] or [-1, 1]."""
+
+    @abc.abstractmethod
+    def trivial(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
+        """Answers that need no encoder: the baseline."""
+
+    def sample_batch(self) -> dict[str, jax.Array]:
+        """A batch of the least size, to make parameters with."""
+        row = jnp.ones((1, 1, 8), jnp.int32)
+        return {"tokens": row, "documents": row, "types": 0 * row}
+
+    def count(self, batch: Mapping[str, jax.Array]) -> jax.Array:
+        """How many terms the loss of a batch has."""
+        return batch["weight"].sum()
+
+    def group(self, row: Row) -> str:
+        """Rows of one group are held out together."""
+        return json.dumps(row.fields, sort_keys=True, default=str)
+
+    def read(self, sources: str, labelled: bool = True) -> list[Any]:
+        """The records of sources; empty texts are counted and said."""
+        rows = self.rows(sources)
+        records = [self.parse(row, labelled) for row in rows]
+        self._warn_of_empty(rows, records)
+        return records
+
+    def rows(self, sources: str) -> list[Row]:
+        return list(read_rows(sources, self.config.header))
+
+    def read_splits(self, seed: int = 0) -> tuple[list[Any], list[Any]]:
+        """Training and validation records.
+
+        Raises:
+          UsageError: no training data is named, or nothing is left to train or to validate on.
+        """
+        if not self.config.train:
+            raise UsageError("task.train is empty: give --config.task.train=FILE")
+        rows = self.rows(self.config.train)
+        held_out: list[Row] = []
+        if not self.config.validation:
+            share = self.config.validation_share
+            is_held_out = [_share_of_hash(self.group(row)) < share for row in rows]
+            held_out = [row for row, out in zip(rows, is_held_out, strict=True) if out]
+            rows = [row for row, out in zip(rows, is_held_out, strict=True) if not out]
+            log.info("%-11s %s of the training rows, by hash", "validation", f"{len(held_out):,}")
+            if not rows or not held_out:
+                raise UsageError(
+                    f"task.validation_share={share} leaves {len(rows)} rows to train and "
+                    f"{len(held_out)} to validate on; give --config.task.validation=FILE"
+                )
+        if 0 < self.config.train_rows < len(rows):
+            chosen = np.random.default_rng(seed).permutation(len(rows))[: self.config.train_rows]
+            rows = [rows[index] for index in sorted(chosen)]
+        train = [self.parse(row, True) for row in rows]
+        self._warn_of_empty(rows, train)
+        if self.config.validation:
+            return train, self.read(self.config.validation)
+        return train, [self.parse(row, True) for row in held_out]
+
+    def _warn_of_empty(self, rows: Sequence[Row], records: Sequence[Any]) -> None:
+        empty = [row for row, record in zip(rows, records, strict=True) if self.is_empty(record)]
+        if empty:
+            log.warning("%d rows have no text (the first: %s)", len(empty), empty[0].where)
+
+    def is_empty(self, record: Any) -> bool:
+        """Whether a record has no text."""
+        return not record.text.strip()
+
+    def write(self, answers: Sequence[Answer], records: Sequence[Any], path: Path) -> None:
+        """Writes answers in the task's own format; by default JSON lines."""
+        path.write_text("".join(json.dumps(answer) + "\n" for answer in answers), "utf-8")
+
+
+def label_set(labels: Iterable[str]) -> list[str]:
+    """The labels in order; at least two.
+
+    Raises:
+      UsageError: there is but one.
+    """
+    found = sorted(set(labels))
+    if len(found) < 2:
+        raise UsageError(f"the training data has but one label, {found[0]!r}: nothing to learn")
+    return found
+
+
+def label_number(labels: Sequence[str], label: str, where: str) -> int:
+    """The number of a label.
+
+    Raises:
+      UsageError: it is not in the set.
+    """
+    try:
+        return labels.index(label)
+    except ValueError:
+        shown = ", ".join(labels[:8]) + (", …" if len(labels) > 8 else "")
+        raise UsageError(f"{where}: label {label!r} is none of {shown}") from None
+
+
+def _share_of_hash(text: str) -> float:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest()) / 2**48
