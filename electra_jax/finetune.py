@@ -126,22 +126,20 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any] | No
         check_resume(read_any_config(workdir), config)
         task, _ = read_task(config, workdir)
     else:
-        task = find_task(config.task.name)(config.task)
+        task = find_task(config.task.name)(config.task, encoder.tokenizer)
 
     # Data: what it learns from, and is judged by.
     train, validation = task.read_splits(config.train.seed)
-    if not resumed:
-        task.fit(train)
     length = config.train.length
-    examples = task.examples(train, encoder.tokenizer, length, True, True)
-    held_out = task.examples(validation, encoder.tokenizer, length, True, False)
+    examples = task.examples(train, length, True, True)
+    held_out = task.examples(validation, length, True, False)
     pad_id = encoder.tokenizer.pad_id
     batches = Batches(examples, config.train.batch_size, pad_id, config.train.seed)
     steps = max(1, round(config.train.epochs * batches.steps_per_epoch))
     workdir.mkdir(parents=True, exist_ok=True)
+    encoder.tokenizer.save(workdir / "tokenizer")
     save_config(config, workdir)
     save_task(task, encoder.model, workdir)
-    encoder.tokenizer.save(workdir / "tokenizer")
 
     # State: what is learnt.
     network = EncoderWithHead(encoder.model, task.head(encoder.model))
@@ -290,6 +288,8 @@ def report(
 ) -> dict[str, Any]:
     """Figures and answers of the best checkpoint, written down and returned."""
     model = load_finetuned(workdir)
+    model.task.calibrate(model.answer(validation), validation)
+    save_task(model.task, model.model, workdir)
     answers = model.answer(validation)
     folder = workdir / PREDICTIONS
     folder.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from electra_jax.config import FinetuneConfig, find_task, read_any_config
 from electra_jax.data.examples import Batches, Example, join
 from electra_jax.data.labelled import Row
-from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
+from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.inference import Encoder, Model
 from electra_jax.inference import load as load_pretrained
@@ -49,7 +49,8 @@ def read_task(config: FinetuneConfig, workdir: str | Path) -> tuple[Task, ModelC
         content = json.loads(path.read_text("utf-8"))
         if content["version"] > TASK_VERSION:
             raise UsageError(f"{path} has version {content['version']}: upgrade electra-jax")
-        task = find_task(config.task.name)(config.task, content["state"])
+        tokenizer = load_tokenizer(Path(workdir) / "tokenizer")
+        task = find_task(config.task.name)(config.task, tokenizer, content["state"])
         return task, ModelConfig(**content["model"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} cannot be read: {error!r}") from error
@@ -75,20 +76,19 @@ def spread(outputs: Any, numbers: np.ndarray, into: list) -> None:
 
 @dataclasses.dataclass
 class TaskModel:
-    """A fine-tuned model with its task and tokenizer."""
+    """A fine-tuned model with its task."""
 
     config: FinetuneConfig
     task: Task
     model: ModelConfig
     params: dict
-    tokenizer: Tokenizer
     step: int
 
     @property
     def encoder(self) -> Encoder:
         """The model without its head."""
         params = {name: self.params[name] for name in ("embeddings", "encoder")}
-        return Encoder(self.model, params, self.tokenizer)
+        return Encoder(self.model, params, self.task.tokenizer)
 
     @functools.cached_property
     def _apply(self) -> Any:
@@ -100,8 +100,8 @@ class TaskModel:
         if not records:
             return []
         c = self.config.train
-        examples = self.task.examples(records, self.tokenizer, c.length, False, False)
-        batches = Batches(examples, batch_size or c.eval_batch_size, self.tokenizer.pad_id)
+        examples = self.task.examples(records, c.length, False, False)
+        batches = Batches(examples, batch_size or c.eval_batch_size, self.task.tokenizer.pad_id)
         outputs: list[Any] = [None] * len(examples)
         mesh = make_mesh(MeshConfig(), list(jax.tree.leaves(self.params)[0].sharding.device_set))
         for output, numbers in run_examples(self._apply, self.params, batches, mesh):
@@ -196,7 +196,6 @@ def load_finetuned(path: str | Path, checkpoint: str = "best") -> TaskModel:
     if not isinstance(config, FinetuneConfig):
         raise UsageError(f"{path} is a pretraining run: fine-tune it first")
     task, model = read_task(config, path)
-    tokenizer = load_tokenizer(path / "tokenizer")
     checkpoints = Checkpoints(path, metric=task.metric, maximise=True)
     step = checkpoints.choose(checkpoint)
     network = EncoderWithHead(model, task.head(model))
@@ -208,7 +207,7 @@ def load_finetuned(path: str | Path, checkpoint: str = "best") -> TaskModel:
     )
     params = checkpoints.restore_params(step, abstract)
     checkpoints.close()
-    return TaskModel(config, task, model, params, tokenizer, step)
+    return TaskModel(config, task, model, params, step)
 
 
 def init_head(network: EncoderWithHead, task: Task, key: jax.Array) -> dict:

@@ -18,8 +18,8 @@ MULTIPLE = 8  # lengths are rounded up to
 class Example(NamedTuple):
     """One or more rows of tokens, and what is to be learnt of them.
 
-    A target that is a number is stacked over the batch; one that is a vector, of at most as
-    many numbers as the first row has tokens, is padded with -1.
+    A target that is a number is stacked over the batch; one that is a vector is padded with
+    -1, to the length of the rows.
     """
 
     tokens: list[np.ndarray]  # of each row, special tokens among them
@@ -62,7 +62,7 @@ class Batches:
     def __init__(self, examples: Sequence[Example], batch_size: int, pad_id: int, seed: int = 0):
         self._examples, self._batch_size, self._pad_id = examples, batch_size, pad_id
         self._seed, self.size = seed, len(examples)
-        longest = np.array([max(map(len, example.tokens)) for example in examples])
+        longest = np.array([_longest(example) for example in examples])
         rounded = -(-longest // MULTIPLE) * MULTIPLE
         self._lengths = np.unique(np.quantile(rounded, QUANTILES, method="higher"))
         self._bucket = np.searchsorted(self._lengths, rounded)
@@ -134,3 +134,9 @@ class Batches:
                 else:
                     batch[name][place] = target
         return batch
+
+
+def _longest(example: Example) -> int:
+    """The length of an example's longest row or target."""
+    vectors = [target for target in example.targets.values() if target.ndim]
+    return max(map(len, [*example.tokens, *vectors]))

@@ -43,6 +43,8 @@ class EncoderWithHead(nn.Module):
             for name in ("tokens", "documents", "types")
         )
         hidden_NLD = self.encode(tokens_NL, documents_NL, types_NL, train)
+        # A head that writes text reads the encoder's table of words.
+        batch = {**batch, "word_embeddings": self.embeddings.word}
         outputs = self.head(hidden_NLD, documents_NL > 0, batch, train)
         rows = batch["tokens"].shape[:2]
         if rows[1] == 1:
@@ -138,7 +140,8 @@ class PoolingHead(nn.Module):
     @nn.compact
     def __call__(self, hidden_NLD, real_NL, batch, train: bool = False) -> jax.Array:
         x_ND = pool(hidden_NLD, real_NL, self.pooling).astype(jnp.float32)
-        return x_ND / jnp.maximum(jnp.linalg.norm(x_ND, axis=-1, keepdims=True), 1e-6)
+        # Not the norm's own gradient, which is no number for a row of nothing but padding.
+        return x_ND * jax.lax.rsqrt(jnp.square(x_ND).sum(-1, keepdims=True) + 1e-12)
 
 
 class JointSpanHead(nn.Module):

@@ -17,7 +17,6 @@ from sklearn import metrics as sklearn_metrics
 
 from electra_jax.data.examples import Example, join
 from electra_jax.data.labelled import Row
-from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import RowHead
@@ -69,7 +68,8 @@ class TextTask(Task):
     def target(self, record: Record) -> np.ndarray:
         raise NotImplementedError
 
-    def examples(self, records, tokenizer: Tokenizer, length, labelled, train) -> list[Example]:
+    def examples(self, records, length, labelled, train) -> list[Example]:
+        tokenizer = self.tokenizer
         firsts = tokenizer.encode([record.text for record in records])
         seconds: list[Any] = [None] * len(records)
         if self.config.text_b:

@@ -1,6 +1,7 @@
 """A label for each word: entities, chunks, slots. A word is known by its first piece."""
 
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
 from seqeval import metrics as seqeval_metrics
 
 from electra_jax.data.examples import Example
@@ -18,7 +20,9 @@ from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import TokenHead
-from electra_jax.tasks.task import Answer, Task, TaskConfig, label_number, label_set
+from electra_jax.tasks.task import Answer, Task, TaskConfig, label_set
+
+log = logging.getLogger(__name__)
 
 SCHEMES = ("auto", "IO", "IOB1", "BIO", "BIOES", "none")
 
@@ -81,7 +85,7 @@ class Tagging(Task):
 
     name: ClassVar[str] = "tagging"
     Config = TaggingConfig
-    metrics = ("f1", "precision", "recall", "accuracy")
+    metrics: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy")
     columns = ("words",)
     suffix = ".conll"
 
@@ -104,11 +108,14 @@ class Tagging(Task):
         """A record's labels, as BIO where they mark spans."""
         return to_bio(record.labels or [], self.state["scheme"])
 
-    def head(self, model: ModelConfig) -> TokenHead:
+    def head(self, model: ModelConfig) -> nn.Module:
         return TokenHead(model, len(self.labels), self.config.head == "official")
 
-    def examples(self, records, tokenizer, length, labelled, train) -> list[Example]:
+    def examples(self, records, length, labelled, train) -> list[Example]:
+        tokenizer = self.tokenizer
         examples = []
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        unknown: Counter = Counter()
         for number, record in enumerate(records):
             labels = self.truth(record) if labelled else []
             for row in cut_words(tokenizer, record.words, length):
@@ -118,10 +125,16 @@ class Tagging(Task):
                     label_L = np.full(len(row.tokens), -1, np.int32)
                     for place, position in enumerate(row.firsts):
                         label = labels[row.start + place]
-                        label_L[position] = label_number(self.labels, label, record.where)
+                        label_L[position] = numbers.get(label, -1)
+                        unknown[label] += label not in numbers
                     targets["labels"] = label_L
                 types = np.zeros_like(row.tokens)
                 examples.append(Example([row.tokens], [types], targets, number))
+        if +unknown:
+            log.warning(
+                "%d words have labels that the training data has not, and count as missed: %s",
+                unknown.total(), ", ".join(sorted(+unknown)),
+            )  # fmt: skip
         return examples
 
     def loss(self, outputs: jax.Array, batch) -> jax.Array:

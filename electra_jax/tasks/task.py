@@ -63,8 +63,8 @@ class Task(abc.ABC):
     columns: ClassVar[tuple[str, ...]] = ("text",)  # fields of the config that name input columns
     suffix: ClassVar[str] = ".jsonl"  # of a file of predictions
 
-    def __init__(self, config: Any, state: Mapping[str, Any] | None = None):
-        self.config = config
+    def __init__(self, config: Any, tokenizer: Tokenizer, state: Mapping[str, Any] | None = None):
+        self.config, self.tokenizer = config, tokenizer
         self.state: dict[str, Any] = dict(state or {})
         if config.metric and config.metric not in self.metrics:
             raise UsageError(
@@ -97,8 +97,16 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def examples(
-        self, records: Sequence[Any], tokenizer: Tokenizer, length: int, labelled: bool, train: bool
-    ) -> list[Example]: ...
+        self, records: Sequence[Any], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
+        """Rows of at most `length` tokens, in the order of their records.
+
+        Args:
+          records: at least one.
+          length: in tokens, special ones among them.
+          labelled: whether targets are wanted.
+          train: whether they are to be trained on, or to be answered.
+        """
 
     @abc.abstractmethod
     def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
@@ -117,6 +125,9 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def trivial(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """Answers that need no encoder: the baseline."""
+
+    def calibrate(self, answers: Sequence[Answer], records: Sequence[Any]) -> None:  # noqa: B027
+        """Sets what of the state is chosen on validation data, such as a threshold."""
 
     def sample_batch(self) -> dict[str, jax.Array]:
         """A batch of the least size, to make parameters with."""
@@ -142,34 +153,45 @@ class Task(abc.ABC):
         return list(read_rows(sources, self.config.header))
 
     def read_splits(self, seed: int = 0) -> tuple[list[Any], list[Any]]:
-        """Training and validation records.
+        """Training and validation records; learns the state, if there is none, from the former.
 
         Raises:
           UsageError: no training data is named, or nothing is left to train or to validate on.
         """
+        rows, held_out = self.split_rows()
+        train = [self.parse(row, True) for row in rows]
+        if not self.state:
+            self.fit(train)
+        self._warn_of_empty(rows, train)
+        if held_out is None:
+            return self.draw(train, seed), self.read(self.config.validation)
+        return self.draw(train, seed), [self.parse(row, True) for row in held_out]
+
+    def split_rows(self) -> tuple[list[Row], list[Row] | None]:
+        """Training rows, and those held out of them where no validation data is named."""
         if not self.config.train:
             raise UsageError("task.train is empty: give --config.task.train=FILE")
         rows = self.rows(self.config.train)
-        held_out: list[Row] = []
-        if not self.config.validation:
-            share = self.config.validation_share
-            is_held_out = [_share_of_hash(self.group(row)) < share for row in rows]
-            held_out = [row for row, out in zip(rows, is_held_out, strict=True) if out]
-            rows = [row for row, out in zip(rows, is_held_out, strict=True) if not out]
-            log.info("%-11s %s of the training rows, by hash", "validation", f"{len(held_out):,}")
-            if not rows or not held_out:
-                raise UsageError(
-                    f"task.validation_share={share} leaves {len(rows)} rows to train and "
-                    f"{len(held_out)} to validate on; give --config.task.validation=FILE"
-                )
-        if 0 < self.config.train_rows < len(rows):
-            chosen = np.random.default_rng(seed).permutation(len(rows))[: self.config.train_rows]
-            rows = [rows[index] for index in sorted(chosen)]
-        train = [self.parse(row, True) for row in rows]
-        self._warn_of_empty(rows, train)
         if self.config.validation:
-            return train, self.read(self.config.validation)
-        return train, [self.parse(row, True) for row in held_out]
+            return rows, None
+        share = self.config.validation_share
+        is_held_out = [_share_of_hash(self.group(row)) < share for row in rows]
+        held_out = [row for row, out in zip(rows, is_held_out, strict=True) if out]
+        rows = [row for row, out in zip(rows, is_held_out, strict=True) if not out]
+        log.info("%-11s %s of the training rows, by hash", "validation", f"{len(held_out):,}")
+        if not rows or not held_out:
+            raise UsageError(
+                f"task.validation_share={share} leaves {len(rows)} rows to train and "
+                f"{len(held_out)} to validate on; give --config.task.validation=FILE"
+            )
+        return rows, held_out
+
+    def draw(self, train: list[Any], seed: int) -> list[Any]:
+        """As many training records as `task.train_rows` says."""
+        if not 0 < self.config.train_rows < len(train):
+            return train
+        chosen = np.random.default_rng(seed).permutation(len(train))[: self.config.train_rows]
+        return [train[index] for index in sorted(chosen)]
 
     def _warn_of_empty(self, rows: Sequence[Row], records: Sequence[Any]) -> None:
         empty = [row for row, record in zip(rows, records, strict=True) if self.is_empty(record)]

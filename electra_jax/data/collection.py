@@ -1,0 +1,75 @@
+"""Queries, documents, and which of them belong together."""
+
+import csv
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+from electra_jax.data.labelled import Row, read_rows
+from electra_jax.errors import UsageError
+
+SCHEME = "beir:"
+
+
+@dataclasses.dataclass
+class Collection:
+    """A test collection. `relevant` gives each query's documents with their grades."""
+
+    queries: dict[str, str]
+    documents: dict[str, str]
+    relevant: dict[str, dict[str, int]]
+
+
+def read_collection(source: str) -> Collection:
+    """A collection in BEIR's layout: `beir:DIR[:SPLIT]`, by default the split test.
+
+    Raises:
+      UsageError: a file is missing, or judges what is not there.
+    """
+    address, _, split = source.removeprefix(SCHEME).partition(":")
+    folder = Path(address).expanduser()
+    documents = {
+        row.text("_id"): f"{row.fields.get('title') or ''} {row.text('text')}".strip()
+        for row in read_rows(str(folder / "corpus.jsonl"))
+    }
+    queries = {
+        row.text("_id"): row.text("text") for row in read_rows(str(folder / "queries.jsonl"))
+    }
+    relevant: dict[str, dict[str, int]] = {}
+    for row in read_rows(str(folder / "qrels" / f"{split or 'test'}.tsv")):
+        query, document = row.text("query-id"), row.text("corpus-id")
+        if query not in queries or document not in documents:
+            raise UsageError(f"{row.where}: judges {query!r} and {document!r}, one not there")
+        try:
+            grade = int(row.text("score"))
+        except ValueError:
+            raise UsageError(f"{row.where}: score is not a whole number") from None
+        if grade > 0:
+            relevant.setdefault(query, {})[document] = grade
+    if not relevant:
+        raise UsageError(f"{folder}: no document is judged relevant")
+    return Collection({q: queries[q] for q in relevant}, documents, relevant)
+
+
+def collect_pairs(rows: Iterable[Row], query: str, positive: str) -> Collection:
+    """Pairs of a query and its document as a collection; equal documents are one."""
+    numbers: dict[str, str] = {}
+    collection = Collection({}, {}, {})
+    for row in rows:
+        text = row.text(positive)
+        if text not in numbers:
+            numbers[text] = str(len(numbers))
+            collection.documents[numbers[text]] = text
+        id = str(len(collection.queries))
+        collection.queries[id] = row.text(query)
+        collection.relevant[id] = {numbers[text]: 1}
+    return collection
+
+
+def write_run(rankings: dict[str, list[tuple[str, float]]], path: Path, tag: str) -> None:
+    """A run file as trec_eval reads it."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=" ")
+        for query, ranking in rankings.items():
+            for rank, (document, score) in enumerate(ranking, start=1):
+                writer.writerow([query, "Q0", document, rank, f"{score:.6f}", tag])

@@ -1,0 +1,175 @@
+"""A small Transformer that writes text from an encoder's hidden states."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from electra_jax.models.encoder import Dense, ModelConfig, gelu, normal_init
+
+NEVER = -1e9
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, attention to the encoder, feed-forward; norms first."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_NTD, hidden_NLD, real_NL, train: bool = False) -> jax.Array:
+        c = self.config
+        drop = nn.Dropout(c.dropout, deterministic=not train)
+        length = x_NTD.shape[1]
+        causal_TT = jnp.tril(jnp.ones((length, length), bool))[None, None]
+
+        def attend(name, queries, keys, mask):
+            return nn.MultiHeadDotProductAttention(
+                c.heads, kernel_init=normal_init, dropout_rate=c.attention_dropout,
+                deterministic=not train, name=name,
+            )(queries, keys, mask=mask)  # fmt: skip
+
+        def norm(name):
+            return nn.LayerNorm(epsilon=1e-5, name=name)
+
+        y_NTD = norm("self_norm")(x_NTD)
+        x_NTD += drop(attend("self_attention", y_NTD, y_NTD, causal_TT))
+        y_NTD = norm("cross_norm")(x_NTD)
+        x_NTD += drop(attend("cross_attention", y_NTD, hidden_NLD, real_NL[:, None, None]))
+        y_NTD = Dense(c.intermediate, kernel_init=normal_init, name="wide")(
+            norm("feedforward_norm")(x_NTD)
+        )
+        return x_NTD + drop(Dense(c.hidden, kernel_init=normal_init, name="narrow")(gelu(y_NTD)))
+
+
+class Decoder(nn.Module):
+    """Scores of the next token after each of a text so far, [N, T, V].
+
+    Words are read and written with the encoder's table `word_VE`.
+    """
+
+    config: ModelConfig
+    layers: int
+    longest: int
+
+    @nn.compact
+    def __call__(self, tokens_NT, hidden_NLD, real_NL, word_VE, train: bool = False) -> jax.Array:
+        c = self.config
+        position = self.param("position", normal_init, (self.longest, c.hidden))
+        x_NTD = Dense(c.hidden, kernel_init=normal_init, name="project_in")(word_VE[tokens_NT])
+        x_NTD += position[: tokens_NT.shape[1]]
+        for layer in range(self.layers):
+            x_NTD = DecoderLayer(c, name=f"decoder_{layer}")(x_NTD, hidden_NLD, real_NL, train)
+        x_NTD = nn.LayerNorm(epsilon=1e-5, name="norm")(x_NTD)
+        x_NTE = Dense(word_VE.shape[-1], kernel_init=normal_init, name="project_out")(x_NTD)
+        bias_V = self.param("bias", nn.initializers.zeros, (word_VE.shape[0],))
+        return jnp.einsum("nte,ve->ntv", x_NTE, word_VE) + bias_V
+
+
+class WritingHead(nn.Module):
+    """Learns to write `batch["target"]` [N, T]; writes by beam search where there is none.
+
+    Outputs: `scores` of the target's tokens, [N, T - 1, V]; or, not in training, `written`
+    [N, longest], padded with -1.
+    """
+
+    config: ModelConfig
+    layers: int
+    longest: int  # tokens, with the first and the last
+    beam: int
+    start_id: int
+    end_id: int
+
+    @nn.compact
+    def __call__(self, hidden_NLD, real_NL, batch, train: bool = False) -> dict[str, jax.Array]:
+        word_VE = batch["word_embeddings"]
+        decoder = Decoder(self.config, self.layers, self.longest, name="decoder")
+        hidden_NLD = hidden_NLD.astype(jnp.float32)
+        outputs = {}
+        if "target" in batch or self.is_initializing():
+            # A batch is padded to the length of its texts; a summary is no longer than allowed.
+            target_NT = batch.get("target", jnp.zeros((len(hidden_NLD), 2), jnp.int32))
+            inputs_NT = jnp.maximum(target_NT[:, : self.longest][:, :-1], 0)
+            outputs["scores"] = decoder(inputs_NT, hidden_NLD, real_NL, word_VE, train)
+        if not train and not self.is_initializing():
+            params = self.variables["params"]["decoder"]
+            free = decoder.clone(parent=None, name=None)
+
+            def following(tokens_NT, place):
+                rows = len(tokens_NT) // len(hidden_NLD)
+                scores_NTV = free.apply(
+                    {"params": params}, tokens_NT, jnp.repeat(hidden_NLD, rows, axis=0),
+                    jnp.repeat(real_NL, rows, axis=0), word_VE,
+                )  # fmt: skip
+                return jax.nn.log_softmax(scores_NTV[:, place])
+
+            outputs["written"] = beam_search(
+                following, len(hidden_NLD), self.beam, self.longest, self.start_id, self.end_id
+            )
+        return outputs
+
+
+def beam_search(
+    following, rows: int, beam: int, longest: int, start_id: int, end_id: int
+) -> jax.Array:
+    """The likeliest texts, by mean log-probability of their tokens.
+
+    A finished text stays in its beam as it is. No text repeats three tokens in a row.
+
+    Args:
+      following: (tokens [rows * beam, longest], place) → log-probabilities [rows * beam, V] of
+        the token after that place.
+      rows, beam, longest: texts, candidates of each, and tokens of each at most.
+      start_id, end_id: what every text starts with, and ends with.
+
+    Returns:
+      Tokens [rows, longest], the start among them, padded with -1.
+    """
+    tokens = jnp.full((rows, beam, longest), -1, jnp.int32).at[..., 0].set(start_id)
+    # At first all candidates are the same: but one counts.
+    sums = jnp.where(jnp.arange(beam) == 0, 0.0, NEVER) * jnp.ones((rows, 1))
+    lengths = jnp.ones((rows, beam), jnp.int32)
+    done = jnp.zeros((rows, beam), bool)
+
+    def step(place, carry):
+        tokens, sums, lengths, done = carry
+        flat = jnp.maximum(tokens.reshape(rows * beam, longest), 0)
+        scores = following(flat, place).reshape(rows, beam, -1)
+        vocabulary = scores.shape[-1]
+        scores = _forbid_repeats(scores, tokens, place)
+        # A finished candidate goes on with one token of no cost, which is not written.
+        idle = jnp.where(jnp.arange(vocabulary) == end_id, 0.0, NEVER)
+        scores = jnp.where(done[..., None], idle, scores)
+        totals = sums[..., None] + scores
+        new_lengths = lengths + ~done
+        means = totals / new_lengths[..., None]
+        _, best = jax.lax.top_k(means.reshape(rows, -1), beam)
+        parent, token = best // vocabulary, best % vocabulary
+
+        def take(array):
+            shape = (rows, beam) + (1,) * (array.ndim - 2)
+            return jnp.take_along_axis(array, parent.reshape(shape), axis=1)
+
+        was_done = take(done)
+        tokens = take(tokens).at[..., place + 1].set(jnp.where(was_done, -1, token))
+        sums = jnp.take_along_axis(totals.reshape(rows, -1), best, axis=1)
+        return tokens, sums, take(new_lengths), was_done | (token == end_id)
+
+    tokens, sums, lengths, done = jax.lax.fori_loop(
+        0, longest - 1, step, (tokens, sums, lengths, done)
+    )
+    best = (sums / lengths).argmax(-1)
+    return jnp.take_along_axis(tokens, best[:, None, None], axis=1)[:, 0]
+
+
+def _forbid_repeats(scores, tokens, place):
+    """Rules out tokens that would end a triple that is there already."""
+    longest = tokens.shape[-1]
+    first, second = tokens[..., :-2], tokens[..., 1:-1]
+    last = jax.lax.dynamic_index_in_dim(tokens, place, axis=-1)
+    before = jax.lax.dynamic_index_in_dim(tokens, jnp.maximum(place - 1, 0), axis=-1)
+    seen = (first == before) & (second == last) & (jnp.arange(longest - 2) + 2 <= place)
+    third = jnp.where(seen, tokens[..., 2:], -1)
+    rows, beam, vocabulary = scores.shape
+    forbidden = jnp.zeros((rows, beam, vocabulary + 1), bool)
+    index = jnp.where(third < 0, vocabulary, third)
+    forbidden = jax.vmap(jax.vmap(lambda row, i: row.at[i].set(True)))(forbidden, index)
+    return jnp.where(forbidden[..., :vocabulary], NEVER, scores)

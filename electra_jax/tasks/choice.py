@@ -1,0 +1,134 @@
+"""One of several candidates: the next reply of a dialogue, an answer to a question."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from electra_jax.data.examples import Example, join
+from electra_jax.data.labelled import Row
+from electra_jax.errors import UsageError
+from electra_jax.models.encoder import ModelConfig
+from electra_jax.models.heads import RowHead
+from electra_jax.tasks.task import Answer, Task, TaskConfig
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclasses.dataclass(frozen=True)
+class ChoiceConfig(TaskConfig):
+    name: str = "choice"
+    text: str = "text"  # column of what comes before
+    options: str = "options"  # column: a list, of the same size in all rows
+    label: str = "label"  # column: a letter from A, a number from 0, or the option itself
+
+
+class Record(NamedTuple):
+    where: str
+    text: str
+    options: list[str]
+    label: int | None
+
+
+class Choice(Task):
+    """The best of each row's candidates."""
+
+    name: ClassVar[str] = "choice"
+    Config = ChoiceConfig
+    metrics = ("accuracy", "mrr")
+    columns = ("text", "options")
+
+    def parse(self, row: Row, labelled: bool) -> Record:
+        c = self.config
+        options = row.texts(c.options)
+        expected = self.state.get("options", len(options))
+        if len(options) != expected or len(options) < 2:
+            raise UsageError(
+                f"{row.where}: {len(options)} options, where {max(expected, 2)} are expected"
+            )
+        label = _option_number(row.text(c.label), options, row.where) if labelled else None
+        return Record(row.where, row.text(c.text), options, label)
+
+    def fit(self, records: Sequence[Record]) -> None:
+        self.state["options"] = len(records[0].options)
+        for record in records:
+            if len(record.options) != self.state["options"]:
+                raise UsageError(
+                    f"{record.where}: {len(record.options)} options, where the first row has "
+                    f"{self.state['options']}"
+                )
+
+    def head(self, model: ModelConfig) -> RowHead:
+        return RowHead(model, 1, official=self.config.head == "official")
+
+    def examples(self, records, length, labelled, train) -> list[Example]:
+        tokenizer = self.tokenizer
+        texts = tokenizer.encode([record.text for record in records])
+        flat = iter(tokenizer.encode([x for record in records for x in record.options]))
+        examples = []
+        for number, (record, text) in enumerate(zip(records, texts, strict=True)):
+            tokens, types = [], []
+            for _ in record.options:
+                option = next(flat)
+                # Of a long dialogue the end matters most.
+                room = max(length - 3 - len(option), (length - 3) // 2)
+                row, kinds = join(tokenizer, text[-room:], option, length)
+                tokens.append(row)
+                types.append(kinds)
+            targets = {"label": np.array(record.label, np.int32)} if labelled else {}
+            examples.append(Example(tokens, types, targets, number))
+        return examples
+
+    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+        losses_B = optax.softmax_cross_entropy_with_integer_labels(outputs[..., 0], batch["label"])
+        return (losses_B * batch["weight"]).sum()
+
+    def answers(self, outputs, examples, records) -> list[Answer]:
+        answers = []
+        for logits, record in zip(outputs, records, strict=True):
+            shares = np.exp(logits[:, 0] - logits.max())
+            shares /= shares.sum()
+            best = int(shares.argmax())
+            answers.append({"label": best, "text": record.options[best], "scores": shares.tolist()})
+        return answers
+
+    def score(self, answers, records) -> dict[str, float]:
+        ranks = []
+        for answer, record in zip(answers, records, strict=True):
+            scores = np.array(answer["scores"])
+            # Ties count against it.
+            ranks.append(int((scores >= scores[record.label]).sum()))
+        return {
+            "accuracy": float(np.mean([rank == 1 for rank in ranks])),
+            "mrr": float(np.mean([1 / rank for rank in ranks])),
+        }
+
+    def trivial(self, train, records) -> list[Answer]:
+        """The candidate that shares most words with what comes before."""
+        answers = []
+        for record in records:
+            words = set(record.text.lower().split())
+            shares = [
+                len(words & set(option.lower().split())) / (1 + len(option.split()))
+                for option in record.options
+            ]
+            # Earlier candidates win ties.
+            scores = [share - 1e-6 * place for place, share in enumerate(shares)]
+            answers.append({"label": int(np.argmax(scores)), "scores": scores})
+        return answers
+
+
+def _option_number(label: str, options: Sequence[str], where: str) -> int:
+    number = -1
+    if label.isdecimal():
+        number = int(label)
+    elif len(label) == 1 and label.upper() in LETTERS:
+        number = LETTERS.index(label.upper())
+    elif label in options:
+        number = options.index(label)
+    if not 0 <= number < len(options):
+        raise UsageError(f"{where}: label {label!r} names none of {len(options)} options")
+    return number

@@ -1,0 +1,116 @@
+"""The intent of an utterance and, jointly, the slots its words fill."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from electra_jax.data.examples import Example
+from electra_jax.data.labelled import Row
+from electra_jax.errors import UsageError
+from electra_jax.models.encoder import ModelConfig
+from electra_jax.models.heads import RowAndTokenHead
+from electra_jax.tasks.tagging import Tagging, TaggingConfig
+from electra_jax.tasks.task import Answer, label_number, label_set
+
+
+@dataclasses.dataclass(frozen=True)
+class IntentSlotsConfig(TaggingConfig):
+    name: str = "intent_slots"
+    words: str = "tokens"
+    label: str = "slots"
+    intent: str = "intent"  # column
+
+
+class Record(NamedTuple):
+    where: str
+    words: list[str]
+    labels: list[str] | None
+    intent: str | None
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+class IntentSlots(Tagging):
+    """An intent for each row and a slot for each word, from one encoder."""
+
+    name: ClassVar[str] = "intent_slots"
+    Config = IntentSlotsConfig
+    metrics: ClassVar[tuple[str, ...]] = ("exact", "intent_accuracy", "slot_f1")
+    suffix = ".jsonl"
+
+    def parse(self, row: Row, labelled: bool) -> Any:
+        record = super().parse(row, labelled)
+        intent = row.text(self.config.intent) if labelled else None
+        return Record(record.where, record.words, record.labels, intent)
+
+    def fit(self, records: Sequence[Any]) -> None:
+        super().fit(records)
+        self.state["intents"] = label_set(record.intent for record in records)
+
+    def head(self, model: ModelConfig) -> RowAndTokenHead:
+        if self.config.head == "official":
+            raise UsageError("task.head=official: the official code has no joint head")
+        return RowAndTokenHead(model, len(self.state["intents"]), len(self.labels))
+
+    def examples(self, records, length, labelled, train) -> list[Example]:
+        examples = []
+        for example in super().examples(records, length, labelled, train):
+            record = records[example.record]
+            if labelled:
+                intent = label_number(self.state["intents"], record.intent, record.where)
+                example.targets["intent"] = np.array(intent, np.int32)
+            examples.append(example)
+        return examples
+
+    def loss(self, outputs: Any, batch) -> jax.Array:
+        """Each example's intent, and the mean over its words' slots."""
+        intents_BC, slots_BLC = outputs
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+        losses_B = cross_entropy(intents_BC, batch["intent"])
+        counted_BL = (batch["labels"] >= 0).astype(jnp.float32)
+        slot_losses_BL = cross_entropy(slots_BLC, jnp.maximum(batch["labels"], 0))
+        losses_B += (slot_losses_BL * counted_BL).sum(1) / jnp.maximum(counted_BL.sum(1), 1.0)
+        return (losses_B * batch["weight"]).sum()
+
+    def count(self, batch) -> jax.Array:
+        return batch["weight"].sum()
+
+    def answers(self, outputs, examples, records) -> list[Answer]:
+        answers = super().answers([slots for _, slots in outputs], examples, records)
+        for (logits, _), example in zip(outputs, examples, strict=True):
+            answer = answers[example.record]
+            # Of a long utterance in several rows the first tells the intent.
+            if "intent" not in answer:
+                shifted = logits - logits.max()
+                answer["intent"] = self.state["intents"][int(logits.argmax())]
+                answer["intent_score"] = float(1 / np.exp(shifted).sum())
+        return answers
+
+    def score(self, answers, records) -> dict[str, float]:
+        slots = super().score(answers, records)
+        intents = [a["intent"] == r.intent for a, r in zip(answers, records, strict=True)]
+        exact = [
+            right and answer["labels"] == self.truth(record)
+            for right, answer, record in zip(intents, answers, records, strict=True)
+        ]
+        return {
+            "exact": float(np.mean(exact)),
+            "intent_accuracy": float(np.mean(intents)),
+            "slot_f1": slots["f1"],
+        }
+
+    def trivial(self, train, records) -> list[Answer]:
+        answers = super().trivial(train, records)
+        intents = [record.intent for record in train]
+        usual = max(set(intents), key=lambda x: (intents.count(x), x))
+        return [{**answer, "intent": usual} for answer in answers]
+
+    def write(self, answers, records, path) -> None:
+        super(Tagging, self).write(answers, records, path)

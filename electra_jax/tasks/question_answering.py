@@ -1,0 +1,319 @@
+"""An answer as a span of a text, or none (SQuAD 1.1 and 2.0)."""
+
+import collections
+import dataclasses
+import json
+import logging
+import re
+import string
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from electra_jax.data.examples import Example
+from electra_jax.data.labelled import Row
+from electra_jax.errors import UsageError
+from electra_jax.models.encoder import ModelConfig
+from electra_jax.models.heads import JointSpanHead, TokenHead
+from electra_jax.tasks.task import Answer, Task, TaskConfig
+
+log = logging.getLogger(__name__)
+
+NEVER = -1e9
+IMPOSSIBLE_WEIGHT = 0.5  # of the official head's loss of answerability
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionAnsweringConfig(TaskConfig):
+    name: str = "question_answering"
+    question: str = "question"  # column
+    context: str = "context"  # column
+    answers: str = "answers"  # column of [{"text", "answer_start"}, …]
+    question_length: int = 64  # tokens, at most
+    stride: int = 128  # tokens from the start of one window of a long text to the next
+    answer_length: int = 30  # tokens, at most
+    candidates: int = 20  # starts and ends that are tried
+
+    def __post_init__(self):
+        super().__post_init__()
+        for field in ("question_length", "stride", "answer_length", "candidates"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"task.{field} must be at least 1")
+
+
+class Record(NamedTuple):
+    where: str
+    id: str
+    question: str
+    context: str
+    answers: list[tuple[str, int]] | None  # none: it cannot be answered
+
+    @property
+    def text(self) -> str:
+        return self.context
+
+
+class QuestionAnswering(Task):
+    """A span of the context for each question; EM and F1 as the official evaluation has them.
+
+    Where there are questions without an answer, figures are those at the threshold of best F1,
+    as the official evaluation of SQuAD 2.0 finds it; it is kept with the model.
+    """
+
+    name: ClassVar[str] = "question_answering"
+    Config = QuestionAnsweringConfig
+    metrics = ("f1", "exact", "has_answer_f1", "no_answer_accuracy")
+    columns = ("question", "context")
+    suffix = ".json"
+
+    def parse(self, row: Row, labelled: bool) -> Record:
+        c = self.config
+        answers = None
+        if labelled:
+            answers = []
+            value = row.value(c.answers)
+            if not isinstance(value, list):
+                raise UsageError(f"{row.where}: column {c.answers!r} is not a list")
+            for answer in value if not row.fields.get("impossible") else []:
+                try:
+                    answers.append((str(answer["text"]), int(answer["answer_start"])))
+                except (TypeError, KeyError, ValueError) as error:
+                    raise UsageError(f"{row.where}: an answer needs text, answer_start") from error
+        id = str(row.fields.get("id", row.where))
+        return Record(row.where, id, row.text(c.question), row.text(c.context), answers)
+
+    def group(self, row: Row) -> str:
+        """Questions on one article, or text, are held out together."""
+        return row.text("title") if row.fields.get("title") else row.text(self.config.context)
+
+    def fit(self, records: Sequence[Record]) -> None:
+        self.state["may_be_impossible"] = any(not record.answers for record in records)
+        self.state["threshold"] = 0.0
+
+    def head(self, model: ModelConfig) -> nn.Module:
+        return JointSpanHead(model) if self.config.head == "official" else TokenHead(model, 2)
+
+    def sample_batch(self) -> dict[str, jax.Array]:
+        batch = super().sample_batch()
+        return {**batch, "allowed": batch["tokens"][:, 0], "start": jnp.zeros(1, jnp.int32)}
+
+    def examples(self, records, length, labelled, train) -> list[Example]:
+        tokenizer = self.tokenizer
+        c = self.config
+        questions = tokenizer.encode([record.question for record in records])
+        contexts = tokenizer.encode([record.context for record in records])
+        examples: list[Example] = []
+        wrong: list[Record] = []
+        for number, record in enumerate(records):
+            answer = None
+            if labelled and record.answers:
+                answer = record.answers[0]
+                start = answer[1]
+                if record.context[start : start + len(answer[0])] != answer[0]:
+                    wrong.append(record)
+                    if train:
+                        continue
+            question = questions[number][: c.question_length]
+            offsets = np.array(tokenizer.offsets(record.context), np.int32).reshape(-1, 2)
+            room = length - len(question) - 3
+            if room < 1:
+                raise UsageError(
+                    f"train.length={length} leaves no room beside a question of "
+                    f"{len(question)} tokens; raise it, or lower task.question_length"
+                )
+            ids = contexts[number]
+            # Windows that overlap, each whole, until the end is in one.
+            for start in range(0, max(1, len(ids) - room + c.stride), c.stride):
+                window = slice(start, start + room)
+                examples.append(
+                    self._window(question, ids[window], offsets[window], answer, number, labelled)
+                )
+                if start + room >= len(ids):
+                    break
+        if wrong:
+            log.warning(
+                "%d answers are not in their contexts%s (the first: %s)",
+                len(wrong), ", not trained on" if train else "", wrong[0].where,
+            )  # fmt: skip
+        return examples
+
+    def _window(self, question, ids, offsets, answer, number, labelled) -> Example:
+        tokenizer = self.tokenizer
+        before = len(question) + 2
+        tokens = [tokenizer.cls_id, *question, tokenizer.sep_id, *ids, tokenizer.sep_id]
+        types = np.zeros(len(tokens), np.int32)
+        types[before:] = 1
+        characters = np.full((2, len(tokens)), -1, np.int32)
+        inside = slice(before, before + len(ids))
+        characters[:, inside] = offsets.T
+        allowed = np.zeros(len(tokens), np.int32)
+        allowed[inside] = 1
+        if self.config.head == "default":
+            allowed[0] = 1  # [CLS] stands for no answer
+        start = end = 0
+        if answer is not None:
+            first, last = answer[1], answer[1] + len(answer[0])
+            covered = np.flatnonzero((offsets[:, 0] < last) & (offsets[:, 1] > first))
+            whole = len(covered) and offsets[covered[0], 0] <= first
+            if whole and offsets[covered[-1], 1] >= last:
+                start, end = before + int(covered[0]), before + int(covered[-1])
+        targets = {
+            "allowed": allowed, "first_character": characters[0], "last_character": characters[1]
+        }  # fmt: skip
+        if labelled:
+            targets.update(start=np.array(start, np.int32), end=np.array(end, np.int32))
+        return Example([np.array(tokens, np.int32)], [types], targets, number)
+
+    def loss(self, outputs: Any, batch) -> jax.Array:
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+        if self.config.head == "default":
+            allowed_BL = batch["allowed"] > 0
+            start_BL, end_BL = (jnp.where(allowed_BL, outputs[..., side], NEVER) for side in (0, 1))
+            losses_B = cross_entropy(start_BL, batch["start"])
+            losses_B += cross_entropy(end_BL, batch["end"])
+            return (0.5 * losses_B * batch["weight"]).sum()
+        possible_B = (batch["start"] > 0).astype(jnp.float32)
+        # The beam holds the true start, first or alone, in training; at evaluation its best.
+        is_start_BK = outputs["starts"] == batch["start"][:, None]
+        end_BL = jnp.take_along_axis(outputs["end"], is_start_BK.argmax(-1)[:, None, None], axis=1)[
+            :, 0
+        ]
+        losses_B = cross_entropy(outputs["start"], batch["start"])
+        losses_B += cross_entropy(end_BL, batch["end"])
+        losses_B *= 0.5 * possible_B
+        losses_B += IMPOSSIBLE_WEIGHT * optax.sigmoid_binary_cross_entropy(
+            outputs["impossible"], 1.0 - possible_B
+        )
+        return (losses_B * batch["weight"]).sum()
+
+    def answers(self, outputs, examples, records) -> list[Answer]:
+        best: list[tuple[float, str]] = [(-np.inf, "")] * len(records)
+        none = [np.inf] * len(records)
+        for output, example in zip(outputs, examples, strict=True):
+            number = example.record
+            candidates, no_answer = self._candidates(output, example)
+            none[number] = min(none[number], no_answer)
+            for score, first, last in candidates:
+                if score > best[number][0]:
+                    text = records[number].context[
+                        example.targets["first_character"][first] : example.targets[
+                            "last_character"
+                        ][last]
+                    ]
+                    best[number] = (score, text)
+        answers = []
+        for record, (score, text), no_answer in zip(records, best, none, strict=True):
+            margin = no_answer - score if self.config.head == "default" else no_answer
+            answers.append({"id": record.id, "span": text, "no_answer_margin": float(margin)})
+            answers[-1]["text"] = self._decide(answers[-1], self.state["threshold"])
+        return answers
+
+    def _decide(self, answer: Answer, threshold: float) -> str:
+        if self.state["may_be_impossible"] and answer["no_answer_margin"] > threshold:
+            return ""
+        return answer["span"]
+
+    def _candidates(self, output: Any, example: Example):
+        """(score, first token, last token) of likely spans, and the score of no answer."""
+        c = self.config
+        inside = example.targets["first_character"] >= 0
+        size = len(inside)
+        found = []
+        if c.head == "default":
+            start, end = (np.where(inside, output[:size, side], NEVER) for side in (0, 1))
+            ends = np.argsort(-end)[: c.candidates]
+            for first in np.argsort(-start)[: c.candidates]:
+                for last in ends:
+                    if first <= last < first + c.answer_length and inside[first] and inside[last]:
+                        found.append((float(start[first] + end[last]), int(first), int(last)))
+            return found, float(output[0, 0] + output[0, 1])
+        start = output["start"] - _log_sum_exp(output["start"])
+        for place, first in enumerate(output["starts"][: c.candidates]):
+            if first >= size or not inside[first]:
+                continue
+            end = output["end"][place] - _log_sum_exp(output["end"][place])
+            reach = slice(first, min(size, first + c.answer_length))
+            last = int(first + end[reach].argmax())
+            found.append((float(start[first] + end[last]), int(first), last))
+        return found, float(output["impossible"])
+
+    def calibrate(self, answers, records) -> None:
+        self.state["threshold"] = self._best_threshold(answers, records)
+
+    def _best_threshold(self, answers, records) -> float:
+        """The threshold of best F1, by going through all of them (the official evaluation)."""
+        if not self.state["may_be_impossible"]:
+            return 0.0
+        margins = np.array([answer["no_answer_margin"] for answer in answers])
+        gains = []  # of answering over not answering
+        for answer, record in zip(answers, records, strict=True):
+            truth = [text for text, _ in record.answers]
+            gains.append(best_of(token_f1, answer["span"], truth) - (0.0 if truth else 1.0))
+        order = np.argsort(margins, kind="stable")
+        totals = np.concatenate([[0.0], np.cumsum(np.array(gains)[order])])
+        answered = int(totals.argmax())
+        if answered == 0:
+            return float(margins.min() - 1.0)
+        return float(margins[order[answered - 1]])
+
+    def score(self, answers, records) -> dict[str, float]:
+        threshold = self._best_threshold(answers, records)
+        figures: dict[str, list[float]] = collections.defaultdict(list)
+        for answer, record in zip(answers, records, strict=True):
+            text = self._decide(answer, threshold)
+            truth = [text for text, _ in record.answers]
+            figures["exact"].append(best_of(exact_match, text, truth))
+            figures["f1"].append(best_of(token_f1, text, truth))
+            name = "has_answer_f1" if truth else "no_answer_accuracy"
+            figures[name].append(figures["f1"][-1])
+        return {name: float(np.mean(values)) for name, values in figures.items()}
+
+    def trivial(self, train, records) -> list[Answer]:
+        """The sentence that shares most words with the question."""
+        answers = []
+        for record in records:
+            words = set(normalise(record.question).split())
+            sentences = re.split(r"(?<=[.!?])\s+", record.context)
+            best = max(sentences, key=lambda s: len(words & set(normalise(s).split())))
+            answers.append({"id": record.id, "span": best, "text": best, "no_answer_margin": 0.0})
+        return answers
+
+    def write(self, answers, records, path: Path) -> None:
+        """What the official evaluation reads: id to text."""
+        content = {answer["id"]: answer["text"] for answer in answers}
+        path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
+
+
+def _log_sum_exp(scores: np.ndarray) -> float:
+    return float(scores.max() + np.log(np.exp(scores - scores.max()).sum()))
+
+
+def normalise(text: str) -> str:
+    """Lower case, without punctuation, articles and spare spaces (the official evaluation)."""
+    text = "".join(c for c in text.lower() if c not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def exact_match(guess: str, truth: str) -> float:
+    return float(normalise(guess) == normalise(truth))
+
+
+def token_f1(guess: str, truth: str) -> float:
+    """F1 of words; where either is empty, whether both are."""
+    ours, theirs = normalise(guess).split(), normalise(truth).split()
+    if not ours or not theirs:
+        return float(ours == theirs)
+    common = sum((collections.Counter(ours) & collections.Counter(theirs)).values())
+    return 2 * common / (len(ours) + len(theirs))
+
+
+def best_of(metric: Any, guess: str, truths: Sequence[str]) -> float:
+    """The best over the true answers; with none, the true answer is empty."""
+    kept = [truth for truth in truths if normalise(truth)]
+    return max(metric(guess, truth) for truth in kept or [""])

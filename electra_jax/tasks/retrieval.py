@@ -1,0 +1,322 @@
+"""Find the documents that answer a query: by vectors, or by reading both together."""
+
+import dataclasses
+import functools
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import bm25s
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from electra_jax.data.collection import (
+    SCHEME,
+    Collection,
+    collect_pairs,
+    read_collection,
+    write_run,
+)
+from electra_jax.data.examples import Example, join
+from electra_jax.data.labelled import Row
+from electra_jax.errors import UsageError
+from electra_jax.models.encoder import ModelConfig
+from electra_jax.models.heads import PoolingHead, RowHead
+from electra_jax.tasks.task import Answer, Task, TaskConfig
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)
+
+Ranking = list[tuple[str, float]]
+DEPTH = 100  # documents of a ranking
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrievalConfig(TaskConfig):
+    """`validation` and `test` may be beir:DIR."""
+
+    name: str = "retrieval"
+    query: str = "query"  # column
+    positive: str = "positive"  # column of the document that answers it
+    pooling: str = "mean"
+    temperature: float = 0.05
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.pooling not in ("cls", "mean"):
+            raise UsageError(f"task.pooling={self.pooling!r} is unknown; use cls or mean")
+        if self.temperature <= 0:
+            raise UsageError(f"task.temperature must be above 0, not {self.temperature}")
+
+
+class Pair(NamedTuple):
+    """A query and the document that answers it; equal documents have one number."""
+
+    query: str
+    document: str
+    number: int
+    negatives: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return self.query
+
+
+class Text(NamedTuple):
+    """A query, or a document of the collection that the queries search."""
+
+    id: str
+    text: str
+    collection: Collection | None  # of a query
+
+
+class Retrieval(Task):
+    """Two towers of one encoder; the other documents of the batch, on all devices, are wrong."""
+
+    name: ClassVar[str] = "retrieval"
+    Config = RetrievalConfig
+    metrics: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr@10", "recall@10", "recall@100")
+    columns: ClassVar[tuple[str, ...]] = ("query",)
+    suffix = ".trec"
+
+    def parse(self, row: Row, labelled: bool) -> Any:
+        return Text(row.where, row.text(self.config.query), None)
+
+    def fit(self, records: Sequence[Any]) -> None:
+        self.state["fitted"] = True
+
+    def read(self, sources: str, labelled: bool = True) -> list[Any]:
+        """The texts of a collection, or of pairs."""
+        if sources.startswith(SCHEME):
+            return self.texts(read_collection(sources))
+        return self.texts(self._collect(self.rows(sources)))
+
+    def read_splits(self, seed: int = 0) -> tuple[list[Any], list[Any]]:
+        train, validation = self.split_rows()
+        collection = self._collect(train)
+        pairs = [
+            Pair(query, collection.documents[document], int(document))
+            for id, query in collection.queries.items()
+            for document in collection.relevant[id]
+        ]
+        if not self.state:
+            self.fit(pairs)
+        pairs = self.draw(pairs, seed)
+        if validation is None:
+            return pairs, self.read(self.config.validation)
+        return pairs, self.texts(self._collect(validation))
+
+    def group(self, row: Row) -> str:
+        """Queries on one document are held out together."""
+        return row.text(self.config.positive)
+
+    def _collect(self, rows: Iterable[Row]) -> Collection:
+        return collect_pairs(rows, self.config.query, self.config.positive)
+
+    def texts(self, collection: Collection) -> list[Any]:
+        """Queries, then documents."""
+        queries = [Text(id, text, collection) for id, text in collection.queries.items()]
+        return queries + [Text(id, text, None) for id, text in collection.documents.items()]
+
+    def head(self, model: ModelConfig) -> nn.Module:
+        return PoolingHead(self.config.pooling)
+
+    def examples(self, records, length, labelled, train) -> list[Example]:
+        tokenizer = self.tokenizer
+        if not records or isinstance(records[0], Text):
+            rows = [[ids] for ids in tokenizer.encode([record.text for record in records])]
+            targets: list[dict] = [{} for _ in records]
+        else:
+            queries = tokenizer.encode([record.query for record in records])
+            documents = tokenizer.encode([record.document for record in records])
+            rows = [list(pair) for pair in zip(queries, documents, strict=True)]
+            targets = [{"document": np.array(record.number, np.int32)} for record in records]
+        examples = []
+        for number, (row, target) in enumerate(zip(rows, targets, strict=True)):
+            joined = [join(tokenizer, ids, None, length) for ids in row]
+            tokens, types = ([part[side] for part in joined] for side in (0, 1))
+            examples.append(Example(tokens, types, target, number))
+        return examples
+
+    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+        """Each query's document against all documents of the batch (no loss of single texts)."""
+        if "document" not in batch:
+            return jnp.zeros(())
+        scores_BB = outputs[:, 0] @ outputs[:, 1].T / self.config.temperature
+        # Rows that fill up are no candidates, nor is the same document a second time.
+        same_BB = batch["document"][:, None] == batch["document"][None]
+        other_BB = same_BB & ~jnp.eye(len(same_BB), dtype=bool)
+        scores_BB = jnp.where(other_BB | (batch["weight"][None] == 0), -1e9, scores_BB)
+        labels_B = jnp.arange(len(same_BB))
+        losses_B = optax.softmax_cross_entropy_with_integer_labels(scores_BB, labels_B)
+        return (losses_B * batch["weight"]).sum()
+
+    def answers(self, outputs, examples, records) -> list[Answer]:
+        vectors = np.stack([np.asarray(output) for output in outputs])
+        documents = [place for place, record in enumerate(records) if record.collection is None]
+        answers: list[Answer] = []
+        for place, record in enumerate(records):
+            if record.collection is None:
+                answers.append({"id": record.id, "vector": vectors[place].tolist()})
+                continue
+            scores = vectors[documents] @ vectors[place]
+            best = np.argsort(-scores, kind="stable")[:DEPTH]
+            ranking = [(records[documents[i]].id, float(scores[i])) for i in best]
+            answers.append({"id": record.id, "ranking": ranking})
+        return answers
+
+    def score(self, answers, records) -> dict[str, float]:
+        rankings = {answer["id"]: answer["ranking"] for answer in answers if "ranking" in answer}
+        collection = next(r.collection for r in records if r.collection is not None)
+        return ranking_figures(rankings, collection.relevant)
+
+    def trivial(self, train, records) -> list[Answer]:
+        """BM25."""
+        collection = next(r.collection for r in records if r.collection is not None)
+        return [{"id": id, "ranking": r} for id, r in bm25(collection, DEPTH).items()]
+
+    def write(self, answers, records, path: Path) -> None:
+        rankings = {answer["id"]: answer["ranking"] for answer in answers if "ranking" in answer}
+        write_run(rankings, path, self.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class RerankingConfig(RetrievalConfig):
+    name: str = "reranking"
+    negatives: int = 3  # wrong documents beside the right one: what BM25 finds, and random ones
+    candidates: int = 50  # of BM25, to be put in order
+
+    def __post_init__(self):
+        super().__post_init__()
+        for field in ("negatives", "candidates"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"task.{field} must be at least 1")
+
+
+class Candidates(NamedTuple):
+    """A query with the documents that BM25 finds."""
+
+    id: str
+    text: str
+    documents: list[str]
+    collection: Collection | None
+
+
+class Reranking(Retrieval):
+    """A cross-encoder puts the documents in order that BM25 finds."""
+
+    name: ClassVar[str] = "reranking"
+    Config = RerankingConfig
+    columns = ("query", "positive")
+
+    def parse(self, row: Row, labelled: bool) -> Any:
+        collection = self._collect([row])
+        return Candidates(row.where, row.text(self.config.query), ["0"], collection)
+
+    def texts(self, collection: Collection) -> list[Any]:
+        found = bm25(collection, self.config.candidates)
+        return [
+            Candidates(id, text, [document for document, _ in found[id]], collection)
+            for id, text in collection.queries.items()
+        ]
+
+    def read_splits(self, seed: int = 0) -> tuple[list[Any], list[Any]]:
+        pairs, validation = super().read_splits(seed)
+        documents = list({pair.number: pair.document for pair in pairs}.values())
+        queries = {str(place): pair.query for place, pair in enumerate(pairs)}
+        numbers = {str(place): text for place, text in enumerate(documents)}
+        wanted = self.config.negatives
+        found = bm25(Collection(queries, numbers, {}), wanted + 1)
+        rng = np.random.default_rng(seed)
+        train = []
+        for place, pair in enumerate(pairs):
+            hard = [numbers[id] for id, _ in found[str(place)] if numbers[id] != pair.document]
+            drawn = [documents[i] for i in rng.integers(len(documents), size=4 * wanted)]
+            easy = [text for text in drawn if text != pair.document]
+            negatives = (hard[: (wanted + 1) // 2] + easy)[:wanted]
+            if len(negatives) < wanted:
+                raise UsageError("task.train has too few documents to draw wrong ones from")
+            train.append(pair._replace(negatives=tuple(negatives)))
+        return train, validation
+
+    def head(self, model: ModelConfig) -> nn.Module:
+        return RowHead(model, 1, "cls", self.config.head == "official")
+
+    def examples(self, records, length, labelled, train) -> list[Example]:
+        tokenizer = self.tokenizer
+
+        @functools.cache
+        def encode(text: str) -> tuple[int, ...]:
+            return tuple(tokenizer.encode([text])[0])
+
+        examples = []
+        for number, record in enumerate(records):
+            if isinstance(record, Pair):
+                texts = [record.document, *record.negatives]
+                joined = [join(tokenizer, encode(record.query), encode(x), length) for x in texts]
+                tokens, types = ([part[side] for part in joined] for side in (0, 1))
+                examples.append(Example(tokens, types, {}, number))
+                continue
+            for document in record.documents:
+                text = record.collection.documents[document]
+                row, kinds = join(tokenizer, encode(record.text), encode(text), length)
+                examples.append(Example([row], [kinds], {}, number))
+        return examples
+
+    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+        """The first of each example's documents against the others."""
+        if outputs.ndim == 2:
+            return jnp.zeros(())
+        losses_B = -jax.nn.log_softmax(outputs[..., 0], axis=-1)[:, 0]
+        return (losses_B * batch["weight"]).sum()
+
+    def answers(self, outputs, examples, records) -> list[Answer]:
+        rankings: list[Ranking] = [[] for _ in records]
+        for output, example in zip(outputs, examples, strict=True):
+            ranking = rankings[example.record]
+            ranking.append((records[example.record].documents[len(ranking)], float(output[0])))
+        return [
+            {"id": record.id, "ranking": sorted(ranking, key=lambda item: -item[1])}
+            for record, ranking in zip(records, rankings, strict=True)
+        ]
+
+
+def bm25(collection: Collection, depth: int) -> dict[str, Ranking]:
+    """Each query's best documents by BM25 (the bm25s library's defaults, English stop words)."""
+    ids = list(collection.documents)
+    depth = min(depth, len(ids))
+    options = {"stopwords": "en", "show_progress": False}
+    index = bm25s.BM25()
+    index.index(bm25s.tokenize(list(collection.documents.values()), **options), show_progress=False)
+    queries = bm25s.tokenize(list(collection.queries.values()), **options)
+    found, scores = index.retrieve(queries, k=depth, show_progress=False)
+    return {
+        query: [(ids[i], float(s)) for i, s in zip(found[place], scores[place], strict=True)]
+        for place, query in enumerate(collection.queries)
+    }
+
+
+def ranking_figures(
+    rankings: dict[str, Ranking], relevant: dict[str, dict[str, int]]
+) -> dict[str, float]:
+    """nDCG@10 (linear gains), MRR@10 and recall, as means over the queries."""
+    figures: dict[str, list[float]] = {name: [] for name in Retrieval.metrics}
+    for query, grades in relevant.items():
+        found = [document for document, _ in rankings.get(query, [])]
+        gains = [grades.get(document, 0) for document in found[:10]]
+        ideal = sorted(grades.values(), reverse=True)[:10]
+        figures["ndcg@10"].append(_discounted(gains) / _discounted(ideal))
+        first = next((rank for rank, gain in enumerate(gains, start=1) if gain), math.inf)
+        figures["mrr@10"].append(1 / first)
+        for depth in (10, 100):
+            hits = len(grades.keys() & set(found[:depth]))
+            figures[f"recall@{depth}"].append(hits / len(grades))
+    return {name: float(np.mean(values)) for name, values in figures.items()}
+
+
+def _discounted(gains: Sequence[int]) -> float:
+    return sum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains, start=1))

@@ -1,0 +1,249 @@
+"""Short summaries of long texts: sentences chosen from them, or written anew."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from rouge_score import rouge_scorer
+
+from electra_jax.data.examples import Example, join
+from electra_jax.data.labelled import Row
+from electra_jax.errors import UsageError
+from electra_jax.models.decoder import WritingHead
+from electra_jax.models.encoder import ModelConfig
+from electra_jax.models.heads import TokenHead
+from electra_jax.tasks.task import Answer, Task, TaskConfig
+
+ROUGE = ("rouge1", "rouge2", "rougeL")
+
+
+@dataclasses.dataclass(frozen=True)
+class SummarizationConfig(TaskConfig):
+    name: str = "extractive_summarization"
+    source: str = "source"  # column: a list of sentences
+    summary: str = "target"  # column: a text, or a list of summaries as good as each other
+    label: str = ""  # column: 0 or 1 for each sentence; empty: those that together score best
+    sentences: int = 1  # of a summary, at most
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.sentences < 1:
+            raise UsageError(f"task.sentences must be at least 1, not {self.sentences}")
+
+
+class Record(NamedTuple):
+    where: str
+    sentences: list[str]
+    summaries: list[str]
+    labels: list[int]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.sentences)
+
+
+class ExtractiveSummarization(Task):
+    """The likeliest sentences, in their order; each is known by a [CLS] before it."""
+
+    name: ClassVar[str] = "extractive_summarization"
+    Config = SummarizationConfig
+    metrics: ClassVar[tuple[str, ...]] = (*ROUGE, "oracle_rouge1", "oracle_rougeL")
+    columns = ("source",)
+
+    def parse(self, row: Row, labelled: bool) -> Record:
+        c = self.config
+        sentences = row.texts(c.source)
+        if not labelled:
+            return Record(row.where, sentences, [], [])
+        value = row.value(c.summary)
+        summaries = row.texts(c.summary) if isinstance(value, list) else [row.text(c.summary)]
+        if not summaries:
+            raise UsageError(f"{row.where}: no summary in column {c.summary!r}")
+        labels: list[int] = []
+        if c.label:
+            labels = [int(float(x)) for x in row.texts(c.label)]
+            if len(labels) != len(sentences):
+                raise UsageError(
+                    f"{row.where}: {len(sentences)} sentences but {len(labels)} labels"
+                )
+        return Record(row.where, sentences, summaries, labels)
+
+    def fit(self, records: Sequence[Record]) -> None:
+        self.state["fitted"] = True
+
+    def head(self, model: ModelConfig) -> nn.Module:
+        return TokenHead(model, 1, self.config.head == "official")
+
+    def examples(self, records, length, labelled, train) -> list[Example]:
+        tokenizer = self.tokenizer
+        examples = []
+        for number, record in enumerate(records):
+            labels = [0] * len(record.sentences)
+            if labelled:
+                labels = record.labels or self._chosen_by_oracle(record)
+            # Windows of whole sentences; one that is longer than a row is cut.
+            tokens: list[int] = []
+            targets: list[int] = []
+            pieces = tokenizer.encode(record.sentences)
+            for sentence, label in zip(pieces, labels, strict=True):
+                kept = [tokenizer.cls_id, *sentence[: length - 2], tokenizer.sep_id]
+                if tokens and len(tokens) + len(kept) > length:
+                    examples.append(self._window(tokens, targets, number))
+                    tokens, targets = [], []
+                tokens += kept
+                targets += [label] + [-1] * (len(kept) - 1)
+            if not tokens:
+                tokens, targets = [tokenizer.cls_id, tokenizer.sep_id], [-1, -1]
+            examples.append(self._window(tokens, targets, number))
+        return examples
+
+    def _window(self, tokens: list[int], targets: list[int], number: int) -> Example:
+        row = np.array(tokens, np.int32)
+        return Example([row], [np.zeros_like(row)], {"labels": np.array(targets, np.int32)}, number)
+
+    def _chosen_by_oracle(self, record: Record) -> list[int]:
+        chosen = best_sentences(record, self.config.sentences)
+        return [int(place in chosen) for place in range(len(record.sentences))]
+
+    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+        """Each sentence's cross-entropy, summed over sentences."""
+        counted_BL = (batch["labels"] >= 0) * batch["weight"][:, None]
+        losses_BL = optax.sigmoid_binary_cross_entropy(
+            outputs[..., 0], jnp.maximum(batch["labels"], 0).astype(jnp.float32)
+        )
+        return (losses_BL * counted_BL).sum()
+
+    def count(self, batch) -> jax.Array:
+        return ((batch["labels"] >= 0) * batch["weight"][:, None]).sum()
+
+    def answers(self, outputs, examples, records) -> list[Answer]:
+        scores: list[list[float]] = [[] for _ in records]
+        for output, example in zip(outputs, examples, strict=True):
+            places = example.targets["labels"] >= 0
+            scores[example.record] += output[: len(places), 0][places].tolist()
+        answers = []
+        for record, values in zip(records, scores, strict=True):
+            best = np.argsort(-np.array(values), kind="stable")[: self.config.sentences]
+            chosen = sorted(int(place) for place in best)
+            text = " ".join(record.sentences[place] for place in chosen)
+            shares = (1 / (1 + np.exp(-np.array(values)))).tolist()
+            answers.append({"text": text, "sentences": chosen, "scores": shares})
+        return answers
+
+    def score(self, answers, records) -> dict[str, float]:
+        figures = rouge([answer["text"] for answer in answers], records)
+        best = [
+            " ".join(r.sentences[i] for i in sorted(best_sentences(r, self.config.sentences)))
+            for r in records
+        ]
+        oracle = rouge(best, records)
+        return {**figures, **{f"oracle_{n}": oracle[n] for n in ("rouge1", "rougeL")}}
+
+    def trivial(self, train, records) -> list[Answer]:
+        """The first sentences."""
+        count = self.config.sentences
+        return [{"text": " ".join(record.sentences[:count])} for record in records]
+
+
+def rouge(texts: Sequence[str], records: Sequence[Record]) -> dict[str, float]:
+    """ROUGE F-measures of the rouge-score library, of the nearest summary of each."""
+    scorer = rouge_scorer.RougeScorer(ROUGE, use_stemmer=True)
+    scores = [
+        scorer.score_multi(record.summaries, text)
+        for text, record in zip(texts, records, strict=True)
+    ]
+    return {name: float(np.mean([score[name].fmeasure for score in scores])) for name in ROUGE}
+
+
+_SCORER = rouge_scorer.RougeScorer(("rouge1",), use_stemmer=True)
+
+
+def best_sentences(record: Record, count: int) -> set[int]:
+    """The oracle: sentences added one by one, as long as each raises ROUGE-1 most."""
+    chosen: set[int] = set()
+    best = 0.0
+    for _ in range(count):
+        scored = []
+        for place in set(range(len(record.sentences))) - chosen:
+            text = " ".join(record.sentences[i] for i in sorted({*chosen, place}))
+            score = _SCORER.score_multi(record.summaries, text)["rouge1"].fmeasure
+            scored.append((score, -place))
+        if not scored or max(scored)[0] <= best:
+            break
+        best, place = max(scored)
+        chosen.add(-place)
+    return chosen
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractiveConfig(SummarizationConfig):
+    name: str = "abstractive_summarization"
+    layers: int = 2  # of the decoder
+    summary_length: int = 48  # tokens, at most
+    beam: int = 4
+
+    def __post_init__(self):
+        super().__post_init__()
+        for field in ("layers", "beam"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"task.{field} must be at least 1")
+        if self.summary_length < 4:
+            raise UsageError("task.summary_length must be at least 4")
+
+
+class AbstractiveSummarization(ExtractiveSummarization):
+    """A small decoder over the encoder writes the summary."""
+
+    name: ClassVar[str] = "abstractive_summarization"
+    Config = AbstractiveConfig
+
+    def examples(self, records, length, labelled, train) -> list[Example]:
+        tokenizer = self.tokenizer
+        texts = tokenizer.encode([record.text for record in records])
+        examples = []
+        for number, (record, ids) in enumerate(zip(records, texts, strict=True)):
+            tokens, types = join(tokenizer, ids, None, length)
+            # Trained on each of the summaries, judged by the first.
+            summaries: Sequence[Any] = [None]
+            if labelled:
+                summaries = record.summaries if train else record.summaries[:1]
+            for summary in summaries:
+                targets = {}
+                if summary is not None:
+                    target, _ = join(
+                        tokenizer, tokenizer.encode([summary])[0], None, self.config.summary_length
+                    )
+                    targets["target"] = target
+                examples.append(Example([tokens], [types], targets, number))
+        return examples
+
+    def head(self, model: ModelConfig) -> nn.Module:
+        c, tokenizer = self.config, self.tokenizer
+        return WritingHead(
+            model, c.layers, c.summary_length, c.beam, tokenizer.cls_id, tokenizer.sep_id
+        )
+
+    def loss(self, outputs: Any, batch) -> jax.Array:
+        if "scores" not in outputs:
+            return jnp.zeros(())
+        labels_BT = batch["target"][:, : self.config.summary_length][:, 1:]
+        losses_BT = optax.softmax_cross_entropy_with_integer_labels(
+            outputs["scores"], jnp.maximum(labels_BT, 0)
+        )
+        return (losses_BT * (labels_BT >= 0) * batch["weight"][:, None]).sum()
+
+    def count(self, batch) -> jax.Array:
+        labels_BT = batch["target"][:, : self.config.summary_length][:, 1:]
+        return ((labels_BT >= 0) * batch["weight"][:, None]).sum()
+
+    def answers(self, outputs, examples, records) -> list[Answer]:
+        answers = []
+        for output in outputs:
+            ids = [int(id) for id in output["written"] if id >= 0]
+            answers.append({"text": self.tokenizer.decode(ids)})
+        return answers
