@@ -62,21 +62,22 @@ class FinetuneTrainConfig:
     warmup_share: float = 0.1  # of the steps
     layer_decay: float = 0.8  # of the learning rate, from the head down
     summed_loss: bool = True  # over the batch, and not its mean: a clip then nearly always binds
-    evaluations: int = 1  # of each epoch
+    evaluations: float = 1.0  # in each epoch
     patience: int = 0  # evaluations without a gain after which a run ends; 0: never
     eval_batch_size: int = 64
     log_every: int = 50
     seed: int = 0
 
     def __post_init__(self):
-        for field in ("batch_size", "accumulate", "evaluations", "eval_batch_size", "log_every"):
+        for field in ("batch_size", "accumulate", "eval_batch_size", "log_every"):
             if getattr(self, field) < 1:
                 raise UsageError(f"train.{field} must be at least 1, not {getattr(self, field)}")
         for field in ("patience", "seed"):
             if getattr(self, field) < 0:
                 raise UsageError(f"train.{field} must not be negative")
-        if self.epochs <= 0:
-            raise UsageError(f"train.epochs must be above 0, not {self.epochs}")
+        for field in ("epochs", "evaluations"):
+            if getattr(self, field) <= 0:
+                raise UsageError(f"train.{field} must be above 0, not {getattr(self, field)}")
         if self.length < 8:
             raise UsageError(f"train.length must be at least 8, not {self.length}")
         if not 0 < self.layer_decay <= 1:

@@ -4,12 +4,13 @@
         --config.init.from=MODEL --config.task.train=train.csv --config.task.validation=dev.csv
 
 Columns of other names: --config.task.text=NAME --config.task.label=NAME; a second text:
---config.task.text_b=NAME. Without a validation file a tenth of the rows is held out.
+--config.task.text_b=NAME. Without a validation file a tenth of the rows is held out. The
+variant `regression` learns a number for each row instead of a label.
 """
 
 from electra_jax.config import choose_variant, finetune_defaults
 
 
 def get_config(variant: str = ""):
-    choose_variant(variant, ())
-    return finetune_defaults("classification")
+    choose_variant(variant, ("regression",))
+    return finetune_defaults(variant or "classification")

@@ -43,7 +43,8 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """Scores of the next token after each of a text so far, [N, T, V].
 
-    Words are read and written with the encoder's table `word_VE`.
+    Words are read and written with the encoder's table `word_VE`. With `place` the scores are
+    those after that token alone, [N, 1, V].
     """
 
     config: ModelConfig
@@ -51,13 +52,17 @@ class Decoder(nn.Module):
     longest: int
 
     @nn.compact
-    def __call__(self, tokens_NT, hidden_NLD, real_NL, word_VE, train: bool = False) -> jax.Array:
+    def __call__(
+        self, tokens_NT, hidden_NLD, real_NL, word_VE, train: bool = False, place=None
+    ) -> jax.Array:
         c = self.config
         position = self.param("position", normal_init, (self.longest, c.hidden))
         x_NTD = Dense(c.hidden, kernel_init=normal_init, name="project_in")(word_VE[tokens_NT])
         x_NTD += position[: tokens_NT.shape[1]]
         for layer in range(self.layers):
             x_NTD = DecoderLayer(c, name=f"decoder_{layer}")(x_NTD, hidden_NLD, real_NL, train)
+        if place is not None:
+            x_NTD = jax.lax.dynamic_slice_in_dim(x_NTD, place, 1, axis=1)
         x_NTD = nn.LayerNorm(epsilon=1e-5, name="norm")(x_NTD)
         x_NTE = Dense(word_VE.shape[-1], kernel_init=normal_init, name="project_out")(x_NTD)
         bias_V = self.param("bias", nn.initializers.zeros, (word_VE.shape[0],))
@@ -97,9 +102,9 @@ class WritingHead(nn.Module):
                 rows = len(tokens_NT) // len(hidden_NLD)
                 scores_NTV = free.apply(
                     {"params": params}, tokens_NT, jnp.repeat(hidden_NLD, rows, axis=0),
-                    jnp.repeat(real_NL, rows, axis=0), word_VE,
+                    jnp.repeat(real_NL, rows, axis=0), word_VE, place=place,
                 )  # fmt: skip
-                return jax.nn.log_softmax(scores_NTV[:, place])
+                return jax.nn.log_softmax(scores_NTV[:, 0])
 
             outputs["written"] = beam_search(
                 following, len(hidden_NLD), self.beam, self.longest, self.start_id, self.end_id
