@@ -19,7 +19,7 @@ setup(
     python_requires=">=3.11",
     # The shipped configs lie at the top of the checkout and inside the installed package.
     packages=find_packages(include=["electra_jax", "electra_jax.*"])
-    + ["electra_jax.configs", "electra_jax.configs.pretrain"],
+    + ["electra_jax.configs", "electra_jax.configs.pretrain", "electra_jax.configs.finetune"],
     package_dir={"electra_jax.configs": "configs"},
     install_requires=[
         "jax>=0.10,<0.13",
@@ -40,6 +40,11 @@ setup(
         "tqdm>=4.66,<5",
         "safetensors>=0.5,<0.9",
         "ml-dtypes>=0.5,<0.7",
+        "scikit-learn>=1.5,<2",
+        "scipy>=1.14,<2",
+        "seqeval>=1.2.2,<2",
+        "rouge-score>=0.1.2,<0.2",
+        "bm25s>=0.2.6,<0.4",
     ],
     extras_require={
         "tpu": ["jax[tpu]>=0.10,<0.13"],
@@ -49,7 +54,6 @@ setup(
             "pytest>=8,<10",
             "pytest-xdist>=3.7,<4",
             "ruff>=0.14,<0.18",
-            "scipy>=1.14,<2",
         ],
         "full": ["torch>=2.6,<3", "transformers>=5,<6"],
     },

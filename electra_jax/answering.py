@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,13 +20,13 @@ from electra_jax.prediction import CHUNK, TaskModel, as_row, embed, load
 STANDARD_INPUT = "-"
 
 
-def read_input(path: str, kind: str, header: bool = True) -> Iterator[Row]:
+def read_input(path: str, kind: str, columns: Sequence[str] = ()) -> Iterator[Row]:
     """The rows of a file, or of standard input, as they come.
 
     Args:
       path: a file, or "-".
       kind: its format; empty for what its ending tells, or else a text a line.
-      header: of csv and tsv.
+      columns: of csv and tsv without a header.
 
     Raises:
       UsageError: no such file or format, or a line breaks the format.
@@ -35,11 +35,11 @@ def read_input(path: str, kind: str, header: bool = True) -> Iterator[Row]:
         raise UsageError(f"--format={kind} is unknown; use {', '.join(FORMATS)}")
     if path == STANDARD_INPUT:
         lines = ((n, decode(x, "stdin", n)) for n, x in enumerate(sys.stdin.buffer, start=1))
-        return parse_rows(lines, kind or "lines", "stdin", header)
+        return parse_rows(lines, kind or "lines", "stdin", columns)
     if not Path(path).is_file():
         raise UsageError(f"{path}: there is no such file")
     lines = ((n, decode(x, path, n)) for n, x, _ in read_lines(Path(path)))
-    return parse_rows(lines, kind or kind_of(path) or "lines", path, header)
+    return parse_rows(lines, kind or kind_of(path) or "lines", path, columns)
 
 
 def predict_file(model_dir: str, path: str, output: str, kind: str, checkpoint: str) -> None:
@@ -51,7 +51,7 @@ def predict_file(model_dir: str, path: str, output: str, kind: str, checkpoint: 
     model = load(model_dir, checkpoint)
     if not isinstance(model, TaskModel):
         raise UsageError(f"{model_dir} is not fine-tuned: see `electra-jax finetune`")
-    rows = read_input(path, kind, model.config.task.header)
+    rows = read_input(path, kind, model.task.column_names)
     if not kind and not kind_of(path):  # a text a line
         rows = (as_row(model.task, split_line(model, row), row.where) for row in rows)
     start, count = time.monotonic(), 0

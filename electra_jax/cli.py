@@ -103,14 +103,18 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("finetune", run_finetune, "fine-tune an encoder for a task")
     sub.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
     sub.add_argument("--workdir", required=True, metavar="DIR")
-    sub.add_argument("--seeds", type=int, default=1, metavar="N", help="runs with other seeds")
     sub.add_argument(
         "--sweep", nargs="+", default=[], metavar="FIELD=A,B", help="all combinations of values"
     )
-    sub.add_argument(
-        "--baseline", action="store_true", help="fine-tune the same encoder without pretraining too"
-    )
+    add_seed_flags(sub)
     sub.epilog = f"Any field of the config is overridden by {OVERRIDE}section.field=value."
+
+    sub = command("glue", run_glue, "fine-tune on all of GLUE")
+    sub.add_argument("--model", required=True, metavar="DIR")
+    sub.add_argument("--data", required=True, action="append", metavar="DIR")
+    sub.add_argument("--workdir", required=True, metavar="DIR")
+    sub.add_argument("--config", default="glue", choices=("glue", "glue:paper"))
+    add_seed_flags(sub)
 
     sub = command("predict", run_predict, "answer new rows with a fine-tuned model")
     sub.add_argument("--model", required=True, metavar="DIR")
@@ -177,6 +181,14 @@ def add_source_flags(sub: argparse.ArgumentParser) -> None:
 
 def add_checkpoint_flag(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--checkpoint", default="best", metavar="best|last|STEP")
+
+
+def add_seed_flags(sub: argparse.ArgumentParser) -> None:
+    """Flags of the commands that fine-tune several times."""
+    sub.add_argument("--seeds", type=int, default=1, metavar="N", help="runs with other seeds")
+    sub.add_argument(
+        "--baseline", action="store_true", help="fine-tune the same encoder without pretraining too"
+    )
 
 
 def open_documents(args: argparse.Namespace):
@@ -246,6 +258,22 @@ def run_finetune(args: argparse.Namespace) -> int:
     enable_compilation_cache()
     table = run_all(
         args.config, args.overrides, args.workdir, args.seeds, args.sweep, args.baseline
+    )
+    if table is None:
+        print(f"stopped and saved; the same command goes on from there: {args.workdir}")
+        return INTERRUPTED
+    print(table)
+    return 0
+
+
+def run_glue(args: argparse.Namespace) -> int:
+    from electra_jax.glue import glue
+    from electra_jax.parallel.runtime import enable_compilation_cache
+
+    enable_compilation_cache()
+    variant = args.config.partition(":")[2]
+    table = glue(
+        args.model, args.data, args.workdir, args.seeds, args.baseline, args.overrides, variant
     )
     if table is None:
         print(f"stopped and saved; the same command goes on from there: {args.workdir}")

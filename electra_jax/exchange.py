@@ -1,5 +1,7 @@
 """Models out of run directories, and into them."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,11 @@ import numpy as np
 from electra_jax.config import config_fields, save_config
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.inference import Model, imported_config, load, load_hugging_face
+from electra_jax.finetune import RESULTS_FILE
+from electra_jax.inference import Model, imported_config, load_hugging_face
 from electra_jax.interop import huggingface, names, tensorflow1
 from electra_jax.models.electra import count_params, generator_model, unroll
+from electra_jax.prediction import TaskModel, load
 from electra_jax.pretrain import IMPORTED, build_objective, create_state
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.metrics import read_metrics
@@ -22,7 +26,8 @@ from electra_jax.warm_start import warm_start
 def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> list[str]:
     """Writes `discriminator/`, `generator/` and a model card for the transformers library.
 
-    A model of a masked-language-model objective becomes `masked_lm/`.
+    A model of a masked-language-model objective becomes `masked_lm/`; a fine-tuned one lies in
+    `to` itself.
 
     Args:
       path: a run directory, or another model directory.
@@ -37,6 +42,8 @@ def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> 
     """
     to = _empty(to)
     model = load(path, checkpoint)
+    if isinstance(model, TaskModel):
+        return [_export_task_model(model, path, to)]
     params = jax.device_get(unroll(model.config.electra, model.params))
     networks = names.split_networks(params)
     if not networks:
@@ -50,6 +57,46 @@ def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> 
         (folder / "README.md").write_text(card, "utf-8")
     (to / "README.md").write_text(card, "utf-8")
     return [str(to / network) for network in networks]
+
+
+def _export_task_model(model: TaskModel, path: str | Path, to: Path) -> str:
+    kind, task = model.task.exported_as, model.task
+    if not kind:
+        raise UsageError(
+            f"transformers has no class for the task {task.name} with head={task.config.head}: "
+            "keep the run directory, and use `predict`"
+        )
+    opens_with = huggingface.write_task_model(
+        to, kind, names.flatten(jax.device_get(model.params)), model.model, task.tokenizer,
+        task.state.get("labels", ["score"] if kind == "ForSequenceClassification" else ()),
+        getattr(task.config, "pooling", "cls"),
+    )  # fmt: skip
+    results = json.loads((Path(path) / RESULTS_FILE).read_text())
+    card = task_card(model, opens_with, results["metrics"])
+    (to / "README.md").write_text(card, "utf-8")
+    return str(to)
+
+
+def task_card(model: TaskModel, opens_with: str, figures: Mapping[str, float]) -> str:
+    """A model card: what it does, how it was trained, how well it does."""
+    train = model.config.train
+    lines = [
+        "---",
+        "library_name: transformers",
+        "---",
+        "",
+        f"# {model.task.name}",
+        "",
+        f"Fine-tuned with electra-jax from `{Path(model.config.init.from_).name}`: "
+        f"{model.step:,} steps of {train.batch_size} rows of at most {train.length} tokens, "
+        f"learning rate {model.config.optimizer.learning_rate:g}, seed {train.seed}.",
+        f"Opens with `{opens_with}`.",
+        "",
+        "| metric on validation data | value |",
+        "|---|---|",
+        *(f"| {name} | {value:.4g} |" for name, value in figures.items()),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def import_model(

@@ -21,7 +21,7 @@ from electra_jax.finetune import RESULTS_FILE, check_resume, finetune
 log = logging.getLogger(__name__)
 
 TABLE_FILE = "results.md"
-BASELINE = "not-pretrained"
+PRETRAINED, BASELINE = "pretrained", "not-pretrained"
 
 
 def run_all(
@@ -51,31 +51,39 @@ def run_all(
     if seeds < 1:
         raise UsageError(f"--seeds must be at least 1, not {seeds}")
     names = [name for name, _ in flatten(load_config(spec))]
-    first = finetune_config(load_config(spec, overrides))
     axes = [parse_axis(axis, names) for axis in sweep]
     if baseline:
         axes.insert(0, ("init.fresh", ["false", "true"]))
-    several = seeds > 1 or bool(axes)
     rows = []
     for values in itertools.product(*(choices for _, choices in axes)):
         chosen = [f"{name}={value}" for (name, _), value in zip(axes, values, strict=True)]
         group = [describe(field) for field in chosen]
-        results = []
-        for seed in range(first.train.seed, first.train.seed + seeds):
-            config = finetune_config(load_config(spec, [*overrides, *chosen, f"train.seed={seed}"]))
-            parts = [name for name in group if name] + ([f"seed-{seed}"] if seeds > 1 else [])
-            folder = Path(workdir, *parts) if several else Path(workdir)
-            result = finished(folder, config) or finetune(config, folder)
-            if result is None:
-                return None
-            results.append(result)
-        rows.append((" ".join(name for name in group if name) or "fine-tuned", results))
+        results = run_group(spec, [*overrides, *chosen], Path(workdir, *group), seeds)
+        if results is None:
+            return None
+        rows.append((" ".join(group) or "fine-tuned", results))
     table = render(rows)
     Path(workdir, TABLE_FILE).write_text(table, "utf-8")
-    if several:
+    if seeds > 1 or axes:
         content = [{"run": name, "seeds": results} for name, results in rows]
         Path(workdir, RESULTS_FILE).write_text(json.dumps(content, indent=2) + "\n")
     return table
+
+
+def run_group(
+    spec: str, overrides: Sequence[str], folder: Path, seeds: int
+) -> list[dict[str, Any]] | None:
+    """The results of a run with each seed; None where a signal stopped one."""
+    first = finetune_config(load_config(spec, overrides)).train.seed
+    results = []
+    for seed in range(first, first + seeds):
+        config = finetune_config(load_config(spec, [*overrides, f"train.seed={seed}"]))
+        workdir = folder / f"seed-{seed}" if seeds > 1 else folder
+        result = finished(workdir, config) or finetune(config, workdir)
+        if result is None:
+            return None
+        results.append({"folder": str(workdir), **result})
+    return results
 
 
 def parse_axis(text: str, names: Sequence[str]) -> tuple[str, list[str]]:
@@ -97,8 +105,9 @@ def parse_axis(text: str, names: Sequence[str]) -> tuple[str, list[str]]:
 def describe(field: str) -> str:
     """What the folder of a run with that field is called."""
     if field.startswith("init.fresh="):
-        return BASELINE if field.endswith("true") else ""
-    return field.rpartition(".")[2] if field.count("=") == 1 and "/" not in field else "run"
+        return BASELINE if field.endswith("true") else PRETRAINED
+    name, _, value = field.partition("=")
+    return f"{name.rpartition('.')[2]}={value}".replace("/", "_")
 
 
 def finished(folder: Path, config: FinetuneConfig) -> dict[str, Any] | None:

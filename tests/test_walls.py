@@ -16,11 +16,12 @@ ROOMS = {
     "parallel": set(),
     "objectives": {"models"},
     "training": {"parallel"},
+    "tasks": {"models", "data"},
     "interop": {"models", "data", "tasks", "training"},
 }
 COMPOSERS = {
-    "config", "pretrain", "evaluate", "exchange", "inference", "quickstart", "report",
-    "terminal", "warm_start",
+    "answering", "config", "evaluate", "exchange", "finetune", "glue", "inference",
+    "prediction", "pretrain", "quickstart", "report", "sweep", "terminal", "warm_start",
 }  # fmt: skip
 # Only these files may import what makes meshes, checkpoints and tf.data pipelines.
 OWNERS = {

@@ -1,7 +1,7 @@
 """Labelled rows, in the formats in which people have them.
 
 A source is a path, whose ending tells the format, or FORMAT:PATH: `csv` and `tsv` (with a
-header, or columns named 0, 1, …), `jsonl`, `conll` (columns named 0, 1, … and -1 for the
+header, or with the names given), `jsonl`, `conll` (columns named 0, 1, … and -1 for the
 last; a row is a sentence), `squad` (SQuAD's JSON), `lines` (a text each), or
 `tfds:NAME[:SPLIT]`. Several are joined by commas.
 """
@@ -10,7 +10,7 @@ import csv
 import difflib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,12 +65,12 @@ class Row(NamedTuple):
         return [str(x) for x in value]
 
 
-def read_rows(sources: str, header: bool = True) -> Iterator[Row]:
+def read_rows(sources: str, columns: Sequence[str] = ()) -> Iterator[Row]:
     """The rows of all sources, in order.
 
     Args:
       sources: see the module.
-      header: whether csv and tsv files start with the names of their columns.
+      columns: names of the columns of csv and tsv files that do not start with them.
 
     Raises:
       UsageError: a file is missing or empty, is of no known format, or breaks it; names the
@@ -78,14 +78,14 @@ def read_rows(sources: str, header: bool = True) -> Iterator[Row]:
     """
     for source in sources.split(","):
         empty = True
-        for row in _read_source(source.strip(), header):
+        for row in _read_source(source.strip(), columns):
             empty = False
             yield row
         if empty:
             raise UsageError(f"{source}: there is no row in it")
 
 
-def _read_source(source: str, header: bool) -> Iterator[Row]:
+def _read_source(source: str, columns: Sequence[str]) -> Iterator[Row]:
     scheme, colon, address = source.partition(":")
     if scheme == "tfds" and colon:
         yield from _read_tfds(address)
@@ -104,7 +104,7 @@ def _read_source(source: str, header: bool) -> Iterator[Row]:
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file")
     lines = ((number, decode(line, path, number)) for number, line, _ in read_lines(path))
-    yield from parse_rows(lines, kind, str(path), header)
+    yield from parse_rows(lines, kind, str(path), columns)
 
 
 def kind_of(path: str) -> str:
@@ -115,25 +115,25 @@ def kind_of(path: str) -> str:
     return SUFFIXES.get(bare.suffix, "")
 
 
-def parse_rows(lines: Lines, kind: str, name: str, header: bool = True) -> Iterator[Row]:
+def parse_rows(lines: Lines, kind: str, name: str, columns: Sequence[str] = ()) -> Iterator[Row]:
     """The rows in lines of a format, as they come.
 
     Args:
       lines: numbered lines.
       kind: the format.
       name: what messages call the file.
-      header: see `read_rows`.
+      columns: see `read_rows`.
 
     Raises:
       UsageError: a line breaks the format.
     """
     if kind in ("csv", "tsv"):
-        yield from _parse_table(lines, kind, name, header)
+        yield from _parse_table(lines, kind, name, columns)
     else:
         yield from FORMATS[kind](lines, name)
 
 
-def _parse_table(lines: Lines, kind: str, name: str, header: bool) -> Iterator[Row]:
+def _parse_table(lines: Lines, kind: str, name: str, named: Sequence[str]) -> Iterator[Row]:
     """A line of TSV is a row whatever quotes are in it; CSV may quote line breaks."""
     dialect: dict[str, Any] = {"strict": True}
     if kind == "tsv":
@@ -148,8 +148,10 @@ def _parse_table(lines: Lines, kind: str, name: str, header: bool) -> Iterator[R
             if not cells:
                 continue
             if columns is None:
-                columns = cells if header else [str(i) for i in range(len(cells))]
-                if header:
+                # Where names are given, a first line that holds one of them is a header still.
+                is_header = not named or bool(set(named) & set(cells))
+                columns = cells if is_header else list(named)
+                if is_header:
                     continue
             if len(cells) != len(columns):
                 raise UsageError(

@@ -19,13 +19,16 @@ from electra_jax.data.tokenizer import (
 )
 
 
-def save_fast_tokenizer(tokenizer: Tokenizer, folder: Path, max_tokens: int) -> None:
+def save_fast_tokenizer(
+    tokenizer: Tokenizer, folder: Path, max_tokens: int, types: bool = False
+) -> None:
     """Writes tokenizer.json and tokenizer_config.json, and our own record beside them.
 
     Args:
       tokenizer: which.
       folder: is there.
       max_tokens: that a row of the model takes.
+      types: whether its model tells the two texts of a pair apart by token types.
     """
     tokenizer.save(folder)  # so that importing needs no guess
     fast = fast_tokenizer(tokenizer)
@@ -37,6 +40,11 @@ def save_fast_tokenizer(tokenizer: Tokenizer, folder: Path, max_tokens: int) -> 
         "do_lower_case": tokenizer.lower_case,
         "strip_accents": tokenizer.strip_accents,
         "clean_up_tokenization_spaces": False,
+        "model_input_names": [
+            "input_ids",
+            *(["token_type_ids"] if types else []),
+            "attention_mask",
+        ],
         **roles,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")

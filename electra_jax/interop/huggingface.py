@@ -7,7 +7,7 @@ whose softmax is our sigmoid.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,19 @@ class HuggingFaceModel:
     tokenizer: Tokenizer
 
 
-def hugging_face_config(model: ModelConfig, network: str, tokenizer: Tokenizer) -> dict[str, Any]:
-    """config.json of one network; `model` is that network's own shape."""
+def hugging_face_config(
+    model: ModelConfig, opens_with: str, tokenizer: Tokenizer, labels: Sequence[str] = ()
+) -> dict[str, Any]:
+    """config.json of one network.
+
+    Args:
+      model: the network's own shape.
+      opens_with: the class that opens it.
+      tokenizer: its tokenizer.
+      labels: of a classifier.
+    """
     common = {
-        "architectures": [CLASSES[model.architecture, network]],
+        "architectures": [opens_with],
         "dtype": "float32",
         "vocab_size": model.vocab_size,
         "hidden_size": model.hidden,
@@ -65,6 +74,9 @@ def hugging_face_config(model: ModelConfig, network: str, tokenizer: Tokenizer) 
         "pad_token_id": tokenizer.pad_id,
         "tie_word_embeddings": True,
     }
+    if labels:
+        common["id2label"] = {str(index): name for index, name in enumerate(labels)}
+        common["label2id"] = {name: index for index, name in enumerate(labels)}
     if model.architecture == "published":
         return {
             "model_type": "electra",
@@ -77,7 +89,6 @@ def hugging_face_config(model: ModelConfig, network: str, tokenizer: Tokenizer) 
             "layer_norm_eps": model.block.norm_epsilon,
         }
     windows = [model.window(layer) for layer in range(model.layers)]
-    labels = {str(index): name for index, name in enumerate(LABELS)}
     return {
         "model_type": "modernbert",
         **common,
@@ -105,11 +116,6 @@ def hugging_face_config(model: ModelConfig, network: str, tokenizer: Tokenizer) 
         "cls_token_id": tokenizer.cls_id,
         "eos_token_id": tokenizer.sep_id,
         "sep_token_id": tokenizer.sep_id,
-        **(
-            {"id2label": labels, "label2id": {name: int(i) for i, name in labels.items()}}
-            if network == "discriminator"
-            else {}
-        ),
     }
 
 
@@ -197,16 +203,62 @@ def write_network(
       params: flat, as `names.split_networks` gives them.
       model: the network's own shape.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     table = [*names.body(model), *names.head(model, network)]
     tensors = names.write_tensors(table, params)
+    labels = LABELS if (model.architecture, network) == ("modern", "discriminator") else ()
+    opens_with = CLASSES[model.architecture, network]
+    config = hugging_face_config(model, opens_with, tokenizer, labels)
+    _write(Path(folder), config, tensors, tokenizer)
+
+
+def write_task_model(
+    folder: str | Path,
+    kind: str,
+    params: Mapping[str, np.ndarray],
+    model: ModelConfig,
+    tokenizer: Tokenizer,
+    labels: Sequence[str] = (),
+    pooling: str = "cls",
+) -> str:
+    """Writes a fine-tuned model; returns the class that opens it.
+
+    Args:
+      folder: is made.
+      kind: the end of that class's name, such as "ForTokenClassification", or "Model".
+      params: flat: embeddings, encoder and head.
+      model: the encoder's shape.
+      labels: of a classifier.
+      pooling: of its head; the published classes know [CLS] alone.
+
+    Raises:
+      UsageError: there is no such class.
+    """
+    modern = model.architecture == "modern"
+    if pooling != "cls" and not modern and kind != "Model":
+        raise UsageError(
+            f"transformers has no Electra class with pooling={pooling}: use task.pooling=cls"
+        )
+    opens_with = f"{'ModernBert' if modern else 'Electra'}{kind}"
+    prefix = "" if kind == "Model" else None
+    table = [*names.body(model, prefix), *names.task_head(model, kind)]
+    tensors = names.write_tensors(table, params)
+    config = hugging_face_config(model, opens_with, tokenizer, labels)
+    if modern:
+        config["classifier_pooling"] = pooling
+    _write(Path(folder), config, tensors, tokenizer)
+    return opens_with
+
+
+def _write(
+    folder: Path, config: dict[str, Any], tensors: dict[str, np.ndarray], tokenizer: Tokenizer
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     # Not save_file, which hides its files from everyone but their owner.
     content = safetensors.numpy.save(tensors, metadata={"format": "pt"})
     (folder / "model.safetensors").write_bytes(content)
-    config = hugging_face_config(model, network, tokenizer)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-    save_fast_tokenizer(tokenizer, folder, model.max_positions)
+    types = "type_vocab_size" in config
+    save_fast_tokenizer(tokenizer, folder, config["max_position_embeddings"], types)
 
 
 def is_hugging_face(path: str | Path) -> bool:

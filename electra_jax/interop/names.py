@@ -98,6 +98,26 @@ def head(config: ModelConfig, network: str) -> list[Name]:
     ]
 
 
+def task_head(config: ModelConfig, kind: str) -> list[Name]:
+    """A task's head, by the end of the name of Hugging Face's class."""
+    if kind == "Model":
+        return []
+    if config.architecture == "modern":
+        return [
+            *_dense("head/transform/dense", "head.dense", bias=False),
+            *_norm("head/transform/norm", "head.norm", bias=False),
+            *_dense("head/classifier", "classifier"),
+        ]
+    dense, last = {
+        "ForSequenceClassification": ("classifier.dense", "classifier.out_proj"),
+        "ForMultipleChoice": ("sequence_summary.summary", "classifier"),
+        "ForTokenClassification": ("", "classifier"),
+        "ForQuestionAnswering": ("", "qa_outputs"),
+    }[kind]
+    first = _dense("head/transform/dense", dense) if dense else []
+    return [*first, *_dense("head/classifier", last)]
+
+
 def body(config: ModelConfig, prefix: str | None = None) -> list[Name]:
     """Embeddings and encoder in Hugging Face's names, by default with the usual prefix."""
     function = modern_body if config.architecture == "modern" else published_body

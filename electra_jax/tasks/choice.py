@@ -61,6 +61,10 @@ class Choice(Task):
                     f"{self.state['options']}"
                 )
 
+    @property
+    def exported_as(self) -> str:
+        return "ForMultipleChoice" if self.config.head == "default" else ""
+
     def head(self, model: ModelConfig) -> RowHead:
         return RowHead(model, 1, official=self.config.head == "official")
 

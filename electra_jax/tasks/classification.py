@@ -62,6 +62,10 @@ class TextTask(Task):
         label = self.parse_label(row) if labelled else None
         return Record(row.where, row.text(c.text), second, label)
 
+    @property
+    def exported_as(self) -> str:
+        return "ForSequenceClassification" if self.config.head == "default" else ""
+
     def parse_label(self, row: Row) -> Any:
         return row.text(self.config.label)
 

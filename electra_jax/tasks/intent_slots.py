@@ -50,6 +50,10 @@ class IntentSlots(Tagging):
         intent = row.text(self.config.intent) if labelled else None
         return Record(record.where, record.words, record.labels, intent)
 
+    @property
+    def exported_as(self) -> str:
+        return ""
+
     def fit(self, records: Sequence[Any]) -> None:
         super().fit(records)
         self.state["intents"] = label_set(record.intent for record in records)

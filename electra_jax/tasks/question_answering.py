@@ -96,6 +96,10 @@ class QuestionAnswering(Task):
         self.state["may_be_impossible"] = any(not record.answers for record in records)
         self.state["threshold"] = 0.0
 
+    @property
+    def exported_as(self) -> str:
+        return "ForQuestionAnswering" if self.config.head == "default" else ""
+
     def head(self, model: ModelConfig) -> nn.Module:
         return JointSpanHead(model) if self.config.head == "official" else TokenHead(model, 2)
 

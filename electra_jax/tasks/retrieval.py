@@ -122,6 +122,10 @@ class Retrieval(Task):
         queries = [Text(id, text, collection) for id, text in collection.queries.items()]
         return queries + [Text(id, text, None) for id, text in collection.documents.items()]
 
+    @property
+    def exported_as(self) -> str:
+        return "Model"
+
     def head(self, model: ModelConfig) -> nn.Module:
         return PoolingHead(self.config.pooling)
 
@@ -242,6 +246,10 @@ class Reranking(Retrieval):
                 raise UsageError("task.train has too few documents to draw wrong ones from")
             train.append(pair._replace(negatives=tuple(negatives)))
         return train, validation
+
+    @property
+    def exported_as(self) -> str:
+        return "ForSequenceClassification" if self.config.head == "default" else ""
 
     def head(self, model: ModelConfig) -> nn.Module:
         return RowHead(model, 1, "cls", self.config.head == "official")

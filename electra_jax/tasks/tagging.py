@@ -104,6 +104,10 @@ class Tagging(Task):
         self.state["scheme"] = guess_scheme(sequences, self.config.scheme)
         self.state["labels"] = label_set(x for record in records for x in self.truth(record))
 
+    @property
+    def exported_as(self) -> str:
+        return "ForTokenClassification" if self.config.head == "default" else ""
+
     def truth(self, record: Record) -> list[str]:
         """A record's labels, as BIO where they mark spans."""
         return to_bio(record.labels or [], self.state["scheme"])

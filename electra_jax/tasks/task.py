@@ -35,7 +35,7 @@ class TaskConfig:
     validation: str = ""
     validation_share: float = 0.1  # of train, held out where there is no `validation`
     test: str = ""  # to be answered at the end; needs no labels
-    header: bool = True  # of csv and tsv files
+    columns: str = ""  # of csv and tsv files without a header, joined by commas
     train_rows: int = 0  # as many of train, drawn by the seed; 0: all
     head: str = "default"  # that of Hugging Face's class, or the official code's
     metric: str = ""  # that which chooses the best; empty: the task's first
@@ -75,6 +75,15 @@ class Task(abc.ABC):
     def metric(self) -> str:
         """The metric that chooses the best checkpoint."""
         return self.config.metric or self.metrics[0]
+
+    @property
+    def column_names(self) -> list[str]:
+        return [name for name in self.config.columns.split(",") if name]
+
+    @property
+    def exported_as(self) -> str:
+        """The end of the name of Hugging Face's class for it; "" where there is none."""
+        return ""
 
     @property
     def labels(self) -> list[str]:
@@ -150,7 +159,7 @@ class Task(abc.ABC):
         return records
 
     def rows(self, sources: str) -> list[Row]:
-        return list(read_rows(sources, self.config.header))
+        return list(read_rows(sources, self.column_names))
 
     def read_splits(self, seed: int = 0) -> tuple[list[Any], list[Any]]:
         """Training and validation records; learns the state, if there is none, from the former.

@@ -1,12 +1,13 @@
 """The exported tokenizer gives our ids."""
 
 import itertools
+import json
 
 import pytest
 import tokenizers
 
 from electra_jax.data.documents import Documents
-from electra_jax.data.tokenizer import KINDS
+from electra_jax.data.tokenizer import KINDS, SPECIAL_TOKENS, WordPieceTokenizer
 from electra_jax.data.tokenizer_training import train_tokenizer
 from electra_jax.interop.fast_tokenizer import save_fast_tokenizer
 
@@ -62,3 +63,11 @@ def test_exported_ids_are_ours_on_real_text(kind, electra_data, tmp_path):
     ours = tokenizer.encode(texts)
     theirs = [x.ids for x in fast.encode_batch(texts, add_special_tokens=False)]
     assert theirs == ours
+
+
+@pytest.mark.parametrize("types", [True, False])
+def test_token_types_are_told_only_to_models_that_have_them(types, tmp_path):
+    tokenizer = WordPieceTokenizer([*SPECIAL_TOKENS, "a"])
+    save_fast_tokenizer(tokenizer, tmp_path, 128, types)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert ("token_type_ids" in config["model_input_names"]) is types

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import WORDS
+from tiny_encoder import WORDS
 
 from electra_jax.config import finetune_config, load_config
 from electra_jax.finetune import finetune
@@ -61,7 +61,7 @@ def candidates(rng):
 def pairs(rng):
     for _ in range(ROWS):
         query = sentence(rng, 3)
-        yield {"query": " ".join(query), "positive": " ".join([query[0], *sentence(rng, 4)])}
+        yield {"query": " ".join(query), "positive": " ".join([*query, *sentence(rng, 4)])}
 
 
 def documents(rng):
@@ -79,7 +79,7 @@ CASES = {
     "answer:official": (questions, ["train.epochs=60"]),
     "choose": (candidates, []),
     "retrieve": (pairs, ["train.batch_size=32"]),
-    "retrieve:rerank": (pairs, ["task.candidates=4", "train.epochs=60"]),
+    "retrieve:rerank": (pairs, ["task.candidates=4", "task.negatives=6", "train.epochs=60"]),
     "summarize": (documents, []),
     "summarize:abstractive": (
         documents,

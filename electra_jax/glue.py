@@ -1,0 +1,157 @@
+"""All of GLUE in one go: fine-tune on each set, and write what its server takes."""
+
+import logging
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from electra_jax.data.labelled import SUFFIXES
+from electra_jax.errors import UsageError
+from electra_jax.prediction import load_finetuned
+from electra_jax.sweep import BASELINE, run_group
+
+log = logging.getLogger(__name__)
+
+SUBMISSION = "submission"
+TABLE_FILE = "glue.md"
+
+
+class GlueSet(NamedTuple):
+    """A set: its folder, its variant of `finetune/glue`, and its files."""
+
+    folder: str
+    variant: str
+    metric: str
+    validation: str = "dev"
+    tests: tuple[tuple[str, str], ...] = ()  # file, and its name in a submission
+
+    @property
+    def test_files(self) -> tuple[tuple[str, str], ...]:
+        return self.tests or (("test", self.folder),)
+
+
+SETS = (
+    GlueSet("CoLA", "cola", "matthews"),
+    GlueSet("SST-2", "sst2", "accuracy"),
+    GlueSet("MRPC", "mrpc", "accuracy"),
+    GlueSet("STS-B", "stsb", "spearman"),
+    GlueSet("QQP", "qqp", "accuracy"),
+    GlueSet(
+        "MNLI", "mnli", "accuracy", "dev_matched",
+        (("test_matched", "MNLI-m"), ("test_mismatched", "MNLI-mm")),
+    ),
+    GlueSet("QNLI", "qnli", "accuracy"),
+    GlueSet("RTE", "rte", "accuracy"),
+    GlueSet("WNLI", "wnli", "accuracy"),
+)  # fmt: skip
+# Of sets in JSON lines, whatever their name.
+PLAIN_COLUMNS = ("task.text=text_a", "task.text_b=text_b", "task.label=label", "task.columns=")
+
+
+def glue(
+    model: str, data: Sequence[str], workdir: str | Path, seeds: int = 1, baseline: bool = False,
+    overrides: Sequence[str] = (), variant: str = "",
+) -> str | None:  # fmt: skip
+    """Fine-tunes on every set that is there; sets that are done are not done again.
+
+    Args:
+      model: the directory to start from.
+      data: folders that hold the sets' folders, in the official files or in JSON lines.
+      workdir: gets a run for each set and seed, a table, and `submission/`.
+      seeds: runs of each set.
+      baseline: whether to fine-tune the same encoder without pretraining, too.
+      overrides: for all sets.
+      variant: "paper" for the paper's rate.
+
+    Returns:
+      A table in Markdown; None where a signal stopped a run.
+
+    Raises:
+      UsageError: none of the sets is there, or what `finetune` raises.
+    """
+    found = [(one, files) for one in SETS if (files := find_files(one, data))]
+    if not found:
+        names = ", ".join(one.folder for one in SETS)
+        raise UsageError(f"{', '.join(data)}: there is none of {names}, with train and dev files")
+    missing = [one.folder for one in SETS if one not in [there for there, _ in found]]
+    if missing:
+        log.warning("not there, and left out: %s", ", ".join(missing))
+    kinds = [(Path(model).name or "pretrained", "false")]
+    if baseline:
+        kinds.append((BASELINE, "true"))
+    rows: list[list[str]] = []
+    trivial: dict[str, float] = {}
+    for name, fresh in kinds:
+        scores = []
+        for one, files in found:
+            spec = f"finetune/glue:{one.variant}{'-paper' if variant == 'paper' else ''}"
+            fields = [
+                f"init.from={model}", f"init.fresh={fresh}",
+                f"task.train={files['train']}", f"task.validation={files['validation']}",
+                *(PLAIN_COLUMNS if files["train"].suffix != ".tsv" else ()), *overrides,
+            ]  # fmt: skip
+            if fresh == "true":
+                folder = Path(workdir, BASELINE, one.folder)
+            else:
+                folder = Path(workdir, one.folder)
+            results = run_group(spec, fields, folder, seeds)
+            if results is None:
+                return None
+            if fresh == "false":
+                write_submission(one, data, folder, results, Path(workdir, SUBMISSION))
+            scores.append([100 * result["metrics"][one.metric] for result in results])
+            trivial[one.folder] = 100 * results[0]["trivial"][one.metric]
+        rows.append([name, *map(cell, scores), average(scores)])
+    rows.append(
+        [
+            "trivial",
+            *map("{:.1f}".format, trivial.values()),
+            average([[x] for x in trivial.values()]),
+        ]
+    )
+    head = ["model", *(f"{one.folder} ({one.metric})" for one, _ in found), "average"]
+    lines = [head, ["---"] * len(head), *rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    if seeds > 1:
+        table += f"\nMedian ± standard deviation of {seeds} seeds.\n"
+    Path(workdir, TABLE_FILE).write_text(table, "utf-8")
+    return table
+
+
+def find_files(one: GlueSet, data: Sequence[str]) -> dict[str, Path] | None:
+    """A set's training and validation files, in the first folder that has them."""
+    for folder in data:
+        for suffix in SUFFIXES:
+            train = Path(folder, one.folder, f"train{suffix}")
+            for name in (one.validation, "dev"):
+                validation = train.with_name(f"{name}{suffix}")
+                if train.is_file() and validation.is_file():
+                    return {"train": train, "validation": validation}
+    return None
+
+
+def write_submission(
+    one: GlueSet, data: Sequence[str], folder: Path, results: Sequence[dict[str, Any]], to: Path
+) -> None:
+    """Answers to a set's test files by the seed that does best on its validation data."""
+    best = max(range(len(results)), key=lambda i: results[i]["metrics"][one.metric])
+    run = Path(results[best]["folder"])
+    for name, submitted in one.test_files:
+        test = next((p for d in data if (p := Path(d, one.folder, f"{name}.tsv")).is_file()), None)
+        target = to / f"{submitted}.tsv"
+        if test is None or target.exists():
+            continue
+        model = load_finetuned(run)
+        records = model.task.read(str(test), labelled=False)
+        to.mkdir(parents=True, exist_ok=True)
+        model.task.write(model.answer(records), records, target)
+
+
+def cell(values: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.median(values):.1f}{spread}"
+
+
+def average(scores: Sequence[Sequence[float]]) -> str:
+    return f"{statistics.mean(statistics.median(values) for values in scores):.1f}"

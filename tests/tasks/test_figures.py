@@ -1,0 +1,80 @@
+"""Figures are those of the well-kept libraries, and of what the official code says."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import ndcg_score
+
+from electra_jax.finetune import layer_scale
+from electra_jax.tasks.question_answering import best_of, exact_match, token_f1
+from electra_jax.tasks.retrieval import ranking_figures
+from electra_jax.tasks.tagging import guess_scheme, spans, to_bio
+
+
+def test_rankings_are_judged_as_scikit_learn_does():
+    rng = np.random.default_rng(0)
+    rankings, relevant, expected = {}, {}, []
+    for query in range(20):
+        grades = rng.integers(0, 4, 30)
+        grades[rng.permutation(30)[:15]] = 0
+        grades[0] = 1
+        scores = rng.permutation(30).astype(float)
+        order = np.argsort(-scores)
+        rankings[str(query)] = [(str(i), scores[i]) for i in order]
+        relevant[str(query)] = {str(i): int(g) for i, g in enumerate(grades) if g}
+        expected.append(ndcg_score(grades[None], scores[None], k=10))
+    figures = ranking_figures(rankings, relevant)
+    assert figures["ndcg@10"] == pytest.approx(np.mean(expected))
+    assert figures["recall@100"] == 1.0
+
+
+def test_a_query_without_a_ranking_scores_nothing():
+    figures = ranking_figures({"a": [("1", 2.0)]}, {"a": {"1": 1}, "b": {"2": 1}})
+    assert figures == {"ndcg@10": 0.5, "mrr@10": 0.5, "recall@10": 0.5, "recall@100": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("guess", "truths", "exact", "f1"),
+    [
+        ("The  Cat.", ["cat"], 1, 1),
+        ("a black cat", ["cat"], 0, 2 / 3),
+        ("black cat", ["dog", "cat"], 0, 2 / 3),
+        ("", [], 1, 1),
+        ("cat", [], 0, 0),
+        ("", ["cat"], 0, 0),
+        ("the", ["a"], 1, 1),  # nothing is left of either
+    ],
+)
+def test_answers_are_judged_as_the_official_evaluation_does(guess, truths, exact, f1):
+    assert best_of(exact_match, guess, truths) == exact
+    assert best_of(token_f1, guess, truths) == pytest.approx(f1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scheme", "bio"),
+    [
+        ("B-x I-x O B-y B-y", "BIO", "B-x I-x O B-y B-y"),
+        ("I-x I-x O I-y B-y", "IOB1", "B-x I-x O B-y B-y"),
+        ("B-x E-x O S-y S-y", "BIOES", "B-x I-x O B-y B-y"),
+        ("I-x I-x O I-y I-z", "IO", "B-x I-x O B-y B-z"),
+        ("x x O y y", "IO", "B-x I-x O B-y I-y"),
+        ("DET NOUN VERB", "none", "DET NOUN VERB"),
+    ],
+)
+def test_schemes_are_told_and_become_bio(labels, scheme, bio):
+    assert guess_scheme([labels.split()], "auto") == scheme
+    assert to_bio(labels.split(), scheme) == bio.split()
+
+
+def test_spans_of_bio_labels():
+    found = spans(["a", "b", "c", "d", "e"], ["I-x", "I-x", "B-x", "I-y", "O"])
+    assert [(s["kind"], s["text"]) for s in found] == [("x", "a b"), ("x", "c"), ("y", "d")]
+
+
+def test_layers_learn_slower_the_deeper_they_lie():
+    """With the official code's exponents: head 0, top layer 2, embeddings n + 2."""
+    scale = layer_scale(0.8, 12)
+    assert scale("head/classifier/kernel") == 1
+    assert scale("encoder/layer_11/wide/kernel") == pytest.approx(0.8**2)
+    assert scale("encoder/layer_0/wide/kernel") == pytest.approx(0.8**13)
+    assert scale("embeddings/word") == pytest.approx(0.8**14)
+    assert scale("encoder/embeddings_project/kernel") == pytest.approx(0.8**14)

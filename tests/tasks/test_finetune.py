@@ -1,0 +1,212 @@
+"""The fine-tuning run: resumes, stops early, keeps the best, answers, refuses."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from tiny_encoder import TOKENIZER, WORDS
+
+from electra_jax.cli import main
+from electra_jax.config import finetune_config, load_config
+from electra_jax.errors import UsageError
+from electra_jax.finetune import finetune, is_enough
+from electra_jax.prediction import load
+from electra_jax.sweep import parse_axis, run_all
+from electra_jax.tasks.question_answering import QuestionAnswering, QuestionAnsweringConfig
+from electra_jax.training import loop as loop_module
+from electra_jax.training.metrics import read_metrics
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Texts whose label is told by one word."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("data")
+    for name, count in (("train", 60), ("dev", 21)):
+        lines = ["text,label"]
+        for _ in range(count):
+            label = rng.choice(["good", "bad"])
+            words = [*rng.choice(WORDS, rng.integers(2, 9)), label]
+            lines.append(f"{' '.join(rng.permutation(words))},{label}")
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def fields(encoder_dir, data, *more):
+    return [
+        f"init.from={encoder_dir}", f"task.train={data}/train.csv",
+        f"task.validation={data}/dev.csv", "train.length=16", "train.batch_size=16",
+        "train.eval_batch_size=8", "optimizer.learning_rate=3e-3", "train.epochs=4",
+        "train.dropout=0.1", *more,
+    ]  # fmt: skip
+
+
+def config(*args):
+    return finetune_config(load_config("finetune/classify", fields(*args)))
+
+
+@pytest.fixture(scope="module")
+def finished(encoder_dir, data, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    finetune(config(encoder_dir, data, f"task.test={data}/dev.csv"), workdir)
+    return workdir
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(finished, encoder_dir, data, tmp_path, monkeypatch):
+    """Killed within the second epoch, past a save."""
+    real = loop_module.Loop.run
+
+    class Killed(Exception):
+        pass
+
+    def dies(self, state, key):
+        step, calls = self.train_step, []
+
+        def train_step(*args):
+            calls.append(1)
+            if len(calls) > 7:
+                self.checkpoints.wait()
+                raise Killed
+            return step(*args)
+
+        self.train_step = train_step
+        return real(self, state, key)
+
+    wanted = config(encoder_dir, data, "checkpoint.every_steps=3", f"task.test={data}/dev.csv")
+    monkeypatch.setattr(loop_module.Loop, "run", dies)
+    with pytest.raises(Killed):
+        finetune(wanted, tmp_path / "run")
+    monkeypatch.setattr(loop_module.Loop, "run", real)
+    finetune(wanted, tmp_path / "run")
+    for which in ("best", "last"):
+        ours, theirs = load(tmp_path / "run", which), load(finished, which)
+        assert ours.step == theirs.step
+        jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
+    assert (tmp_path / "run" / "results.json").read_text() == (
+        finished / "results.json"
+    ).read_text()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_as_itself_alone(finished, encoder_dir, data):
+    with pytest.raises(UsageError, match="holds a run with train.epochs=4.0, not 5.0"):
+        finetune(config(encoder_dir, data, "train.epochs=5"), finished)
+
+
+@pytest.mark.slow
+def test_the_best_is_kept_and_answers(finished, data):
+    """Figures are those of the best evaluation; answers those of any batch."""
+    results = json.loads((finished / "results.json").read_text())
+    history = {
+        line["step"]: line["eval/accuracy"]
+        for line in read_metrics(finished)
+        if "eval/accuracy" in line
+    }
+    assert results["metrics"]["accuracy"] == max(history.values()) == history[results["step"]]
+    model = load(finished)
+    texts = [line.split(",")[0] for line in (data / "dev.csv").read_text().splitlines()[1:]]
+    together = [answer["label"] for answer in model.predict(texts)]
+    alone = [model.predict([text])[0]["label"] for text in texts[:4]]
+    assert alone == together[:4]
+    written = (finished / "predictions" / "test.tsv").read_text().splitlines()
+    assert written[0] == "index\tprediction" and len(written) == 22
+    assert [line.split("\t")[1] for line in written[1:]] == together
+    vectors = model.embed(texts)
+    assert vectors.shape == (21, 32)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(vectors[:1], model.embed(texts[:1]), atol=1e-5)
+
+
+def test_enough_is_when_the_last_ones_bring_no_gain(tmp_path):
+    values = [0.1, 0.3, 0.2, 0.3]
+    for count, expected in ((1, False), (2, False), (3, False), (4, True)):
+        lines = [{"step": i, "eval/f1": v} for i, v in enumerate(values[:count])]
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+        assert is_enough(tmp_path, "f1", 2) is expected
+    assert not is_enough(tmp_path, "f1", 0)
+
+
+@pytest.mark.slow
+def test_seeds_sweeps_and_the_baseline_share_a_table(encoder_dir, data, tmp_path):
+    overrides = fields(encoder_dir, data, "train.epochs=1", "task.train_rows=20")
+    args = ("finetune/classify", overrides, tmp_path, 2, ["learning_rate=1e-3,3e-3"], True)
+    table = run_all(*args)
+    assert "| pretrained learning_rate=1e-3 |" in table
+    assert "| not-pretrained learning_rate=3e-3 |" in table
+    assert "| trivial |" in table and "of 2 seeds" in table
+    folder = tmp_path / "not-pretrained" / "learning_rate=3e-3" / "seed-1"
+    before = (folder / "results.json").stat().st_mtime_ns
+    assert run_all(*args) == table
+    assert (folder / "results.json").stat().st_mtime_ns == before
+
+
+def test_a_sweep_names_one_field():
+    names = ["optimizer.learning_rate", "train.epochs", "optimizer.name", "task.name"]
+    assert parse_axis("epochs=1,2", names) == ("train.epochs", ["1", "2"])
+    for text, message in (("name=a,b", "may be"), ("epoch=1", "no such"), ("epochs", "write")):
+        with pytest.raises(UsageError, match=message):
+            parse_axis(text, names)
+
+
+def command(encoder_dir, data, tmp_path, *more):
+    overrides = [f"--config.{field}" for field in fields(encoder_dir, data, *more)]
+    return ["finetune", "--config", "finetune/classify", "--workdir", str(tmp_path / "w"),
+            *overrides]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("task.train=none.csv", "none.csv: there is no such file"),
+        ("task.text=sentence", "no column 'sentence'; there are: text, label"),
+        ("task.label=text", "is none of"),
+        ("task.head=other", "task.head='other' is unknown; use default, official"),
+        ("task.metric=f2", "task.metric='f2' is unknown"),
+        ("init.from=nowhere", "nowhere is no run directory"),
+        ("init.from=", "init.from is empty"),
+        ("train.length=4", "train.length must be at least 8"),
+        ("task.both_orders=true", "needs a second text"),
+        ("task.lable=x", "did you mean --config.task.label"),
+        ("train.batch_size=30", "does not divide"),
+    ],
+)
+def test_wrong_input_is_one_line(encoder_dir, data, tmp_path, capsys, field, message):
+    assert main(command(encoder_dir, data, tmp_path, field)) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error[-1].startswith("electra-jax: ") and message in error[-1]
+    assert not (tmp_path / "w" / "task.json").exists()
+
+
+def test_answers_that_are_not_in_their_context_are_said(tmp_path, caplog):
+    rows = [
+        {"id": "1", "question": "good ?", "context": "a good .",
+         "answers": [{"text": "good", "answer_start": 2}]},
+        {"id": "2", "question": "bad ?", "context": "a good .",
+         "answers": [{"text": "bad", "answer_start": 2}]},
+    ]  # fmt: skip
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = QuestionAnswering(QuestionAnsweringConfig(), TOKENIZER)
+    records = task.read(str(file))
+    assert len(task.examples(records, 32, True, True)) == 1
+    assert "1 answers are not in their contexts, not trained on" in caplog.text
+    assert len(task.examples(records, 32, True, False)) == 2
+
+
+@pytest.mark.slow
+def test_predict_and_embed_from_files(finished, tmp_path, capsys):
+    source = tmp_path / "in.txt"
+    source.write_text("good good\nbad\n")
+    assert main(["predict", "--model", str(finished), "--input", str(source)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [set(json.loads(line)) for line in out] == [{"label", "score", "scores"}] * 2
+    target = tmp_path / "v.npy"
+    flags = ["--model", str(finished), "--input", str(source), "--output", str(target)]
+    assert main(["embed", *flags]) == 0
+    assert np.load(target).shape == (2, 32)
+    source.write_bytes(b"ok\n\xff\n")
+    assert main(["predict", "--model", str(finished), "--input", str(source)]) == 2
+    assert "in.txt:2: not valid UTF-8" in capsys.readouterr().err

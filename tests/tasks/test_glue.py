@@ -1,0 +1,64 @@
+"""GLUE in one go, from its official files."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny_encoder import WORDS
+
+from electra_jax.cli import main
+from electra_jax.errors import UsageError
+from electra_jax.glue import glue
+
+FEW = ["train.epochs=1", "train.length=16", "train.batch_size=8", "train.eval_batch_size=8"]
+
+
+def text(rng):
+    return " ".join(rng.choice(WORDS, 4))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    sets = {
+        "CoLA": (None, lambda: f"gj\t{rng.integers(2)}\t\t{text(rng)}"),
+        "MRPC": ("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
+                 lambda: f"{rng.integers(2)}\t1\t2\t{text(rng)}\t{text(rng)}"),
+        "STS-B": ("index\tsentence1\tsentence2\tscore",
+                  lambda: f"0\t{text(rng)}\t{text(rng)}\t{rng.integers(6)}.0"),
+    }  # fmt: skip
+    for name, (header, row) in sets.items():
+        (tmp_path / name).mkdir()
+        for part in ("train", "dev"):
+            lines = ([header] if header else []) + [row() for _ in range(16)]
+            (tmp_path / name / f"{part}.tsv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "CoLA" / "test.tsv").write_text(
+        "index\tsentence\n" + "".join(f"{i}\t{text(rng)}\n" for i in range(5))
+    )
+    (tmp_path / "MNLI").mkdir()
+    for part in ("train", "dev"):
+        rows = [
+            {"text_a": text(rng), "text_b": text(rng), "label": str(rng.choice(["x", "y", "z"]))}
+            for _ in range(16)
+        ]
+        (tmp_path / "MNLI" / f"{part}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_all_sets_that_are_there(folder, encoder_dir, tmp_path, caplog):
+    table = glue(str(encoder_dir), [str(folder)], tmp_path / "runs", overrides=FEW)
+    assert "CoLA (matthews) | MRPC (accuracy) | STS-B (spearman) | MNLI (accuracy)" in table
+    assert "| trivial | 0.0 |" in table
+    assert "left out: SST-2, QQP" in caplog.text
+    lines = (tmp_path / "runs" / "submission" / "CoLA.tsv").read_text().splitlines()
+    assert lines[0] == "index\tprediction" and len(lines) == 6
+    assert set(line.split("\t")[1] for line in lines[1:]) <= {"0", "1"}
+
+
+def test_no_set_is_said(encoder_dir, tmp_path, capsys):
+    with pytest.raises(UsageError, match="there is none of CoLA"):
+        glue(str(encoder_dir), [str(tmp_path)], tmp_path / "runs")
+    flags = ["--model", str(encoder_dir), "--data", str(tmp_path), "--workdir", str(tmp_path)]
+    assert main(["glue", *flags]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
