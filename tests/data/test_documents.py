@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from tfds_data import write_tfds
 
 from electra_jax.data import documents, installed_docs, prose, text_files
 from electra_jax.data.documents import DocumentOptions, Documents
@@ -307,34 +308,16 @@ def test_no_documents_at_all_is_an_error_that_says_why(tmp_path):
 
 @pytest.fixture(scope="module")
 def tfds_folder(tmp_path_factory):
-    tf = pytest.importorskip("tensorflow")
-    tfds = pytest.importorskip("tensorflow_datasets")
-    folder = tmp_path_factory.mktemp("tfds")
-    prepared = folder / "notes" / "short" / "1.0.0"
-    prepared.mkdir(parents=True)
-    features = tfds.features.FeaturesDict(
-        {"body": tfds.features.Text(), "id": tfds.features.Scalar(np.int32)}
-    )
     splits = {"train": [f"caf\u00e9 {i}" for i in range(20)], "test": ["held out"]}
-    infos = []
-    template = tfds.core.ShardedFileTemplate(
-        data_dir=prepared, dataset_name="notes", filetype_suffix="tfrecord"
+    return write_tfds(
+        tmp_path_factory.mktemp("tfds"),
+        "notes/short",
+        lambda features: {"body": features.Text(), "id": features.Scalar(np.int32)},
+        {
+            split: [{"body": text, "id": i} for i, text in enumerate(texts)]
+            for split, texts in splits.items()
+        },
     )
-    for split, texts in splits.items():
-        path = prepared / f"notes-{split}.tfrecord-00000-of-00001"
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for i, text in enumerate(texts):
-                writer.write(features.serialize_example({"body": text, "id": i}))
-        infos.append(
-            tfds.core.SplitInfo(
-                name=split,
-                shard_lengths=[len(texts)],
-                num_bytes=path.stat().st_size,
-                filename_template=template,
-            )
-        )
-    tfds.folder_dataset.write_metadata(data_dir=prepared, features=features, split_infos=infos)
-    return str(folder)
 
 
 def test_a_prepared_data_set_is_read_by_name(tfds_folder, monkeypatch):

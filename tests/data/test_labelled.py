@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from tfds_data import write_tfds
 
 from electra_jax.data.labelled import read_rows
 from electra_jax.errors import UsageError
@@ -87,3 +89,42 @@ def test_a_missing_file_or_column_is_named(tmp_path):
         row.text("text")
     with pytest.raises(UsageError, match="is not a list"):
         row.texts("words")
+
+
+def test_tensorflow_data_sets_are_read_as_files_are(tmp_path, monkeypatch):
+    """Class numbers become names (-1: none), and SQuAD's answers a list."""
+    folder = write_tfds(
+        tmp_path,
+        "glue/sst2",
+        lambda features: {
+            "sentence": features.Text(), "label": features.ClassLabel(names=["bad", "good"])
+        },
+        {
+            "train": [{"sentence": "caf\u00e9", "label": 1}],
+            "test": [{"sentence": "b", "label": -1}],
+        },
+    )  # fmt: skip
+    write_tfds(
+        tmp_path,
+        "squad/plain",
+        lambda features: {
+            "question": features.Text(),
+            "answers": features.Sequence(
+                {"text": features.Text(), "answer_start": features.Scalar(np.int32)}
+            ),
+        },
+        {"train": [{"question": "q", "answers": [
+            {"text": "a", "answer_start": 3}, {"text": "b", "answer_start": 5},
+        ]}]},
+    )  # fmt: skip
+    monkeypatch.setenv("TFDS_DATA_DIR", folder)
+    [row] = read_rows("tfds:glue/sst2")
+    assert row.fields == {"sentence": "caf\u00e9", "label": "good"}
+    [row] = read_rows("tfds:glue/sst2:test")
+    assert row.fields["label"] == -1
+    [row] = read_rows("tfds:squad/plain")
+    assert row.fields["answers"] == [
+        {"text": "a", "answer_start": 3}, {"text": "b", "answer_start": 5}
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="no split 'dev'"):
+        list(read_rows("tfds:glue/sst2:dev"))
