@@ -105,6 +105,7 @@ def test_replace_mlm_reads_samples_and_predicts_what_was_masked():
     )
 
 
+@pytest.mark.slow
 def test_all_tokens_mlm_is_a_distribution_over_copy_and_softmax():
     objective, params, prepared = build("all_tokens_mlm")
     sums, _ = losses(objective, params, prepared)
@@ -122,6 +123,7 @@ def test_all_tokens_mlm_is_a_distribution_over_copy_and_softmax():
     assert float(objective.counts(prepared)["discriminator"]) == 60
 
 
+@pytest.mark.slow
 def test_electra_15_learns_at_masked_positions_alone():
     objective, params, prepared = build("electra_masked")
     whole, *_ = build("electra")
@@ -154,6 +156,7 @@ def test_no_tower_sees_the_token_it_predicts():
     assert changed.tolist() == [True] * 4 + [False] + [True] * 3 + [False] * 8
 
 
+@pytest.mark.slow
 def test_electric_is_noise_contrastive_estimation():
     objective, params, prepared = build("electric", {"kind": "two_tower", **FULL})
     every = jnp.broadcast_to(jnp.arange(16), (4, 16))
@@ -261,6 +264,7 @@ def test_whole_words_are_masked_together():
     assert counted / (500 * round(0.3 * 32)) > 0.7
 
 
+@pytest.mark.slow
 def test_frozen_parameters_stay():
     config = OptimizerConfig(frozen="^generator", warmup_steps=1, schedule="constant")
     _, params, _ = build()

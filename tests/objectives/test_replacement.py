@@ -17,7 +17,9 @@ def draw(logits, count=200_000, **options):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-@pytest.mark.parametrize("vocab", [7, 300])  # one block, and several with a partial one
+@pytest.mark.parametrize(
+    "vocab", [7, pytest.param(300, marks=pytest.mark.slow)]
+)  # one block, and several with a partial one
 def test_samples_follow_the_softmax(vocab, temperature):
     logits = np.random.default_rng(0).normal(0, 2, vocab).astype(np.float32)
     expected = np.exp(logits / temperature)

@@ -56,9 +56,9 @@ def test_all_sets_that_are_there(folder, encoder_dir, tmp_path, caplog):
     assert set(line.split("\t")[1] for line in lines[1:]) <= {"0", "1"}
 
 
-def test_no_set_is_said(encoder_dir, tmp_path, capsys):
+def test_no_set_is_said(tmp_path, capsys):
     with pytest.raises(UsageError, match="there is none of CoLA"):
-        glue(str(encoder_dir), [str(tmp_path)], tmp_path / "runs")
-    flags = ["--model", str(encoder_dir), "--data", str(tmp_path), "--workdir", str(tmp_path)]
+        glue("model", [str(tmp_path)], tmp_path / "runs")
+    flags = ["--model", "model", "--data", str(tmp_path), "--workdir", str(tmp_path)]
     assert main(["glue", *flags]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
