@@ -92,6 +92,7 @@ def test_mlm_loss_is_the_mean_cross_entropy_of_masked_positions():
     assert float(sums["discriminator"]) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_replace_mlm_reads_samples_and_predicts_what_was_masked():
     objective, params, prepared = build("replace_mlm")
     out = objective.corrupt(params, prepared, None, 0, False)
@@ -205,6 +206,7 @@ def test_generators_without_a_network(kind):
     assert np.isfinite(float(losses(objective, params, prepared)[0]["discriminator"]))
 
 
+@pytest.mark.slow
 def test_one_encoder_for_both_networks():
     objective, params, prepared = build(generator={"share": "all", **FULL})
     assert "encoder" not in params["generator"]
@@ -218,6 +220,7 @@ def test_one_encoder_for_both_networks():
         GeneratorConfig(share="all")
 
 
+@pytest.mark.slow
 def test_disentangled_embeddings_get_no_gradient_from_the_discriminator():
     objective, params, prepared = build(generator={"share": "disentangled", **FULL})
 
