@@ -184,6 +184,7 @@ def test_stacking_round_trip(name):
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
+@pytest.mark.slow
 def test_a_scanned_model_starts_as_the_unrolled_one():
     electra = Electra(MODERN, GeneratorConfig(width=1.0))
     scanned = Electra(dataclasses.replace(MODERN, scan=True), GeneratorConfig(width=1.0))

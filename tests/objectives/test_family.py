@@ -62,6 +62,7 @@ def test_every_objective_is_found_by_its_name():
         ObjectiveConfig(name="elektra")
 
 
+@pytest.mark.slow
 def test_mlm_masks_as_bert_does():
     objective, *_ = build("mlm", {"kind": "none"})
     tokens = jnp.tile(BATCH["tokens"][:1], (3000, 1))
@@ -139,6 +140,7 @@ def test_electra_15_learns_at_masked_positions_alone():
     assert float(objective.counts(prepared)["discriminator"]) == chosen.sum()
 
 
+@pytest.mark.slow
 def test_no_tower_sees_the_token_it_predicts():
     electra = Electra(MODEL, GeneratorConfig(kind="two_tower", **FULL))
     params = jax.jit(lambda key: init_params(electra, key))(KEY)

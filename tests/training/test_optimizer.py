@@ -93,6 +93,7 @@ def test_separate_parameters_have_a_clip_and_a_rate_of_their_own():
     assert run(config, 3, 3, huge)["norm"]["scale"].shape == (3000,)
 
 
+@pytest.mark.slow
 def test_muon_takes_the_matrices_and_adamw_the_rest():
     config = pretrain_config(load_config("pretrain/tiny", ["model.vocab_size=100"]).to_dict())
     assert config.optimizer.name == "muon"
