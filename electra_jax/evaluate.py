@@ -9,13 +9,8 @@ import numpy as np
 from electra_jax.config import read_config
 from electra_jax.inference import Model, load
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
-from electra_jax.pretrain import (
-    build_objective,
-    make_evaluate,
-    make_sampler,
-    open_stores,
-    parse_stores,
-)
+from electra_jax.pretrain import make_evaluate, make_sampler, open_stores, parse_stores
+from electra_jax.program import build_objective, build_program
 from electra_jax.report import Example, ExampleToken
 
 
@@ -40,9 +35,9 @@ def evaluate(
     config = model.config
     stores = open_stores(data or config.data.store, model.tokenizer)
     sampler = make_sampler(config, stores, split, config.eval.batch_size)
-    objective = build_objective(config, model.tokenizer)
     mesh = make_mesh(MeshConfig(), model.devices)
-    figures = make_evaluate(objective, sampler, mesh, max_batches=0)(model.params)
+    program = build_program(config, mesh, model.tokenizer)
+    figures = make_evaluate(program, sampler, mesh, max_batches=0)(model.params)
     return {"step": model.step, **figures}
 
 

@@ -16,7 +16,8 @@ from electra_jax.inference import Model, imported_config, load_hugging_face
 from electra_jax.interop import huggingface, names, tensorflow1
 from electra_jax.models.electra import count_params, generator_model, unroll
 from electra_jax.prediction import TaskModel, load
-from electra_jax.pretrain import IMPORTED, build_objective, create_state
+from electra_jax.pretrain import IMPORTED
+from electra_jax.program import build_objective, create_state
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.metrics import read_metrics
 from electra_jax.training.optimizer import AdamState, make_optimizer

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from electra_jax.config import (
     FinetuneConfig,
@@ -29,8 +29,7 @@ from electra_jax.models.electra import count_params
 from electra_jax.models.flops import encoder_flops_per_token
 from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.hardware import peak_flops
-from electra_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
-from electra_jax.parallel.partition import place
+from electra_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated, under
 from electra_jax.parallel.runtime import global_batches
 from electra_jax.prediction import (
     TASK_FILE,
@@ -42,7 +41,7 @@ from electra_jax.prediction import (
     save_task,
     spread,
 )
-from electra_jax.pretrain import PARTITION
+from electra_jax.program import PARTITION, abstract_state, check_heads
 from electra_jax.tasks.task import Task
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.loop import Clock, Loop, TrainConfig
@@ -153,13 +152,11 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any] | No
     )
     run_key = jax.random.key(config.train.seed)
     create = functools.partial(create_state, network, task, optimizer)
-    shapes = jax.eval_shape(create, run_key)
-    shardings, unmatched = place(shapes, RULES, mesh)
+    check_heads(encoder.model, mesh)
+    abstract, unmatched = abstract_state(create, RULES, mesh)
     for name in unmatched:
         log.warning("no partition rule matches %s: it is replicated", name)
-    abstract = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-    )
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
     checkpoints = Checkpoints(workdir, config.checkpoint.keep, task.metric, maximise=True)
     restored = checkpoints.restore_latest(abstract)
     if restored is None:
@@ -179,7 +176,6 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any] | No
         answers = task.answers(outputs, held_out, validation)
         return {"loss": loss, **task.score(answers, validation)}
 
-    replicated = NamedSharding(mesh, PartitionSpec())
     writer = MetricsWriter(workdir, int(state.step))
     tokens = batches.tokens_per_step
     loop = Loop(
@@ -193,7 +189,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any] | No
         eval_every=max(1, round(batches.steps_per_epoch / config.train.evaluations)),
         save_every=config.checkpoint.every_steps,
         train_step=jax.jit(
-            make_train_step(objective, optimizer, config.train.accumulate),
+            under(mesh, make_train_step(objective, optimizer, config.train.accumulate)),
             donate_argnums=0,
             out_shardings=shardings,
         ),
@@ -213,7 +209,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any] | No
         enough=lambda: is_enough(workdir, task.metric, config.train.patience),
     )
     try:
-        _, finished = loop.run(state, jax.device_put(run_key, replicated))
+        _, finished = loop.run(state, jax.device_put(run_key, replicated(mesh)))
     finally:
         writer.close()
         checkpoints.close()

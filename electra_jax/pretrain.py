@@ -1,7 +1,6 @@
 """The pretraining run, told in order: store, state, loop."""
 
 import dataclasses
-import functools
 import logging
 import math
 from collections.abc import Callable
@@ -9,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from electra_jax.config import PretrainConfig, config_fields, flatten, read_config, save_config
 from electra_jax.data.sampler import Sampler
@@ -20,34 +17,18 @@ from electra_jax.data.token_store import TokenStore
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.inference import load
-from electra_jax.models.electra import count_params, init_params
-from electra_jax.models.flops import train_flops_per_token
-from electra_jax.objectives import objectives
-from electra_jax.objectives.masking import SpecialTokens, max_masked
+from electra_jax.models.electra import count_params
 from electra_jax.parallel.hardware import peak_flops
-from electra_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
-from electra_jax.parallel.partition import Rules, place
+from electra_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from electra_jax.parallel.runtime import global_batches
+from electra_jax.program import Program, build_program, flops_per_token
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.loop import Clock, Loop
 from electra_jax.training.metrics import MetricsWriter
-from electra_jax.training.optimizer import make_optimizer
-from electra_jax.training.state import TrainState
-from electra_jax.training.step import Objective, make_eval_step, make_train_step
 from electra_jax.warm_start import warm_start
 
 log = logging.getLogger(__name__)
 
-# The last two dimensions of each array; the batch lies over `data` and `fsdp`.
-PARTITION: Rules = (
-    (r"embeddings/word$", PartitionSpec("tensor", "fsdp")),
-    (r"embedding_delta$", PartitionSpec("tensor", "fsdp")),
-    (r"embeddings/(position|type)$", PartitionSpec(None, "fsdp")),
-    (r"(query|key|value|wide)/kernel$", PartitionSpec("fsdp", "tensor")),
-    (r"(output|narrow)/kernel$", PartitionSpec("tensor", "fsdp")),
-    (r"(embeddings_project|dense)/kernel$", PartitionSpec("fsdp", None)),
-    (r"classifier/kernel$", PartitionSpec()),
-)
 # Fields that the shape of a training state depends on.
 STATE_FIELDS = (
     "model.", "generator.", "objective.name", "optimizer.name", "optimizer.separate",
@@ -55,13 +36,6 @@ STATE_FIELDS = (
 )  # fmt: skip
 IMPORTED = ""  # in place of a token store, in the record of an imported model
 MANY_EPOCHS = 10  # from here on a run is warned that it reads its text over and over
-
-
-def build_objective(config: PretrainConfig, tokenizer: Tokenizer) -> Objective:
-    """The objective over its model; the config's vocabulary size is already resolved."""
-    special = SpecialTokens(tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
-    kind = objectives()[config.objective.name]
-    return kind(config.objective, config.electra, special, tokenizer.continuation())
 
 
 def resolve(config: PretrainConfig, vocab_size: int) -> PretrainConfig:
@@ -138,14 +112,13 @@ def make_sampler(
 
 
 def make_evaluate(
-    objective: Objective, sampler: Sampler, mesh: Mesh, max_batches: int
+    program: Program, sampler: Sampler, mesh: Mesh, max_batches: int
 ) -> Callable[[Any], dict[str, float]]:
     """A function from parameters to metrics over a held-out split.
 
     Rows, masks and samples are the same at every call, and so comparable. Every row
     counts once; empty rows that fill up the last batch count nothing.
     """
-    eval_step = jax.jit(make_eval_step(objective))
     key = jax.random.key(0)
     sharding = batch_sharding(mesh)
 
@@ -155,28 +128,12 @@ def make_evaluate(
         for index, batch in enumerate(global_batches(batches, sharding)):
             if max_batches and index >= max_batches:
                 break
-            sums = jax.device_get(eval_step(params, batch, jax.random.fold_in(key, index)))
+            sums = jax.device_get(program.eval_step(params, batch, jax.random.fold_in(key, index)))
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
-        return objective.summarise(totals)
+        return program.objective.summarise(totals)
 
     return evaluate
-
-
-def create_state(
-    config: PretrainConfig,
-    objective: Objective,
-    optimizer: optax.GradientTransformationExtraArgs,
-    key: jax.Array,
-) -> TrainState:
-    """A fresh state of a run; to be jitted or evaluated for its shapes."""
-    shape = (config.train.batch_size, config.data.length)
-    batch = {
-        name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ("tokens", "documents", "types")
-    }
-    params = init_params(config.electra, key)
-    sums = jax.eval_shape(make_eval_step(objective), params, batch, key)
-    return TrainState.create(params, optimizer, sums)
 
 
 def pretrain(config: PretrainConfig, workdir: str | Path) -> bool:
@@ -207,64 +164,41 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> bool:
     tokenizer.save(workdir / "tokenizer")
 
     # State: what is learnt.
-    objective = build_objective(config, tokenizer)
-    optimizer = make_optimizer(config.optimizer)
+    program = build_program(config, mesh, tokenizer)
     run_key = jax.random.key(config.train.seed)
-    create = functools.partial(create_state, config, objective, optimizer)
-    shapes = jax.eval_shape(create, run_key)
-    shardings, unmatched = place(shapes, PARTITION, mesh)
-    for name in unmatched:
-        if not name.startswith("metric_sums/"):
-            log.warning("no partition rule matches %s: it is replicated", name)
-    abstract = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-    )
-    restored = checkpoints.restore_latest(abstract)
+    restored = checkpoints.restore_latest(program.state)
     if restored is None:
-        state, elapsed = jax.jit(create, out_shardings=shardings)(run_key), 0.0
+        state, elapsed = program.create(run_key), 0.0
         if config.init.from_:
             source = load(config.init.from_)
             params = warm_start(config, tokenizer, jax.device_get(state.params), source)
-            state = state.replace(params=jax.device_put(params, shardings.params))
+            shardings = jax.tree.map(lambda x: x.sharding, program.state.params)
+            state = state.replace(params=jax.device_put(params, shardings))
     else:
         state, elapsed = restored.state, restored.record["elapsed"]
 
     # Loop: the learning.
-    flops = sum(
-        train_flops_per_token(
-            config.model,
-            config.generator,
-            config.data.length,
-            max_masked(config.objective.mask_rate, config.data.length),
-            config.electra.head,
-        ).values()
-    )
-    announce(config, workdir, mesh, sampler, shapes.params, flops, int(state.step))
+    flops = sum(flops_per_token(config).values())
+    announce(config, workdir, mesh, sampler, state.params, flops, int(state.step))
     evaluate = None
     if all(len(store.split("validation").tokens) for store, _ in stores):
         held_out = make_sampler(config, stores, "validation", config.eval.batch_size)
         check_batch(mesh, config.eval.batch_size, 1)
-        evaluate = make_evaluate(objective, held_out, mesh, config.eval.max_batches)
+        evaluate = make_evaluate(program, held_out, mesh, config.eval.max_batches)
     else:
         log.warning("no validation split: nothing is held out, the best checkpoint is the last")
 
-    train_step = jax.jit(
-        make_train_step(objective, optimizer, config.train.accumulate),
-        donate_argnums=0,
-        out_shardings=shardings,
-    )
-    replicated = NamedSharding(mesh, PartitionSpec())
     writer = MetricsWriter(workdir, int(state.step))
     loop = Loop(
         config=config.train,
         eval_every=config.eval.every_steps,
         save_every=config.checkpoint.every_steps,
-        train_step=train_step,
+        train_step=program.train_step,
         batches=lambda step: global_batches(
             sampler.batches(step, jax.process_index(), jax.process_count()), batch_sharding(mesh)
         ),
         evaluate=evaluate,
-        summarise=objective.summarise,
+        summarise=program.objective.summarise,
         tokens_per_step=config.train.batch_size * config.data.length,
         flops_per_token=flops,
         peak_flops=peak_flops(mesh.devices.ravel()),
@@ -274,7 +208,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> bool:
         clock=Clock(elapsed),
     )
     try:
-        _, finished = loop.run(state, jax.device_put(run_key, replicated))
+        _, finished = loop.run(state, jax.device_put(run_key, replicated(mesh)))
     finally:
         writer.close()
         checkpoints.close()

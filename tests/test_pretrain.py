@@ -20,7 +20,8 @@ from electra_jax.data.tokenizer_training import train_tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.inference import load
 from electra_jax.models.electra import init_params
-from electra_jax.pretrain import build_objective, make_sampler, pretrain
+from electra_jax.pretrain import make_sampler, pretrain
+from electra_jax.program import build_objective
 from electra_jax.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow

@@ -20,8 +20,8 @@ ROOMS = {
     "interop": {"models", "data", "tasks", "training"},
 }
 COMPOSERS = {
-    "answering", "config", "evaluate", "exchange", "finetune", "glue", "inference",
-    "prediction", "pretrain", "quickstart", "report", "sweep", "terminal", "warm_start",
+    "answering", "config", "evaluate", "exchange", "finetune", "glue", "inference", "plan",
+    "prediction", "pretrain", "program", "quickstart", "report", "sweep", "terminal", "warm_start",
 }  # fmt: skip
 # Only these files may import what makes meshes, checkpoints and tf.data pipelines.
 OWNERS = {

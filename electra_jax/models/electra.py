@@ -26,6 +26,7 @@ from electra_jax.models.encoder import (
     stack_layers,
     unstack_layers,
 )
+from electra_jax.models.layout import lay
 
 HEADS = ("detector", "masked_lm", "copying_lm")
 SHARED = ("embeddings", "nothing", "all", "disentangled")
@@ -108,7 +109,7 @@ class Generator(nn.Module):
         if hidden_BLD is None:
             hidden_BLD = Encoder(c, name="encoder")(x_BLE, documents_BL, positions_BL, train)
         # Only masked positions reach the head: it is the widest product of the network.
-        x_BND = take_positions(hidden_BLD, masked_BN)
+        x_BND = lay(take_positions(hidden_BLD, masked_BN), "batch")
         logits_BNV = self.predict(x_BND, word_VE)
         if not self.copies:
             return logits_BNV
@@ -122,10 +123,11 @@ class Generator(nn.Module):
         logits_TV = jnp.einsum(
             "te,ve->tv",
             x_BNE.reshape(-1, c.embedding),
-            word_VE.astype(c.compute_dtype),
+            lay(word_VE, "vocabulary").astype(c.compute_dtype),
             preferred_element_type=jnp.float32,
         )
-        return (logits_TV + bias_V).reshape(*x_BND.shape[:2], -1)
+        logits_BNV = (logits_TV + bias_V).reshape(*x_BND.shape[:2], -1)
+        return lay(logits_BNV, "batch", None, "vocabulary")
 
 
 class TwoTowers(Generator):
@@ -187,7 +189,8 @@ class Discriminator(nn.Module):
         )
 
     def __call__(self, x_BLE, documents_BL, positions_BL, train: bool = False) -> jax.Array:
-        x_BLD = gelu(self.dense(self.encode(x_BLE, documents_BL, positions_BL, train)))
+        hidden_BLD = self.encode(x_BLE, documents_BL, positions_BL, train)
+        x_BLD = lay(gelu(self.dense(hidden_BLD)), "batch")
         if self.config.block.pre_norm:
             x_BLD = self.norm(x_BLD)
         return self.classifier(x_BLD)[..., 0]

@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from electra_jax.errors import UsageError
 from electra_jax.models import attention
+from electra_jax.models.layout import lay
 from electra_jax.models.norm import LayerNorm
 
 
@@ -161,10 +162,10 @@ class Embeddings(nn.Module):
         self, tokens_BL, types_BL, positions_BL, train: bool = False, word_VE=None
     ) -> jax.Array:
         """`word_VE` stands in for the table of words, where it is given."""
-        x_BLE = (self.word if word_VE is None else word_VE)[tokens_BL]
+        x_BLE = lay(self.word if word_VE is None else word_VE, "vocabulary")[tokens_BL]
         if not self.config.block.rotary:
-            x_BLE += self.position[positions_BL] + self.type[types_BL]
-        return self.drop(self.norm(x_BLE), deterministic=not train)
+            x_BLE += lay(self.position)[positions_BL] + lay(self.type)[types_BL]
+        return self.drop(self.norm(lay(x_BLE, "batch")), deterministic=not train)
 
 
 class Layer(nn.Module):
@@ -194,7 +195,8 @@ class Layer(nn.Module):
         c = self.config
         heads = (*x_BLD.shape[:-1], c.heads, c.hidden // c.heads)
         query, key, value = (
-            dense(c, c.hidden, name)(x_BLD).reshape(heads) for name in ("query", "key", "value")
+            lay(dense(c, c.hidden, name)(x_BLD).reshape(heads), "batch", None, "heads")
+            for name in ("query", "key", "value")
         )
         if c.block.rotary:
             theta = GLOBAL_THETA if self.window is None else LOCAL_THETA
@@ -211,7 +213,7 @@ class Layer(nn.Module):
             dropout_key=self.make_rng("dropout") if dropout else None,
             kernel=c.attention,
         )
-        return dense(c, c.hidden, "output", output=True)(mixed.reshape(x_BLD.shape))
+        return lay(dense(c, c.hidden, "output", output=True)(mixed.reshape(x_BLD.shape)), "batch")
 
     def feedforward(self, x_BLD):
         c = self.config
@@ -220,7 +222,8 @@ class Layer(nn.Module):
             wide = gelu(wide) * gate
         else:
             wide = gelu(dense(c, c.intermediate, "wide")(x_BLD))
-        return dense(c, c.hidden, "narrow", output=True)(wide)
+        wide = lay(wide, "batch", None, "features")
+        return lay(dense(c, c.hidden, "narrow", output=True)(wide), "batch")
 
 
 class Period(nn.Module):
@@ -279,6 +282,7 @@ class Encoder(nn.Module):
                 kernel_init=nn.initializers.glorot_uniform(),
                 name="embeddings_project",
             )(x_BLE)
+            x_BLD = lay(x_BLD, "batch")
 
         unrolled = list(range(c.layers))
         before, period, periods = scan_plan(c)

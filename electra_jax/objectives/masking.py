@@ -67,7 +67,8 @@ def choose_positions(
         words_BL = word_numbers(tokens_BL, documents_BL, candidates_BL, continuation_V)
         draws_BL = jnp.take_along_axis(draws_BL, words_BL, axis=1)
     draws_BL = jnp.where(candidates_BL, draws_BL, -jnp.inf)
-    _, positions_BN = jax.lax.top_k(draws_BL, slots)
+    # Sorted, and not by top_k, which the compiler would gather every host's rows for.
+    positions_BN = jnp.argsort(draws_BL, axis=1, descending=True)[:, :slots]
     wanted_B = jnp.clip(jnp.round(rate * real_BL.sum(axis=1)), 1, slots).astype(jnp.int32)
     number_B = jnp.minimum(wanted_B, candidates_BL.sum(axis=1))
     weights_BN = (jnp.arange(slots) < number_B[:, None]).astype(jnp.float32)
@@ -110,7 +111,10 @@ def take(tokens_BL: jax.Array, masked: Masked) -> jax.Array:
 def put(tokens_BL: jax.Array, masked: Masked, values_BN: jax.Array) -> jax.Array:
     """`tokens_BL` with `values_BN` at the chosen positions; slots of weight 0 change nothing."""
     values_BN = jnp.where(masked.weights_BN > 0, values_BN, take(tokens_BL, masked))
-    return jnp.put_along_axis(tokens_BL, masked.positions_BN, values_BN, axis=1, inplace=False)
+    # Row by row, so that rows on other devices are not asked for.
+    return jax.vmap(lambda tokens_L, positions_N, values_N: tokens_L.at[positions_N].set(values_N))(
+        tokens_BL, masked.positions_BN, values_BN
+    )
 
 
 def mask_tokens(

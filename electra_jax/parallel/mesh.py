@@ -1,7 +1,10 @@
 """The device mesh; no other module makes one."""
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -47,6 +50,22 @@ def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows of a batch over the axes that hold different data."""
     return NamedSharding(mesh, BATCH)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def under(mesh: Mesh, function: Callable) -> Callable:
+    """The function, to be jitted: while it is traced, what it calls can ask for the mesh."""
+
+    @functools.wraps(function)
+    def traced(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return traced
 
 
 def check_batch(mesh: Mesh, rows: int, accumulate: int) -> None:

@@ -15,7 +15,7 @@ from electra_jax.objectives.masking import SpecialTokens
 from electra_jax.objectives.replaced_token import ReplacedTokenDetection
 from electra_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh
 from electra_jax.parallel.partition import place
-from electra_jax.pretrain import PARTITION
+from electra_jax.program import PARTITION
 from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
 from electra_jax.training.state import TrainState
 from electra_jax.training.step import make_eval_step, make_train_step
@@ -57,22 +57,14 @@ def setup(model=MODEL, optimizer=OPTIMIZER):
 
 
 @functools.cache
-def trained(model=MODEL, mesh=None, accumulate=1, steps=2, optimizer=OPTIMIZER):
+def trained(model=MODEL, accumulate=1, steps=2, optimizer=OPTIMIZER):
     """(parameters, metric sums) after a few steps, on the host."""
     objective, tx, create = setup(model, optimizer)
     step = make_train_step(objective, tx, accumulate)
     key = jax.random.key(7)
-    if mesh is None:
-        state, put, step = jax.jit(create)(key), lambda b: b, jax.jit(step)
-    else:
-        mesh = make_mesh(mesh)
-        shardings, unmatched = place(jax.eval_shape(create, key), PARTITION, mesh)
-        assert unmatched == ["metric_sums/logit_bins"]
-        state = jax.jit(create, out_shardings=shardings)(key)
-        step = jax.jit(step, donate_argnums=0, out_shardings=shardings)
-        put = functools.partial(jax.device_put, device=batch_sharding(mesh))
+    state, step = jax.jit(create)(key), jax.jit(step)
     for number in range(steps):
-        state = step(state, put(batch(seed=number)), key, jnp.float32(0.1))
+        state = step(state, batch(seed=number), key, jnp.float32(0.1))
     return jax.device_get((state.params, state.metric_sums))
 
 
@@ -90,35 +82,6 @@ def test_accumulation_is_the_whole_batch_in_parts(accumulate):
     assert difference(whole[0], parts[0]) < 2e-5
     for name in COUNTS:
         np.testing.assert_array_equal(whole[1][name], parts[1][name])
-
-
-@pytest.mark.parametrize(
-    "mesh", [MeshConfig(), MeshConfig(fsdp=8), MeshConfig(data=2, fsdp=2, tensor=2)], ids=str
-)
-def test_the_mesh_changes_neither_masks_nor_samples_nor_the_result(mesh):
-    one, many = trained(), trained(mesh=mesh)
-    for name in COUNTS:
-        np.testing.assert_array_equal(one[1][name], many[1][name])
-    assert difference(one[0], many[0]) < 2e-5
-
-
-def test_masks_and_samples_are_identical_on_one_and_eight_devices():
-    objective, _, create = setup()
-    params = jax.jit(create)(jax.random.key(0)).params
-
-    def corrupt(params, rows, key):
-        prepared = objective.prepare(rows, key)
-        return prepared["masked_tokens"], objective.forward(params, prepared)["corrupted"]
-
-    alone = jax.jit(corrupt)(params, batch(64), jax.random.key(3))
-    mesh = make_mesh(MeshConfig(fsdp=2))
-    shardings, _ = place(params, PARTITION, mesh)
-    rows = jax.device_put(batch(64), batch_sharding(mesh))
-    spread = jax.jit(corrupt)(jax.device_put(params, shardings), rows, jax.random.key(3))
-    assert len(spread[0].sharding.device_set) == 8
-    for one, eight in zip(alone, spread, strict=True):
-        np.testing.assert_array_equal(one, eight)
-    assert (alone[0] != alone[1]).any()
 
 
 @pytest.mark.parametrize("model", [MODEL, MODERN], ids=["published", "modern"])
