@@ -159,6 +159,13 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--generator", default=None, metavar="DIR", help="where it lies apart")
     sub.add_argument("--vocab", default="", metavar="FILE", help="vocab.txt of a TF1 checkpoint")
 
+    sub = command("plan", run_plan, "what a config costs, and whether it fits a TPU slice")
+    sub.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
+    sub.add_argument("--topology", default="", metavar="KIND:SIZE", help="such as v5e:4x4")
+    sub.add_argument("--search", action="store_true", help="try meshes and microbatches on it")
+    sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    sub.epilog = f"Any field of the config is overridden by {OVERRIDE}section.field=value."
+
     sub = command("report", run_report, "write a page with a run's curves and samples")
     sub.add_argument("--workdir", required=True, metavar="DIR")
     add_checkpoint_flag(sub)
@@ -330,6 +337,14 @@ def run_import(args: argparse.Namespace) -> None:
     fresh = import_model(args.source, args.to, args.generator, args.vocab)
     made = f" (made fresh: {', '.join(fresh)})" if fresh else ""
     print(f"imported: {args.to}{made}")
+
+
+def run_plan(args: argparse.Namespace) -> None:
+    from electra_jax.config import load_config
+    from electra_jax.plan_text import write_plan
+
+    fields = load_config(args.config, args.overrides)
+    print(write_plan(args.config, fields, args.topology, args.search, args.json))
 
 
 def run_report(args: argparse.Namespace) -> None:

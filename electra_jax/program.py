@@ -39,6 +39,7 @@ PARTITION: Rules = (
     (r"(output|narrow)/kernel$", PartitionSpec("tensor", "fsdp")),
     (r"(embeddings_project|dense)/kernel$", PartitionSpec("fsdp", None)),
     (r"classifier/kernel$", PartitionSpec()),
+    (r"/(bias|scale)$", PartitionSpec()),  # stacked over layers they have two dimensions
     (r"^metric_sums/", PartitionSpec()),
 )
 # Of a generator whose heads do not divide over `tensor`: Small's has a single one.
