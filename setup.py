@@ -48,6 +48,7 @@ setup(
     ],
     extras_require={
         "tpu": ["jax[tpu]>=0.10,<0.13"],
+        "plan": ["jax[tpu]>=0.10,<0.13"],  # libtpu compiles for TPUs on machines without one
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "test": [
             "mypy>=1.18,<3",

@@ -1,5 +1,6 @@
 """What a compiled program sends between devices, read from its HLO text."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterator
@@ -33,7 +34,8 @@ class Shape(NamedTuple):
         return math.prod(self.dimensions) * bits // 8
 
 
-class Collective(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Collective:
     """One collective operation of a program.
 
     Attributes:
@@ -82,6 +84,9 @@ class _Instruction(NamedTuple):
 
 def read_collectives(hlo: str, devices: int) -> list[Collective]:
     """The collectives of a compiled program that more than one device takes part in.
+
+    A TPU's compiler can spread one collective over several fusions; it must have been told
+    not to (see `plan.PLAIN`).
 
     Args:
       hlo: the text of its optimized HLO module (`compiled.as_text()`).

@@ -1,0 +1,247 @@
+"""Plans: what is counted, what is sent between chips, and whether it fits.
+
+The compiled programs here are for this machine's eight host devices; the golden plans at
+the end are for TPUs, and need libtpu.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from electra_jax import cli
+from electra_jax.config import load_config, pretrain_config
+from electra_jax.estimate import ATTAINABLE, Estimate, activation_bytes_per_token, estimate_step
+from electra_jax.parallel.collectives import read_collectives
+from electra_jax.parallel.hardware import CHIPS, find_chip
+from electra_jax.parallel.mesh import MeshConfig, make_mesh
+from electra_jax.plan import compile_step, exceeded, plan_model, resolve
+from electra_jax.plan_search import candidates, wire_bytes
+from electra_jax.program import build_program
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden" / "plans.json"
+ROWS, LENGTH, MASKED, VOCABULARY = 16, 24, 3, 256
+# No size of a parameter is one of the batch's: rows on a device, tokens, masked positions.
+TINY = [
+    "model.layers=1", "model.hidden=32", "model.heads=4", "model.intermediate=64",
+    "model.embedding=16", "model.max_positions=32", f"model.vocab_size={VOCABULARY}",
+    f"data.length={LENGTH}", f"train.batch_size={ROWS}",
+    "model.dropout=0.0", "model.attention_dropout=0.0",
+]  # fmt: skip
+FEW = 1024  # bytes: counts and norms, not arrays
+MESHES = {
+    "data": MeshConfig(),
+    "fsdp": MeshConfig(data=1, fsdp=8),
+    "tensor": MeshConfig(data=2, tensor=4),
+}
+
+
+def planned(spec, *overrides):
+    return resolve(load_config(spec, list(overrides)))
+
+
+@functools.cache
+def model_of(spec):
+    return plan_model(planned(spec))
+
+
+@functools.cache
+def compiled(mesh_name):
+    """The parameters' shapes, and the collectives of a tiny step on a mesh."""
+    mesh = make_mesh(MESHES[mesh_name], jax.devices())
+    program = build_program(pretrain_config(load_config("pretrain/small", TINY)), mesh, None)
+    hlo = compile_step(program, mesh).as_text()
+    shapes = {leaf.shape for leaf in jax.tree.leaves(program.state.params)}
+    return shapes, read_collectives(hlo, 8)
+
+
+def gathered_besides_parameters(mesh_name):
+    """Shapes that are gathered, permuted or exchanged, and are no parameter's."""
+    parameters, collectives = compiled(mesh_name)
+    moved = {
+        shape.dimensions
+        for collective in collectives
+        if collective.kind != "all-reduce"
+        for shape in collective.shapes
+    }
+    return moved - parameters
+
+
+@pytest.mark.slow
+def test_data_parallelism_reduces_the_gradients_once_and_moves_nothing_else():
+    parameters, collectives = compiled("data")
+    assert {collective.kind for collective in collectives} == {"all-reduce"}
+    large = [c for c in collectives if c.bytes > FEW]
+    assert len(large) == 1 and large[0].count == 1 and large[0].group == 8
+    reduced = {shape.dimensions for shape in large[0].shapes}
+    assert {shape for shape in parameters if len(shape) == 2 and min(shape) > 1} <= reduced
+
+
+@pytest.mark.slow
+def test_fsdp_gathers_parameters_and_nothing_of_the_batch():
+    parameters, collectives = compiled("fsdp")
+    assert gathered_besides_parameters("fsdp") == set()
+    gathered = {s.dimensions for c in collectives if c.kind == "all-gather" for s in c.shapes}
+    assert {(VOCABULARY, 16), (32, 64), (64, 32), (32, 32)} <= gathered
+
+
+@pytest.mark.slow
+def test_a_mesh_made_tensor_parallel_by_mistake_is_caught():
+    """The assertion above on another mesh: it must be able to fail."""
+    assert gathered_besides_parameters("tensor") != set()
+
+
+@pytest.mark.slow
+def test_tensor_parallelism_never_gathers_logits():
+    _, collectives = compiled("tensor")
+    rows = ROWS // 2
+    for collective in collectives:
+        for shape in collective.shapes:
+            assert shape.bytes < 4 * rows * MASKED * VOCABULARY or MASKED not in shape.dimensions
+            assert shape.dimensions[-1:] != (VOCABULARY,) or len(shape.dimensions) == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "parameters", "megaflops"),
+    [("pretrain/small", 14.2, 70.2), ("pretrain/large", 354.7, 2169)],
+)
+def test_models_cost_what_their_configs_say(spec, parameters, megaflops):
+    model = model_of(spec)
+    assert model.total_parameters / 1e6 == pytest.approx(parameters, abs=0.06)
+    assert model.total_flops_per_token / 1e6 == pytest.approx(megaflops, rel=2e-3)
+    # Float32 parameters, and Adam's two moments of each.
+    assert model.state_bytes["parameters"] == 4 * model.total_parameters
+    assert model.state_bytes["optimizer"] == 2 * model.state_bytes["parameters"]
+
+
+def test_a_plan_is_of_bfloat16_and_a_real_vocabulary():
+    config = planned("pretrain/small")
+    assert (config.model.dtype, config.model.vocab_size) == ("bfloat16", 30522)
+    given = planned("pretrain/small", "model.dtype=float32", "model.vocab_size=8192")
+    assert (given.model.dtype, given.model.vocab_size) == ("float32", 8192)
+
+
+def test_activation_traffic_of_small_is_that_of_the_count_by_hand():
+    """116 passes over 256 bfloat16 numbers in 12 layers, a generator of a quarter, logits."""
+    discriminator = 116 * 256 * 12 * 2
+    generator = (54 * 64 + 11 * 256 + 9 * 128) * 12 * 2
+    logits = 8 * 4 * 19 / 128 * 30522
+    expected = discriminator + generator + logits
+    assert activation_bytes_per_token(planned("pretrain/small")) == pytest.approx(expected)
+    more = activation_bytes_per_token(planned("pretrain/small", "model.remat=true"))
+    assert more > 1.2 * expected
+
+
+def test_a_step_is_arithmetic_or_memory_and_then_what_is_sent():
+    chip = CHIPS["TPU v5e"]
+    estimate = Estimate(chip.flops, 2 * chip.hbm_bandwidth, 3 * chip.link_bandwidth, chip)
+    assert estimate.terms(attainable=False) == {"compute": 1, "memory": 2, "interconnect": 3}
+    assert estimate.seconds(attainable=False) == 5
+    shares = ATTAINABLE
+    longest = max(1 / shares["compute"], 2 / shares["memory"])
+    assert estimate.seconds() == pytest.approx(longest + 3 / shares["interconnect"])
+    assert estimate.binds == "interconnect"
+
+
+def test_work_is_shared_by_the_chips():
+    config, chip = planned("pretrain/base"), CHIPS["TPU v5e"]
+    one = estimate_step(config, chip, {"data": 1, "fsdp": 1, "tensor": 1}, 0, 0, 0)
+    many = estimate_step(config, chip, {"data": 2, "fsdp": 2, "tensor": 2}, 0, 0, 0)
+    assert many.flops == pytest.approx(one.flops / 8)
+    assert many.hbm_bytes > one.hbm_bytes / 8  # the hidden vectors are on each of a tensor group
+    assert one.flops == pytest.approx(668.3e6 * 256 * 512, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["TPU v4", "TPU v5 lite", "TPU v5", "TPU v6 lite"])
+def test_every_tpu_that_can_be_planned_for_is_known(kind):
+    assert find_chip(kind) is not None
+
+
+def test_the_compilers_complaint_becomes_two_numbers():
+    message = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm"
+    assert exceeded(message) == (20.5 * 2**30, 15.75 * 2**30)
+    with pytest.raises(RuntimeError, match="something else"):
+        exceeded("something else")
+
+
+def test_candidates_fill_the_slice_and_keep_the_batch():
+    config = planned("pretrain/large")
+    found = list(candidates(config, model_of("pretrain/large"), CHIPS["TPU v5e"], 16))
+    assert found
+    for candidate in found:
+        mesh, train = candidate.config.mesh, candidate.config.train
+        assert mesh.data * mesh.fsdp * mesh.tensor == 16
+        assert config.model.heads % mesh.tensor == 0
+        assert train.batch_size == config.train.batch_size
+        assert train.batch_size % (mesh.data * mesh.fsdp * train.accumulate) == 0
+        assert candidate.bytes <= CHIPS["TPU v5e"].hbm_bytes
+    assert {c.config.model.remat for c in found} == {True, False}
+    assert {c.config.mesh.tensor for c in found} >= {1, 2, 4}
+
+
+def test_what_is_sent_grows_with_what_is_cut():
+    config = planned("pretrain/large")
+
+    def sent(data, fsdp, tensor):
+        placed = dataclasses.replace(config, mesh=MeshConfig(data, fsdp, tensor))
+        return wire_bytes(placed, 10**9, 10**6)
+
+    assert sent(1, 1, 1) == 0
+    assert sent(16, 1, 1) == pytest.approx(2 * 4e9 * 15 / 16)
+    assert sent(1, 16, 1) == pytest.approx((2 * 2 + 4) * 1e9 * 15 / 16)
+    assert sent(1, 1, 16) > 0
+
+
+def test_the_command_prints_a_table_and_json(capsys):
+    assert cli.main(["plan", "--config", "pretrain/small"]) == 0
+    table = capsys.readouterr().out
+    assert "14,196,219" in table and "70.2M" in table
+    assert cli.main(["plan", "--config", "pretrain/tiny", "--json"]) == 0
+    model = json.loads(capsys.readouterr().out)["model"]
+    assert model["steps"] is None and model["budget_seconds"] == 1200
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--topology", "v9"], "unknown; write v4, v5e, v5p, v6e"),
+        (["--search"], "--search needs a --topology"),
+        (["--config.model.layerz=1"], "did you mean --config.model.layers"),
+    ],
+)
+def test_errors_are_one_line(flags, message, capsys):
+    assert cli.main(["plan", "--config", "pretrain/small", *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+@functools.cache
+def golden():
+    return json.loads(GOLDEN.read_text())
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("case", golden(), ids=lambda c: f"{c['config']}@{c['topology']}")
+def test_shipped_configs_fit_and_send_what_they_did(case):
+    """Compiled for TPUs, in a process of its own (see tests/golden/record_plans.py)."""
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed: pip install 'electra-jax[plan]'")
+    flags = [f"--config.{override}" for override in case["overrides"]]
+    done = subprocess.run(
+        [sys.executable, "-m", "electra_jax", "plan", "--config", case["config"],
+         "--topology", case["topology"], "--json", *flags],
+        capture_output=True, text=True, check=True, cwd=ROOT, env=os.environ | {"XLA_FLAGS": ""},
+    )  # fmt: skip
+    placement = json.loads(done.stdout)["placement"]
+    assert placement["fits"] and case["fits"]
+    found = [[r["kind"], r["group"], r["count"], r["bytes"]] for r in placement["collectives"]]
+    assert found == case["collectives"]
+    assert placement["memory"]["needed"] / 2**30 == pytest.approx(case["gib"], rel=0.05)
