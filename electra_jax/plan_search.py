@@ -77,24 +77,36 @@ def search(
     # Scanned layers compile several times faster, and run as fast.
     scanned = dataclasses.replace(config.model, scan=True)
     config = dataclasses.replace(config, model=scanned)
-    ranked = sorted(candidates(config, model, chip, len(devices)), key=lambda c: c.seconds)
-    if not ranked:
+    waiting = list(candidates(config, model, chip, len(devices)))
+    if not waiting:
         raise UsageError(
             f"no way to cut train.batch_size={config.train.batch_size} fits {topology}: take more "
             "chips or another batch"
         )
-    found = []
-    for number, candidate in enumerate(ranked[:compiled], 1):
+    found: list[tuple[Placement, Fields]] = []
+    while waiting and len(found) < compiled:
+        candidate = min(waiting, key=lambda c: c.seconds)
+        waiting.remove(candidate)
         flags = " ".join(f"{name}={value}" for name, value in candidate.fields.items())
-        progress(
-            f"compiling {number} of {min(compiled, len(ranked))} ({len(ranked)} possible): {flags}"
-        )
+        progress(f"compiling {len(found) + 1} of at most {compiled}: {flags}")
         placement = plan_placement(candidate.config, topology, devices)
         found.append((placement, candidate.fields))
+        if not placement.fits:
+            waiting += smaller(candidate, model, chip)
     return sorted(
-        found,
-        key=lambda pair: pair[0].estimate.seconds() if pair[0].estimate else math.inf,
+        found, key=lambda pair: pair[0].estimate.seconds() if pair[0].estimate else math.inf
     )
+
+
+def smaller(candidate: Candidate, model: Model, chip: Chip) -> list[Candidate]:
+    """The candidate with microbatches of half as many rows, where they can be halved."""
+    config = candidate.config
+    rows = config.train.batch_size // (config.mesh.data * config.mesh.fsdp)
+    accumulate = 2 * config.train.accumulate
+    if rows % accumulate:
+        return []
+    train = dataclasses.replace(config.train, accumulate=accumulate)
+    return [judge(dataclasses.replace(config, train=train), model, chip)]
 
 
 def candidates(config: PretrainConfig, model: Model, chip: Chip, chips: int) -> Iterator[Candidate]:

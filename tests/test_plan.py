@@ -28,8 +28,8 @@ from electra_jax.program import build_program
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "plans.json"
-ROWS, LENGTH, MASKED, VOCABULARY = 16, 24, 3, 256
-# No size of a parameter is one of the batch's: rows on a device, tokens, masked positions.
+ROWS, LENGTH, VOCABULARY = 16, 24, 256
+# No parameter has a size of the batch: 2 rows on a device, 24 tokens, 3 masked positions.
 TINY = [
     "model.layers=1", "model.hidden=32", "model.heads=4", "model.intermediate=64",
     "model.embedding=16", "model.max_positions=32", f"model.vocab_size={VOCABULARY}",
@@ -81,8 +81,10 @@ def test_data_parallelism_reduces_the_gradients_once_and_moves_nothing_else():
     assert {collective.kind for collective in collectives} == {"all-reduce"}
     large = [c for c in collectives if c.bytes > FEW]
     assert len(large) == 1 and large[0].count == 1 and large[0].group == 8
-    reduced = {shape.dimensions for shape in large[0].shapes}
-    assert {shape for shape in parameters if len(shape) == 2 and min(shape) > 1} <= reduced
+    # The compiler may hold a gradient transposed.
+    reduced = {tuple(sorted(shape.dimensions)) for shape in large[0].shapes}
+    matrices = {tuple(sorted(shape)) for shape in parameters if len(shape) == 2}
+    assert {shape for shape in matrices if min(shape) > 1} <= reduced
 
 
 @pytest.mark.slow
@@ -100,13 +102,11 @@ def test_a_mesh_made_tensor_parallel_by_mistake_is_caught():
 
 
 @pytest.mark.slow
-def test_tensor_parallelism_never_gathers_logits():
+def test_tensor_parallelism_sends_no_logits():
+    """Nor anything else of the vocabulary's size but vectors, which the optimizer gathers."""
     _, collectives = compiled("tensor")
-    rows = ROWS // 2
-    for collective in collectives:
-        for shape in collective.shapes:
-            assert shape.bytes < 4 * rows * MASKED * VOCABULARY or MASKED not in shape.dimensions
-            assert shape.dimensions[-1:] != (VOCABULARY,) or len(shape.dimensions) == 1
+    sent = [shape for collective in collectives for shape in collective.shapes]
+    assert not [s for s in sent if VOCABULARY in s.dimensions and len(s.dimensions) > 1]
 
 
 @pytest.mark.parametrize(
