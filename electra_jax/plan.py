@@ -73,14 +73,10 @@ class Memory:
     needed: float
     limit: float
 
-    @property
-    def fits(self) -> bool:
-        return self.needed <= self.limit
-
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """A config's training step, compiled for a slice. Without `collectives` it does not fit."""
+    """A config's training step, compiled for a slice; what does not fit has no estimate."""
 
     topology: str
     chips: int

@@ -11,19 +11,31 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
 import pytest
 
-from electra_jax import cli
+from electra_jax import cli, plan_search
 from electra_jax.config import load_config, pretrain_config
+from electra_jax.errors import UsageError
 from electra_jax.estimate import ATTAINABLE, Estimate, activation_bytes_per_token, estimate_step
-from electra_jax.parallel.collectives import read_collectives
+from electra_jax.parallel.collectives import Collective, Shape, read_collectives
 from electra_jax.parallel.hardware import CHIPS, find_chip
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
-from electra_jax.plan import compile_step, exceeded, plan_model, resolve
+from electra_jax.plan import (
+    Memory,
+    Model,
+    Placement,
+    compile_step,
+    exceeded,
+    plan_model,
+    plan_placement,
+    resolve,
+)
 from electra_jax.plan_search import candidates, wire_bytes
+from electra_jax.plan_text import plan_json, render_plan, render_search
 from electra_jax.program import build_program
 
 ROOT = Path(__file__).parent.parent
@@ -198,6 +210,75 @@ def test_what_is_sent_grows_with_what_is_cut():
     assert sent(16, 1, 1) == pytest.approx(2 * 4e9 * 15 / 16)
     assert sent(1, 16, 1) == pytest.approx((2 * 2 + 4) * 1e9 * 15 / 16)
     assert sent(1, 1, 16) > 0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("mesh.fsdp=3", "does not fit 8 devices"),
+        ("train.batch_size=100", "the nearest that works: 96 or 104"),
+        ("mesh.tensor=8", "does not divide the 4 attention heads"),
+    ],
+)
+def test_what_does_not_go_with_the_slice_is_said_before_compiling(override, message):
+    with pytest.raises(UsageError, match=message):
+        plan_placement(planned("pretrain/small", override), "v5e:2x4", jax.devices())
+
+
+def made_up(fits):
+    """A model of a million tokens a step on four chips, bound by what it sends."""
+    model = Model({"all": 10**6}, {"all": 197e6}, {"parameters": 4 * 10**6}, 10**6, 3600, None)
+    memory = Memory(model.state_bytes, 0, 2**30, 0, 0, 20.5 * 2**30, 15.75 * 2**30)
+    collective = Collective("all-reduce", 4, 2, (Shape("f32", (1000,)),), "")
+    chip = CHIPS["TPU v5e"]
+    flops, sent = 197e12 / 4, 0.7 * chip.link_bandwidth
+    estimate = Estimate(flops, 0, sent, chip) if fits else None
+    mesh = {"data": 4, "fsdp": 1, "tensor": 1}
+    return model, Placement("v5e:2x2", 4, "TPU v5 lite", mesh, memory, [collective] * 3, estimate)
+
+
+def test_what_does_not_fit_says_how_much_it_needs():
+    text = render_plan("it", *made_up(fits=False))
+    assert "does not fit: needs 20.50 GiB of 15.75 GiB" in text
+    assert "days" not in text and "run" not in plan_json(*made_up(fits=False))["placement"]
+
+
+def test_the_arithmetic_of_a_step_and_of_a_run():
+    model, placement = made_up(fits=True)
+    found = plan_json(model, placement)["placement"]
+    assert found["collectives"] == [
+        {"kind": "all-reduce", "group": 4, "count": 6, "bytes": 24000, "wire_bytes": 36000.0}
+    ]
+    estimate = found["estimate"]
+    assert estimate["binds"] == "interconnect"
+    assert estimate["step_seconds"] == pytest.approx(0.25 / ATTAINABLE["compute"] + 1)
+    assert estimate["mfu"] == pytest.approx(0.25 / estimate["step_seconds"])
+    assert found["run"]["seconds"] == pytest.approx(3600 * estimate["step_seconds"])
+    assert found["run"]["chip_hours"] == pytest.approx(4 * estimate["step_seconds"])
+    text = render_plan("it", model, placement)
+    assert "4.92e+13 FLOPs / 197 TFLOP/s" in text and "<- binds" in text
+
+
+def test_the_search_tries_half_as_many_rows_where_it_does_not_fit(monkeypatch):
+    config, (model, good) = planned("pretrain/small"), made_up(fits=True)
+    tried = []
+
+    def plan(config, topology, devices):
+        tried.append(config)
+        return good if len(tried) > 1 else made_up(fits=False)[1]
+
+    monkeypatch.setattr(plan_search, "plan_placement", plan)
+    chips = [types.SimpleNamespace(device_kind="TPU v5 lite")] * 4
+    told = []
+    found = plan_search.search(config, model, "v5e:2x2", chips, told.append, compiled=4)
+    assert len(found) == len(tried) == len(told) == 4
+    assert [placement.fits for placement, _ in found] == [True, True, True, False]
+    assert all(config.model.scan for config in tried)
+    first = tried[0]
+    halved = [c for c in tried[1:] if (c.mesh, c.model.remat) == (first.mesh, first.model.remat)]
+    assert [c.train.accumulate for c in halved] == [2 * first.train.accumulate]
+    table = render_search(model, found)
+    assert "--config.mesh.data=" in table and "does not fit" in table
 
 
 def test_the_command_prints_a_table_and_json(capsys):

@@ -93,7 +93,8 @@ def read_collectives(hlo: str, devices: int) -> list[Collective]:
       devices: it runs on; the group of a collective that names none.
 
     Raises:
-      ValueError: a loop around a collective whose trips the text does not tell.
+      ValueError: a loop around a collective whose trips the text does not tell, or groups
+        of devices that it writes in an unknown way.
     """
     computations = _computations(hlo)
     times = _times(computations, _entry(hlo))
@@ -187,17 +188,20 @@ def _trips(loop: _Instruction, computations: dict[str, list[_Instruction]]) -> i
 
 def _group_size(rest: str, devices: int) -> int:
     """Devices of a group, in any of the ways that HLO writes them."""
-    axes = re.search(r"replica_groups=mesh\[([^\]]*)\](?:\([^)]*\))?\s*\{([^}]*)\}", rest)
-    if axes:  # mesh['a'=4,'b'=2] {'a'}
+    if "replica_groups=" not in rest or "replica_groups={}" in rest:
+        return devices
+    axes = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", rest)
+    if axes:  # mesh['a'=4,'b'=8], device_ids=(…) {'a','b':(2)4}: all of a, and 4 of b's 8
         sizes = dict(re.findall(r"'([^']*)'=(\d+)", axes[1]))
-        return math.prod(int(sizes[name]) for name in re.findall(r"'([^']*)'", axes[2]))
-    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=", rest)
+        named = re.findall(r"'([^']*)'(?::\(\d+\)(\d+))?", axes[2])
+        return math.prod(int(part or sizes[name]) for name, part in named)
+    iota = re.search(r"replica_groups=\[\d+,(\d+)\]<=", rest)
     if iota:  # [groups,size]<=[…]
-        return int(iota[2])
+        return int(iota[1])
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", rest)
     if listed:  # {{0,1},{2,3}}
         return listed[1].count(",") + 1
-    return devices
+    raise ValueError(f"replica groups that cannot be read: {rest[:200]}")
 
 
 def _results(instruction: _Instruction) -> tuple[Shape, ...]:

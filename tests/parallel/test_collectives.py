@@ -75,6 +75,27 @@ def test_bytes_on_the_wire_are_those_of_a_ring():
     assert found["collective-permute", 8] == 16
 
 
+@pytest.mark.parametrize(
+    ("groups", "size"),
+    [
+        ("mesh['a'=4,'b'=1,'c'=4], device_ids=([4,4]T(1,0)) {'a'}", 4),
+        ("mesh['a'=2,'b'=8] {'a','b':(2)4}", 8),
+        ("[4,2]<=[2,4]T(1,0)", 2),
+        ("{{0,1,2,3},{4,5,6,7}}", 4),
+        ("{}", 8),
+    ],
+)
+def test_groups_are_read_in_every_notation(groups, size):
+    line = f"  ROOT %r = f32[4]{{0}} all-reduce(%x), replica_groups={groups}, to_apply=%add"
+    found = read_collectives(f"ENTRY %main (x: f32[4]) -> f32[4] {{\n{line}\n}}\n", 8)
+    assert [collective.group for collective in found] == [size]
+
+
+def test_groups_in_another_notation_are_no_guess():
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_collectives(PROGRAM.replace("[2,4]<=[8]", "new!"), 8)
+
+
 def test_a_loop_of_unknown_length_is_no_guess():
     with pytest.raises(ValueError, match="unknown number of trips"):
         read_collectives(PROGRAM.replace('"known_trip_count"', '"other"'), 8)
