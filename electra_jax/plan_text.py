@@ -45,10 +45,10 @@ def write_plan(
         raise UsageError("--search needs a --topology, such as v5e:4x4")
     stay_on_cpu()
     config = resolve(fields)
+    devices = tpu_topology(topology) if topology else []
     model = plan_model(config)
     if not topology:
         return json.dumps(plan_json(model)) if as_json else render_plan(title, model)
-    devices = tpu_topology(topology)
     if searching:
         found = search(config, model, topology, devices, lambda text: print(text, file=sys.stderr))
         if as_json:

@@ -123,7 +123,10 @@ def test_tensor_parallelism_sends_no_logits():
 
 @pytest.mark.parametrize(
     ("spec", "parameters", "megaflops"),
-    [("pretrain/small", 14.2, 70.2), ("pretrain/large", 354.7, 2169)],
+    [
+        ("pretrain/small", 14.2, 70.2),
+        pytest.param("pretrain/large", 354.7, 2169, marks=pytest.mark.slow),
+    ],
 )
 def test_models_cost_what_their_configs_say(spec, parameters, megaflops):
     model = model_of(spec)
@@ -185,8 +188,9 @@ def test_the_compilers_complaint_becomes_two_numbers():
 
 
 def test_candidates_fill_the_slice_and_keep_the_batch():
-    config = planned("pretrain/large")
-    found = list(candidates(config, model_of("pretrain/large"), CHIPS["TPU v5e"], 16))
+    config = planned("pretrain/small", "train.batch_size=1024")
+    model = dataclasses.replace(model_of("pretrain/small"), tokens_per_step=1024 * 128)
+    found = list(candidates(config, model, CHIPS["TPU v5e"], 16))
     assert found
     for candidate in found:
         mesh, train = candidate.config.mesh, candidate.config.train
@@ -282,9 +286,9 @@ def test_the_search_tries_half_as_many_rows_where_it_does_not_fit(monkeypatch):
 
 
 def test_the_command_prints_a_table_and_json(capsys):
-    assert cli.main(["plan", "--config", "pretrain/small"]) == 0
+    assert cli.main(["plan", "--config", "pretrain/tiny", "--config.train.time_budget="]) == 0
     table = capsys.readouterr().out
-    assert "14,196,219" in table and "70.2M" in table
+    assert "4,791,099" in table and "1,000,000 steps" in table
     assert cli.main(["plan", "--config", "pretrain/tiny", "--json"]) == 0
     model = json.loads(capsys.readouterr().out)["model"]
     assert model["steps"] is None and model["budget_seconds"] == 1200
