@@ -151,8 +151,9 @@ def plan_placement(config: PretrainConfig, topology: str, devices: list[jax.Devi
     try:
         compiled = compile_step(program, mesh)
     except jax.errors.JaxRuntimeError as error:
-        needed, limit = exceeded(str(error))
-        memory = Memory(state, batch_bytes(program), 0, 0, 0, needed, limit)
+        batch = batch_bytes(program)
+        needed, limit = exceeded(str(error), sum(state.values()) + batch)
+        memory = Memory(state, batch, 0, 0, 0, needed, limit)
         return Placement(topology, len(devices), devices[0].device_kind, sizes, memory, [], None)
     stats, hlo = compiled.memory_analysis(), compiled.as_text()
     assert stats is not None and hlo is not None
@@ -194,16 +195,23 @@ def batch_bytes(program: Program) -> int:
     )
 
 
-def exceeded(message: str) -> tuple[float, float]:
+def exceeded(message: str, arguments: int) -> tuple[float, float]:
     """Bytes needed and there, from the compiler's complaint that memory does not suffice.
+
+    Args:
+      message: its complaint; of temporaries alone, where they alone are too many.
+      arguments: bytes of the state and the batch.
 
     Raises:
       RuntimeError: it complains of something else.
     """
-    match = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", message)
+    size = r"([\d.]+)([KMGT])"
+    alone = re.search(rf"temporaries \({size}\) exceeds available HBM \({size}\)", message)
+    match = alone or re.search(rf"Used {size} of {size} hbm", message)
     if match is None:
         raise RuntimeError(message)
-    return float(match[1]) * UNITS[match[2]], float(match[3]) * UNITS[match[4]]
+    needed, limit = float(match[1]) * UNITS[match[2]], float(match[3]) * UNITS[match[4]]
+    return needed + (arguments if alone else 0), limit
 
 
 def tally(collectives: list[Collective]) -> list[dict[str, Any]]:

@@ -181,10 +181,17 @@ def test_every_tpu_that_can_be_planned_for_is_known(kind):
 
 
 def test_the_compilers_complaint_becomes_two_numbers():
+    """In both of the forms that it has."""
     message = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm"
-    assert exceeded(message) == (20.5 * 2**30, 15.75 * 2**30)
+    assert exceeded(message, 2**30) == (20.5 * 2**30, 15.75 * 2**30)
+    message = (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries (133.01G) exceeds available HBM (15.75G)."
+    )
+    needed, limit = exceeded(message, 2**30)
+    assert (needed / 2**30, limit / 2**30) == pytest.approx((134.01, 15.75))
     with pytest.raises(RuntimeError, match="something else"):
-        exceeded("something else")
+        exceeded("something else", 0)
 
 
 def test_candidates_fill_the_slice_and_keep_the_batch():
