@@ -74,7 +74,7 @@ def search(
     chip = find_chip(devices[0].device_kind)
     if chip is None:
         raise UsageError(f"nothing is known of {devices[0].device_kind}")
-    # Scanned layers compile several times faster, and run as fast.
+    # Scanned layers compile in half the time or less, which allows for twice the candidates.
     scanned = dataclasses.replace(config.model, scan=True)
     config = dataclasses.replace(config, model=scanned)
     waiting = list(candidates(config, model, chip, len(devices)))
