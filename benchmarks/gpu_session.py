@@ -8,6 +8,7 @@ goes on at the next call. Needs neither TensorFlow nor, but for the comparison, 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -26,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from electra_jax.config import PretrainConfig, load_config, pretrain_config
+from electra_jax.errors import Stopped
 from electra_jax.models.electra import Electra, init_params
 from electra_jax.models.flops import train_flops_per_token
 from electra_jax.objectives.masking import SpecialTokens, max_masked
@@ -197,7 +199,10 @@ def pretrain_small(deadline: float, store: str, out: Path, budget: str) -> list[
     stop.daemon = True
     stop.start()
     workdir = out / "small"
-    finished = pretrain(pretrain_config(load_config("pretrain/small", overrides)), workdir)
+    finished = False
+    with contextlib.suppress(Stopped):
+        pretrain(pretrain_config(load_config("pretrain/small", overrides)), workdir)
+        finished = True
     stop.cancel()
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
     evaluations = [line for line in lines if "eval/loss" in line]

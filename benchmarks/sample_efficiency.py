@@ -242,8 +242,7 @@ def run(architecture: str, objective: str, args: argparse.Namespace) -> Iterator
     """Pretrains, then probes at each point; the first run of an architecture before it, too."""
     config, per_step = make_config(architecture, objective, args.store, args.flops)
     workdir = args.out / f"{architecture}-{objective}"
-    if not pretrain(config, workdir):
-        raise SystemExit("stopped and saved; the same command goes on from there")
+    pretrain(config, workdir)
     if objective == "electra":
         model = load(workdir, "last")
         fresh = jax.jit(lambda key: init_params(config.electra, key))(jax.random.key(0))

@@ -8,13 +8,15 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from electra_jax import __version__
-from electra_jax.errors import UsageError
+from electra_jax.errors import Stopped, UsageError
 
-INTERRUPTED = 130
+INTERRUPTED = 130  # by Ctrl-C
+PREEMPTED = 75  # by SIGTERM, with all saved: launchers give the same command again
 SOURCE = "docs:, text:GLOB, jsonl:GLOB, parquet:GLOB or tfds:NAME; may be repeated"
 OVERRIDE = "--config."
 
@@ -36,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"electra-jax: {error}", file=sys.stderr)
         return 2
+    except Stopped as stop:
+        print(stop)
+        return PREEMPTED if stop.signal == signal.SIGTERM else INTERRUPTED
     except KeyboardInterrupt:
         print("electra-jax: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -238,48 +243,44 @@ def run_prepare(args: argparse.Namespace) -> None:
     print(f"token store: {args.output}")
 
 
-def run_pretrain(args: argparse.Namespace) -> int:
+def run_pretrain(args: argparse.Namespace) -> None:
     from electra_jax.config import load_config, pretrain_config
-    from electra_jax.parallel.runtime import enable_compilation_cache
-    from electra_jax.pretrain import pretrain
+    from electra_jax.parallel.runtime import enable_compilation_cache, joined
+    from electra_jax.pretrain import pretrain, run_facts
 
     config = pretrain_config(load_config(args.config, args.overrides))
     enable_compilation_cache()
-    if pretrain(config, args.workdir):
-        return 0
-    print(f"stopped and saved; the same command goes on from there: {args.workdir}")
-    return INTERRUPTED
+    with joined(lambda: run_facts(config), config.processes):
+        pretrain(config, args.workdir)
 
 
-def run_finetune(args: argparse.Namespace) -> int:
-    from electra_jax.parallel.runtime import enable_compilation_cache
+def run_finetune(args: argparse.Namespace) -> None:
+    from electra_jax.config import finetune_config, load_config
+    from electra_jax.finetune import run_facts
+    from electra_jax.parallel.runtime import enable_compilation_cache, joined
     from electra_jax.sweep import run_all
 
+    config = finetune_config(load_config(args.config, args.overrides))
     enable_compilation_cache()
-    table = run_all(
-        args.config, args.overrides, args.workdir, args.seeds, args.sweep, args.baseline
-    )
-    if table is None:
-        print(f"stopped and saved; the same command goes on from there: {args.workdir}")
-        return INTERRUPTED
+    with joined(lambda: run_facts(config), config.processes):
+        table = run_all(
+            args.config, args.overrides, args.workdir, args.seeds, args.sweep, args.baseline
+        )
     print(table)
-    return 0
 
 
-def run_glue(args: argparse.Namespace) -> int:
+def run_glue(args: argparse.Namespace) -> None:
     from electra_jax.glue import glue
-    from electra_jax.parallel.runtime import enable_compilation_cache
+    from electra_jax.parallel.roll_call import ProcessesConfig, code_facts
+    from electra_jax.parallel.runtime import enable_compilation_cache, joined
 
     enable_compilation_cache()
     variant = args.config.partition(":")[2]
-    table = glue(
-        args.model, args.data, args.workdir, args.seeds, args.baseline, args.overrides, variant
-    )
-    if table is None:
-        print(f"stopped and saved; the same command goes on from there: {args.workdir}")
-        return INTERRUPTED
+    with joined(code_facts, ProcessesConfig()):
+        table = glue(
+            args.model, args.data, args.workdir, args.seeds, args.baseline, args.overrides, variant
+        )
     print(table)
-    return 0
 
 
 def run_predict(args: argparse.Namespace) -> None:
@@ -340,7 +341,7 @@ def run_report(args: argparse.Namespace) -> None:
     print(f"report: {write_report(args.workdir, examples)}")
 
 
-def run_quickstart(args: argparse.Namespace) -> int:
+def run_quickstart(args: argparse.Namespace) -> None:
     from electra_jax.quickstart import quickstart
 
-    return 0 if quickstart(args.workdir, args.time_budget) else INTERRUPTED
+    quickstart(args.workdir, args.time_budget)

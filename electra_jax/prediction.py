@@ -59,9 +59,11 @@ def read_task(config: FinetuneConfig, workdir: str | Path) -> tuple[Task, ModelC
 def run_examples(apply: Any, params: Any, batches: Batches, mesh: Mesh) -> Iterator[tuple]:
     """Of each batch, what `apply(params, batch)` gives and the numbers of its examples.
 
-    Every process gets all of the outputs; those of rows that only fill up are left in.
+    Every process gets all of the outputs; those of rows that only fill up are left in. On a
+    mesh of one process's own devices it does all by itself.
     """
-    host, hosts = jax.process_index(), jax.process_count()
+    alone = len({device.process_index for device in mesh.devices.flat}) == 1
+    host, hosts = (0, 1) if alone else (jax.process_index(), jax.process_count())
     rows = (batch for batch, _ in batches.once(host, hosts))
     numbers = (numbers for _, numbers in batches.once(host, hosts))
     for batch, places in zip(global_batches(rows, batch_sharding(mesh)), numbers, strict=True):

@@ -115,7 +115,7 @@ def test_first_losses_of_small_are_those_of_chance(store):
 
 def test_a_run_learns_and_leaves_everything_behind(store, tmp_path, capsys):
     workdir = tmp_path / "run"
-    assert pretrain(tiny(store, "train.steps=60", "eval.every_steps=30"), workdir)
+    pretrain(tiny(store, "train.steps=60", "eval.every_steps=30"), workdir)
     names = {path.name for path in workdir.iterdir()}
     assert {"config.json", "checkpoints", "metrics.jsonl", "tensorboard", "tokenizer"} <= names
     lines = read_metrics(workdir)
@@ -142,7 +142,7 @@ def test_a_run_learns_and_leaves_everything_behind(store, tmp_path, capsys):
 
     # Again: done is done.
     before = logged(workdir)
-    assert pretrain(tiny(store, "train.steps=60", "eval.every_steps=30"), workdir)
+    pretrain(tiny(store, "train.steps=60", "eval.every_steps=30"), workdir)
     assert logged(workdir) == before
 
 
@@ -166,7 +166,7 @@ def test_evaluation_is_exact_on_a_partial_batch(store, tmp_path):
 def test_a_time_budget_ends_a_run_and_its_schedule(store, tmp_path):
     config = tiny(store, "train.time_budget=4s", "train.log_every=1000", "eval.every_steps=100000")
     start = time.monotonic()
-    assert pretrain(config, tmp_path / "run")
+    pretrain(config, tmp_path / "run")
     assert time.monotonic() - start < 60
     line = read_metrics(tmp_path / "run")[-1]
     # Compiling counts: the budget is of the whole run.
@@ -187,7 +187,7 @@ def test_a_run_does_not_go_on_as_another(store, tmp_path, override, message):
     with pytest.raises(UsageError, match=f"holds a run with {message}"):
         pretrain(tiny(store, "train.steps=5", override), tmp_path / "run")
     assert logged(tmp_path / "run") == before
-    assert pretrain(tiny(store, "train.steps=5", "train.log_every=3"), tmp_path / "run")
+    pretrain(tiny(store, "train.steps=5", "train.log_every=3"), tmp_path / "run")
 
 
 def test_a_truncated_checkpoint_makes_way_for_the_one_before(store, tmp_path, caplog):
@@ -267,7 +267,7 @@ def test_a_store_that_was_moved_is_told(store, tmp_path):
     shutil.copytree(store, moved)
     pretrain(tiny(moved, "train.steps=5"), tmp_path / "run")
     # The same store elsewhere is the same store.
-    assert pretrain(tiny(store, "train.steps=5"), tmp_path / "run")
+    pretrain(tiny(store, "train.steps=5"), tmp_path / "run")
     shutil.rmtree(moved)
     with pytest.raises(UsageError, match="no token store"):
         pretrain(tiny(moved, "train.steps=5"), tmp_path / "run")

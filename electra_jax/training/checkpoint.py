@@ -5,8 +5,10 @@ config). Saves are asynchronous; one that is not whole has no commit marker and 
 over, and one that cannot be read makes way for the one before it, with a warning.
 """
 
+import contextlib
 import dataclasses
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +38,10 @@ class CheckpointConfig:
                 raise UsageError(f"checkpoint.{field} must be at least 1")
 
 
+class SaveFailed(UsageError):
+    """A checkpoint could not be written."""
+
+
 class Restored(NamedTuple):
     state: TrainState
     record: dict
@@ -53,6 +59,7 @@ class Checkpoints:
         self, workdir: str | Path, keep: int = 1, metric: str = "loss", maximise: bool = False
     ):
         self._metric = metric
+        self.workdir = workdir
 
         def badness(metrics):
             return -metrics[metric] if maximise else metrics[metric]
@@ -84,21 +91,34 @@ class Checkpoints:
     ) -> None:
         """Starts a save; one already there at this step is left alone.
 
-        Raises the error of an earlier save that failed in the background.
+        Raises:
+          SaveFailed: this save, or an earlier one in the background.
         """
-        self._manager.check_for_errors()
-        if step in self._manager.all_steps():
-            return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                # Apart, so that a model can be used without its optimizer's state.
-                params=ocp.args.StandardSave(state.params),
-                rest=ocp.args.StandardSave(state.replace(params=None)),
-                record=ocp.args.JsonSave(record),
-            ),
-            metrics={self._metric: metrics[self._metric]} if metrics else None,
-        )
+        with self._reasons():
+            self._manager.check_for_errors()
+            if step in self._manager.all_steps():
+                return
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    # Apart, so that a model can be used without its optimizer's state.
+                    params=ocp.args.StandardSave(state.params),
+                    rest=ocp.args.StandardSave(state.replace(params=None)),
+                    record=ocp.args.JsonSave(record),
+                ),
+                metrics={self._metric: metrics[self._metric]} if metrics else None,
+            )
+
+    @contextlib.contextmanager
+    def _reasons(self) -> Iterator[None]:
+        """Failures of a save, as one line."""
+        try:
+            yield
+        except Exception as error:  # Orbax, TensorStore and the file system raise many kinds
+            raise SaveFailed(
+                f"a checkpoint could not be saved in {self._manager.directory}: "
+                f"{first_line(error)}; mend that, and the same command goes on from the last one"
+            ) from error
 
     def record(self) -> dict | None:
         """The record of the latest checkpoint that has a readable one; None without any."""
@@ -127,7 +147,7 @@ class Checkpoints:
             try:
                 restored = self._restore(step, like)
             except Exception as error:  # Orbax and TensorStore raise many kinds
-                damaged[step] = (str(error).strip() or repr(error)).splitlines()[0][:200]
+                damaged[step] = first_line(error)
                 log.warning("checkpoint %d cannot be read (%s)", step, damaged[step])
                 continue
             for later in damaged:
@@ -180,9 +200,19 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Waits for a save under way, and raises its error if it failed."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        """Waits for a save under way.
+
+        Raises:
+          SaveFailed: it failed.
+        """
+        with self._reasons():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
 
     def close(self) -> None:
         self._manager.close()
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, short."""
+    return (str(error).strip() or repr(error)).splitlines()[0][:200]
