@@ -254,10 +254,11 @@ def create_state(network: EncoderWithHead, task: Task, optimizer, key: jax.Array
 def make_judge(objective: TaskObjective, batches: Batches, mesh: Mesh):
     """A function from parameters to the outputs for each held-out example and the mean loss."""
 
-    @jax.jit
-    def step(params, batch):
+    def outputs_and_loss(params, batch):
         outputs = objective.network.apply({"params": params}, batch)
         return outputs, objective.task.loss(outputs, batch), objective.task.count(batch)
+
+    step = jax.jit(under(mesh, outputs_and_loss))
 
     def judge(params: Any) -> tuple[list, float]:
         outputs: list[Any] = [None] * batches.size

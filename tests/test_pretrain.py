@@ -12,11 +12,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from tiny_run import TINY, logged, make_store, tiny
 
 from electra_jax import cli
 from electra_jax.config import load_config, pretrain_config
-from electra_jax.data.token_store import TokenStore, prepare
-from electra_jax.data.tokenizer_training import train_tokenizer
+from electra_jax.data.token_store import TokenStore
 from electra_jax.errors import UsageError
 from electra_jax.inference import load
 from electra_jax.models.electra import init_params
@@ -27,30 +27,11 @@ from electra_jax.training.metrics import read_metrics
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
-TINY = [
-    "model.layers=2", "model.hidden=16", "model.heads=2", "model.intermediate=32",
-    "model.embedding=16", "data.length=32", "train.batch_size=16", "eval.batch_size=16",
-    "train.time_budget=", "train.steps=20", "train.log_every=5", "eval.every_steps=10",
-    "checkpoint.every_steps=5", "optimizer.warmup_steps=5",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A small store of sentences with some order in them."""
-    rng = np.random.default_rng(0)
-    nouns, verbs = ["cat", "dog", "bird", "fish", "cow"], ["eats", "sees", "likes", "hears"]
-    texts = [
-        " ".join(
-            f"the {rng.choice(nouns)} {rng.choice(verbs)} the {rng.choice(nouns)} ."
-            for _ in range(rng.integers(2, 9))
-        )
-        for _ in range(600)
-    ]
-    path = tmp_path_factory.mktemp("data") / "store"
-    tokenizer = train_tokenizer(texts, "wordpiece", 100)
-    prepare(texts, tokenizer, path, workers=1, validation_share=0.1, progress=False)
-    return path
+    return make_store(tmp_path_factory.mktemp("data") / "store")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,18 +40,6 @@ def compilation_cache(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
     yield
     jax.config.update("jax_compilation_cache_dir", None)
-
-
-def tiny(store, *overrides):
-    return pretrain_config(
-        load_config("pretrain/tiny", [*TINY, f"data.store={store}", *overrides]).to_dict()
-    )
-
-
-def logged(workdir):
-    """Metrics without what depends on the clock."""
-    clock = ("seconds", "train/tokens_per_second", "train/mfu")
-    return [{k: v for k, v in x.items() if k not in clock} for x in read_metrics(workdir)]
 
 
 def assert_same_run(one, other):

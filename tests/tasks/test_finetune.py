@@ -54,6 +54,18 @@ def finished(encoder_dir, data, tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_the_mesh_changes_no_loss(finished, encoder_dir, data, tmp_path):
+    """`finished` is data-parallel over all devices."""
+    mesh = ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2")
+    finetune(config(encoder_dir, data, *mesh), tmp_path / "run")
+    before, after = (read_metrics(path) for path in (finished, tmp_path / "run"))
+    assert len(before) == len(after) > 4
+    for one, other in zip(before, after, strict=True):
+        losses = [{k: v for k, v in x.items() if k.endswith("loss")} for x in (one, other)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(finished, encoder_dir, data, tmp_path, monkeypatch):
     """Killed within the second epoch, past a save."""
     real = loop_module.Loop.run
