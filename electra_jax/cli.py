@@ -94,8 +94,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", required=True, metavar="STORE")
     sub.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N")
     sub.add_argument("--validation-share", type=float, default=0.005, metavar="SHARE")
-    sub.add_argument("--beam", action="store_true", help="with Apache Beam, on many machines")
-    sub.add_argument("beam_flags", nargs="*", metavar="-- BEAM FLAG", help="see Beam's runners")
+    sub.add_argument(
+        "--beam", action="store_true",
+        help="let the workers of Apache Beam do it; what stands after -- are Beam's flags",
+    )  # fmt: skip
+    sub.add_argument("beam_flags", nargs="*", metavar="BEAM_FLAG", help="after --")
 
     sub = command("pretrain", run_pretrain, "pretrain a generator and a discriminator")
     sub.add_argument("--config", required=True, metavar="FILE[:VARIANT]")

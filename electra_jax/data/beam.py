@@ -179,7 +179,7 @@ class _Run:
 
     def chunks(self, tokenizer: Path) -> Generator[Chunk]:
         """Runs the pipeline, then yields all chunks in order."""
-        parent = _temp_location(self._options) or str(tokenizer.parent)
+        parent = _temp_location(self._options) or str(tokenizer.parent.resolve())
         with _refusing(ValueError):
             folder = FileSystems.join(parent, f"electra-jax-{uuid.uuid4().hex}")
         try:

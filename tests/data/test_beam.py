@@ -7,8 +7,11 @@ versions of some packages than the others are tested with.
 import gzip
 import json
 import os
+import re
+import shlex
 import shutil
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -101,6 +104,22 @@ def test_the_store_is_the_local_one_byte_for_byte(tmp_path, beam, sources, token
     assert found == contents(tmp_path / "local")
     assert len(found) == 7
     assert sorted(p.name for p in tmp_path.iterdir()) == ["beam", "corpus", "local"]
+
+
+@pytest.mark.full
+def test_runners_may_tell_the_first_of_equals_in_any_order(tmp_path, beam, tokenizer):
+    (tmp_path / "a.txt").write_text("\n\n".join(TEXTS[:9]))
+    options = DocumentOptions(deduplicate=True)
+    (part,) = Documents([f"text:{tmp_path}/a.txt"], options).parts()
+    tokenizer.save(tmp_path / "tokenizer")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "tokenizer").iterdir()}
+    tokenize = beam._Tokenize(options, files, str(tmp_path))
+    tokenize.setup()
+    (line,) = tokenize.process((0, {"part": [part], "first": [7, 2, 5]}))
+    record = beam._Record(**json.loads(line))
+    found = beam._read_chunks(str(tmp_path / record.file), record)
+    expected = tokenizer.encode([TEXTS[2], TEXTS[5], TEXTS[7]])
+    assert [id for chunk in found for id in chunk.tokens] == sum(expected, [])
 
 
 @pytest.mark.full
@@ -275,6 +294,24 @@ def test_the_command_takes_beams_flags(tmp_path, beam, sources, tokenizer, capsy
     assert cli.main([*beams, "--", "--direct_num_workers", "1"]) == 0
     assert contents(tmp_path / "beam") == contents(tmp_path / "local")
     TokenStore.open(tmp_path / "beam").verify()
+
+
+@pytest.mark.full
+def test_the_guide_names_flags_that_beam_knows(beam):
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    path = Path(cli.__file__).parent.parent / "docs" / "preparing_text.md"
+    if not path.exists():
+        pytest.skip("the documentation is not beside the installed package")
+    text = path.read_text().replace("\\\n", " ")
+    commands = re.findall(r"^ +electra-jax (prepare .* --beam -- .*)$", text, re.MULTILINE)
+    assert len(commands) == 4
+    known = PipelineOptions([]).get_all_options()
+    for command in commands:
+        flags = cli.build_parser().parse_args(shlex.split(command)).beam_flags
+        assert beam._parse(flags)
+        given = PipelineOptions(flags).get_all_options(retain_unknown_options=True)
+        assert given.keys() == known.keys()
 
 
 def test_without_beam_one_line_says_what_to_install(tmp_path, tokenizer, monkeypatch, capsys):
