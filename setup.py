@@ -49,6 +49,8 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10,<0.13"],
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
+        # Needs older protobuf, pyarrow and pillow than requirements.txt names.
+        "beam": ["apache-beam>=2.77,<3"],
         "test": [
             "mypy>=1.18,<3",
             "pytest>=8,<10",

@@ -99,6 +99,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", required=True, metavar="STORE")
     sub.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N")
     sub.add_argument("--validation-share", type=float, default=0.005, metavar="SHARE")
+    sub.add_argument(
+        "--beam", action="store_true",
+        help="let the workers of Apache Beam do it; what stands after -- are Beam's flags",
+    )  # fmt: skip
+    sub.add_argument("beam_flags", nargs="*", metavar="BEAM_FLAG", help="after --")
 
     sub = command("pretrain", run_pretrain, "pretrain a generator and a discriminator")
     sub.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
@@ -196,25 +201,25 @@ def add_seed_flags(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def open_documents(args: argparse.Namespace):
-    """The documents that the flags of `add_source_flags` name."""
-    from electra_jax.data.documents import DocumentOptions, Documents
+def document_options(args: argparse.Namespace):
+    """How the flags of `add_source_flags` say that documents are read."""
+    from electra_jax.data.documents import DocumentOptions
 
-    options = DocumentOptions(
+    return DocumentOptions(
         column=args.column,
         min_characters=args.min_characters,
         max_characters=args.max_characters,
         deduplicate=args.deduplicate,
         data_dir=args.data_dir,
     )
-    return Documents(args.input, options)
 
 
 def run_tokenizer(args: argparse.Namespace) -> None:
+    from electra_jax.data.documents import Documents
     from electra_jax.data.tokenizer_training import train_tokenizer
 
     tokenizer = train_tokenizer(
-        iter(open_documents(args)),
+        iter(Documents(args.input, document_options(args))),
         kind=args.kind,
         vocab_size=args.vocab_size,
         lower_case=args.lower_case,
@@ -224,18 +229,35 @@ def run_tokenizer(args: argparse.Namespace) -> None:
 
 
 def run_prepare(args: argparse.Namespace) -> None:
+    from electra_jax.data.documents import Documents
     from electra_jax.data.token_store import prepare
     from electra_jax.data.tokenizer import load_tokenizer
 
-    documents = open_documents(args)
-    store = prepare(
-        documents,
-        load_tokenizer(args.tokenizer),
-        args.output,
-        workers=args.workers,
-        validation_share=args.validation_share,
-        source=documents.describe(),
-    )
+    if args.beam_flags and not args.beam:
+        raise UsageError(f"{args.beam_flags[0]}: only --beam takes flags after --")
+    options = document_options(args)
+    tokenizer = load_tokenizer(args.tokenizer)
+    if args.beam:
+        from electra_jax.data.beam import prepare_on_beam
+
+        store = prepare_on_beam(
+            args.input,
+            options,
+            tokenizer,
+            args.output,
+            args.beam_flags,
+            validation_share=args.validation_share,
+        )
+    else:
+        documents = Documents(args.input, options)
+        store = prepare(
+            documents,
+            tokenizer,
+            args.output,
+            workers=args.workers,
+            validation_share=args.validation_share,
+            source=documents.describe(),
+        )
     for name in ("train", "validation"):
         split = store.split(name)
         documents_count = len(split.documents) - 1
