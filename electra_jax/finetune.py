@@ -30,7 +30,7 @@ from electra_jax.models.electra import count_params
 from electra_jax.models.flops import encoder_flops_per_token
 from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.hardware import peak_flops
-from electra_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated, under
+from electra_jax.parallel.mesh import check_batch, make_mesh, replicated, under
 from electra_jax.parallel.roll_call import code_facts
 from electra_jax.parallel.runtime import distribute, global_batches, is_main, random_key
 from electra_jax.prediction import (
@@ -197,8 +197,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
             out_shardings=shardings,
         ),
         batches=lambda step: global_batches(
-            batches.training(step, jax.process_index(), jax.process_count()),
-            batch_sharding(mesh),
+            functools.partial(batches.training, step), mesh, config.train.batch_size
         ),
         evaluate=evaluate,
         summarise=objective.summarise,

@@ -20,7 +20,7 @@ from electra_jax.inference import Encoder, Model
 from electra_jax.inference import load as load_pretrained
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import EncoderWithHead, PoolingHead
-from electra_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh
+from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.parallel.runtime import fetch, global_batches
 from electra_jax.tasks.task import Answer, Task
 from electra_jax.training.checkpoint import Checkpoints
@@ -59,14 +59,13 @@ def read_task(config: FinetuneConfig, workdir: str | Path) -> tuple[Task, ModelC
 def run_examples(apply: Any, params: Any, batches: Batches, mesh: Mesh) -> Iterator[tuple]:
     """Of each batch, what `apply(params, batch)` gives and the numbers of its examples.
 
-    Every process gets all of the outputs; those of rows that only fill up are left in. On a
-    mesh of one process's own devices it does all by itself.
+    Every process gets all of the outputs; those of rows that only fill up are left in.
     """
-    alone = len({device.process_index for device in mesh.devices.flat}) == 1
-    host, hosts = (0, 1) if alone else (jax.process_index(), jax.process_count())
-    rows = (batch for batch, _ in batches.once(host, hosts))
-    numbers = (numbers for _, numbers in batches.once(host, hosts))
-    for batch, places in zip(global_batches(rows, batch_sharding(mesh)), numbers, strict=True):
+    numbers = (numbers for _, numbers in batches.once([]))
+    rows = global_batches(
+        lambda mine: (batch for batch, _ in batches.once(mine)), mesh, batches.batch_size
+    )
+    for batch, places in zip(rows, numbers, strict=True):
         yield fetch(apply(params, batch)), places
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from electra_jax.errors import UsageError
 from electra_jax.inference import load
 from electra_jax.models.electra import count_params
 from electra_jax.parallel.hardware import peak_flops
-from electra_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
+from electra_jax.parallel.mesh import check_batch, make_mesh, replicated
 from electra_jax.parallel.roll_call import code_facts
 from electra_jax.parallel.runtime import distribute, fetch, global_batches, is_main, random_key
 from electra_jax.program import Program, build_program, flops_per_token
@@ -122,12 +123,11 @@ def make_evaluate(
     counts once; empty rows that fill up the last batch count nothing.
     """
     key = jax.random.key(0)
-    sharding = batch_sharding(mesh)
 
     def evaluate(params: Any) -> dict[str, float]:
         totals: dict[str, np.ndarray] = {}
-        batches = sampler.epoch(jax.process_index(), jax.process_count())
-        for index, batch in enumerate(global_batches(batches, sharding)):
+        batches = global_batches(sampler.epoch, mesh, sampler.batch_size)
+        for index, batch in enumerate(batches):
             if max_batches and index >= max_batches:
                 break
             sums = jax.device_get(program.eval_step(params, batch, jax.random.fold_in(key, index)))
@@ -196,7 +196,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
         save_every=config.checkpoint.every_steps,
         train_step=program.train_step,
         batches=lambda step: global_batches(
-            sampler.batches(step, jax.process_index(), jax.process_count()), batch_sharding(mesh)
+            functools.partial(sampler.batches, step), mesh, config.train.batch_size
         ),
         evaluate=evaluate,
         summarise=program.objective.summarise,

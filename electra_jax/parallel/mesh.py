@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from electra_jax.errors import UsageError
@@ -50,6 +51,12 @@ def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows of a batch over the axes that hold different data."""
     return NamedSharding(mesh, BATCH)
+
+
+def local_rows(mesh: Mesh, count: int) -> np.ndarray:
+    """Which rows of a global batch this process's devices hold, in order."""
+    indices = batch_sharding(mesh).addressable_devices_indices_map((count,))
+    return np.unique(np.concatenate([np.arange(count)[index] for index in indices.values()]))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -12,10 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Sharding
+from jax.sharding import Mesh, Sharding
 
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.parallel import roll_call
+from electra_jax.parallel.mesh import batch_sharding, local_rows
 from electra_jax.parallel.watchdog import ending_together, report_failure
 
 
@@ -108,15 +109,32 @@ def enable_compilation_cache() -> None:
 
 
 def global_batches(
-    batches: Iterable[Mapping[str, np.ndarray]], sharding: Sharding
+    read: Callable[[np.ndarray], Iterable[Mapping[str, np.ndarray]]], mesh: Mesh, count: int
 ) -> Iterator[dict[str, jax.Array]]:
-    """Each process's rows [B / processes, L] as global arrays [B, L], one batch ahead.
+    """Global arrays [count, …] of which each process reads its rows, one batch ahead.
 
-    The copy of the next batch to the devices so overlaps with the step at hand.
+    The copy of the next batch to the devices so overlaps with the step at hand. Where a
+    process's devices lie in the mesh says which rows are its own, so that every mesh trains
+    on the same batch, row for row.
+
+    Args:
+      read: numbers of rows → batches of those rows.
+      mesh: of the devices that the rows are spread over.
+      count: rows of a global batch.
     """
+    sharding, rows = batch_sharding(mesh), local_rows(mesh, count)
+
+    def place(part: np.ndarray) -> jax.Array:
+        def shard(index: tuple[slice, ...]) -> np.ndarray:
+            first, end, _ = index[0].indices(count)
+            at = np.searchsorted(rows, first)
+            return part[at : at + end - first]
+
+        return from_callback((count, *part.shape[1:]), sharding, shard)
+
     ahead = None
-    for batch in batches:
-        placed = {name: from_local(rows, sharding) for name, rows in batch.items()}
+    for batch in read(rows):
+        placed = {name: place(part) for name, part in batch.items()}
         if ahead is not None:
             yield ahead
         ahead = placed
@@ -124,10 +142,15 @@ def global_batches(
         yield ahead
 
 
-def from_local(part: np.ndarray, sharding: Sharding) -> jax.Array:
-    """A global array of each process's part of it. A copy to the devices that is meant."""
+def everywhere(value: np.ndarray, sharding: Sharding) -> jax.Array:
+    """A host array, the same in every process, as a global one."""
+    return from_callback(value.shape, sharding, lambda index: value[index])
+
+
+def from_callback(shape: tuple[int, ...], sharding: Sharding, shard: Callable) -> jax.Array:
+    """A global array of shards that are on the host. A copy to the devices that is meant."""
     with jax.transfer_guard_host_to_device("allow"):
-        return jax.make_array_from_process_local_data(sharding, part)
+        return jax.make_array_from_callback(shape, sharding, shard)
 
 
 def fetch(arrays: Any) -> Any:
@@ -139,13 +162,8 @@ def fetch(arrays: Any) -> Any:
 
 
 def distribute(arrays: Any, shardings: Any) -> Any:
-    """The inverse of `fetch`: host arrays, the same in every process, as global ones."""
-
-    def place(array: Any, sharding: Sharding) -> jax.Array:
-        array = np.asarray(array)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-    return jax.tree.map(place, arrays, shardings)
+    """The inverse of `fetch`."""
+    return jax.tree.map(lambda x, s: everywhere(np.asarray(x), s), arrays, shardings)
 
 
 def random_key(seed: int, sharding: Sharding) -> jax.Array:

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from electra_jax.errors import Stopped, UsageError
-from electra_jax.parallel.runtime import StopSignal, from_local, from_main, is_main
+from electra_jax.parallel.runtime import StopSignal, everywhere, from_main, is_main
 from electra_jax.parallel.watchdog import Watchdog
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.metrics import MetricsWriter
@@ -178,7 +178,7 @@ class Loop:
                     watchdog.note(step, "reading a batch")
                     batch = next(batches)
                     watchdog.note(step, "stepping")
-                    share = from_local(np.array(progress, np.float32), run_key.sharding)
+                    share = everywhere(np.array(progress, np.float32), run_key.sharding)
                     state = self.train_step(state, batch, run_key, share)
                 step += 1
                 bar.update()
