@@ -1,5 +1,6 @@
 """The pretraining run: its first losses, its end, and going on after any kind of stop."""
 
+import errno
 import json
 import os
 import shutil
@@ -17,11 +18,12 @@ from tiny_run import TINY, logged, make_store, tiny
 from electra_jax import cli
 from electra_jax.config import load_config, pretrain_config
 from electra_jax.data.token_store import TokenStore
-from electra_jax.errors import UsageError
+from electra_jax.errors import Stopped, UsageError
 from electra_jax.inference import load
 from electra_jax.models.electra import init_params
 from electra_jax.pretrain import make_sampler, pretrain
 from electra_jax.program import build_objective
+from electra_jax.training.checkpoint import SaveFailed
 from electra_jax.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
@@ -229,6 +231,43 @@ def test_a_killed_run_goes_on_bit_for_bit(store, tmp_path):
         output, _ = process.communicate(timeout=240)
         assert process.returncode == 0, output
     assert_same_run(killed, straight)
+
+
+def test_sigterm_in_an_evaluation_waits_for_its_end_and_saves(store, tmp_path, monkeypatch):
+    module = sys.modules["electra_jax.pretrain"]
+    real = module.make_evaluate
+
+    def make_evaluate(*args):
+        evaluate = real(*args)
+
+        def stopped(params):
+            signal.raise_signal(signal.SIGTERM)
+            return evaluate(params)
+
+        return stopped
+
+    monkeypatch.setattr(module, "make_evaluate", make_evaluate)
+    with pytest.raises(Stopped) as stop:
+        pretrain(tiny(store), tmp_path / "run")
+    assert stop.value.signal == signal.SIGTERM
+    assert load(tmp_path / "run", "last").step == 11  # one step after the evaluation
+    monkeypatch.undo()
+    pretrain(tiny(store), tmp_path / "run")
+    pretrain(tiny(store), tmp_path / "straight")
+    assert_same_run(tmp_path / "run", tmp_path / "straight")
+
+
+def test_a_save_that_fails_stops_the_run_with_its_reason(store, tmp_path, monkeypatch):
+    pretrain(tiny(store, "optimizer.schedule=constant"), tmp_path / "run")
+
+    def save(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", save)
+    longer = tiny(store, "optimizer.schedule=constant", "train.steps=40")
+    with pytest.raises(SaveFailed, match="No space left on device.*goes on from the last one"):
+        pretrain(longer, tmp_path / "run")
+    assert load(tmp_path / "run", "last").step == 20
 
 
 def test_a_store_that_was_moved_is_told(store, tmp_path):
