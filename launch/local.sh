@@ -1,0 +1,132 @@
+#!/usr/bin/env bash
+# Several processes of one run on this machine.
+set -euo pipefail
+here=$(dirname "${BASH_SOURCE[0]}")
+# shellcheck source=launch/command_line.sh
+source "$here/command_line.sh"
+# shellcheck source=launch/exit_status.sh
+source "$here/exit_status.sh"
+
+usage() {
+  cat <<'HELP'
+Runs electra-jax as several processes on this machine, which find each other by
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+  launch/local.sh --processes N [flags] -- pretrain --config … --workdir …
+
+  --processes N              how many
+  --devices-per-process N    give each N devices of the CPU (JAX_PLATFORMS=cpu)
+  --port PORT                of the coordinator; a free one is found by default
+  --grace SECONDS            between SIGTERM and SIGKILL to the others when one process
+                             died (default 60)
+  --dry-run                  show the commands, start nothing
+
+ELECTRA_JAX names the program (default electra-jax).
+
+Each line of output begins with the number of its process. SIGTERM and SIGINT are passed on
+to all. When one process dies the others are ended, and the status that tells most is
+returned: 2 (an error to mend), then 75 (preempted, all saved), then the first other one.
+HELP
+}
+
+processes='' devices_per_process='' port='' grace=60
+running=()  # process numbers by pid
+prefixers=()
+statuses=()
+ending=''
+reaper=''
+
+free_port() {
+  local candidate
+  while :; do
+    candidate=$((20000 + RANDOM % 12000)) # below the ports that the kernel hands out
+    (: <"/dev/tcp/localhost/$candidate") 2>/dev/null || break
+  done
+  printf '%s\n' "$candidate"
+}
+
+# The environment of process NUMBER, as words for env.
+environment() {
+  printf '%s\n' "JAX_COORDINATOR_ADDRESS=localhost:$port" \
+    "JAX_NUM_PROCESSES=$processes" "JAX_PROCESS_ID=$1"
+  [[ -z $devices_per_process ]] || printf '%s\n' JAX_PLATFORMS=cpu \
+    "XLA_FLAGS=${XLA_FLAGS:+$XLA_FLAGS }--xla_force_host_platform_device_count=$devices_per_process"
+}
+
+# Outlives the signals that end the processes, so that their last lines are seen.
+prefix_lines() {
+  trap '' INT TERM
+  local line
+  while IFS= read -r line || [[ -n $line ]]; do printf '%s: %s\n' "$1" "$line"; done
+}
+
+start() {
+  local number=$1 output words
+  mapfile -t words < <(environment "$number")
+  words=(env "${words[@]}" "${ELECTRA_JAX:-electra-jax}" "${program[@]}")
+  if [[ -n $dry_run ]]; then
+    run "${words[@]}"
+    return
+  fi
+  exec {output}> >(prefix_lines "$number")
+  prefixers+=($!)
+  "${words[@]}" >&"$output" 2>&1 {output}>&- </dev/null &
+  running[$!]=$number
+  exec {output}>&-
+}
+
+pass_on() {
+  local pid
+  for pid in "${!running[@]}"; do kill -s "$1" "$pid" 2>/dev/null || true; done
+}
+
+# One died, so the others wait for it in vain: ask them to end, then make them.
+end_others() {
+  [[ -z $ending && ${#running[@]} -gt 0 ]] || return 0
+  ending=yes
+  say "ending the other processes"
+  pass_on TERM
+  (
+    sleep "$grace"
+    for pid in "${!running[@]}"; do kill -KILL -- "-$pid" 2>/dev/null || true; done
+  ) &
+  reaper=$!
+}
+
+wait_for_all() {
+  local pid status
+  while ((${#running[@]})); do
+    pid='' status=0
+    wait -n -p pid "${!running[@]}" 2>/dev/null || status=$?
+    [[ -n ${pid:-} ]] || continue # a signal came, and its trap has passed it on
+    say "process ${running[$pid]} ended with status $status"
+    unset "running[$pid]"
+    # After a crash a 75 only says that the process heeded the SIGTERM from here.
+    [[ $status == "$PREEMPTED" && -n $ending ]] || statuses+=("$status")
+    ((status == FINISHED)) || end_others
+  done
+}
+
+parse "processes devices-per-process port grace" "" "$@"
+[[ -z $command ]] || fail "unexpected word: $command (the program's words stand after --)"
+require processes
+require_positive processes
+[[ -z $devices_per_process ]] || require_positive devices-per-process
+require_number grace
+require_program
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 501)) || fail "needs bash 5.1 or newer"
+[[ -n $dry_run ]] || command -v "${ELECTRA_JAX:-electra-jax}" >/dev/null ||
+  fail "${ELECTRA_JAX:-electra-jax} is not on the PATH (ELECTRA_JAX names another program)"
+port=${port:-$(free_port)}
+
+# Each process leads a group of its own: Ctrl-C reaches it once, from here (a second one would
+# interrupt it at once), and SIGKILL reaches its children.
+set -m
+trap 'pass_on TERM' TERM
+trap 'pass_on INT' INT
+for ((number = 0; number < processes; number++)); do start "$number"; done
+[[ -z $dry_run ]] || exit 0
+wait_for_all
+[[ -z $reaper ]] || kill -KILL -- "-$reaper" 2>/dev/null || true
+for prefixer in "${prefixers[@]}"; do wait "$prefixer" || true; done
+exit "$(telling_status ${statuses[@]+"${statuses[@]}"})"
