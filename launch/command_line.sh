@@ -21,7 +21,7 @@ fail() {
 # parse "VALUES" "SWITCHES" "$@": --some-flag sets the variable some_flag. Words after -- are the
 # program's; the one word before them is the command.
 parse() {
-  local values=" $1 " switches=" $2 dry-run " flag
+  local values=" ${1//$'\n'/ } " switches=" $2 dry-run " flag
   shift 2
   while (($#)); do
     flag=${1%%=*}

@@ -33,8 +33,8 @@ processes='' devices_per_process='' port='' grace=60
 running=()  # process numbers by pid
 prefixers=()
 statuses=()
-ending=''
-reaper=''
+signalled='' # a signal came, and was passed on
+ending='' asked='' reaper=''
 
 free_port() {
   local candidate
@@ -60,6 +60,15 @@ prefix_lines() {
   while IFS= read -r line || [[ -n $line ]]; do printf '%s: %s\n' "$1" "$line"; done
 }
 
+# So that Ctrl-C reaches a process once, from here (a second one would interrupt it at once),
+# and SIGKILL reaches its children. Its number is in `group`.
+in_a_group_of_its_own() {
+  set -m
+  "$@" &
+  group=$!
+  set +m
+}
+
 start() {
   local number=$1 output words
   mapfile -t words < <(environment "$number")
@@ -70,8 +79,8 @@ start() {
   fi
   exec {output}> >(prefix_lines "$number")
   prefixers+=($!)
-  "${words[@]}" >&"$output" 2>&1 {output}>&- </dev/null &
-  running[$!]=$number
+  in_a_group_of_its_own "${words[@]}" >&"$output" 2>&1 {output}>&- </dev/null
+  running[group]=$number
   exec {output}>&-
 }
 
@@ -80,30 +89,43 @@ pass_on() {
   for pid in "${!running[@]}"; do kill -s "$1" "$pid" 2>/dev/null || true; done
 }
 
+# shellcheck disable=SC2329 # called by in_a_group_of_its_own
+kill_after_grace() {
+  local pid
+  sleep "$grace"
+  for pid in "$@"; do kill -KILL -- "-$pid" 2>/dev/null || true; done
+}
+
 # One died, so the others wait for it in vain: ask them to end, then make them.
 end_others() {
   [[ -z $ending && ${#running[@]} -gt 0 ]] || return 0
   ending=yes
-  say "ending the other processes"
-  pass_on TERM
-  (
-    sleep "$grace"
-    for pid in "${!running[@]}"; do kill -KILL -- "-$pid" 2>/dev/null || true; done
-  ) &
-  reaper=$!
+  if [[ -z $signalled ]]; then
+    say "ending the other processes"
+    asked=yes
+    pass_on TERM
+  fi
+  in_a_group_of_its_own kill_after_grace "${!running[@]}"
+  reaper=$group
 }
 
+note_end() {
+  local pid=$1 status=0
+  wait "$pid" || status=$?
+  say "process ${running[$pid]} ended with status $status"
+  unset "running[$pid]"
+  # A 75 may only say that the process heeded the SIGTERM from here; then the crash tells more.
+  [[ $status == "$PREEMPTED" && -n $asked ]] || statuses+=("$status")
+  ((status == FINISHED)) || end_others
+}
+
+# `wait -n` forgets all but one of those that end together: it only wakes this loop, as a signal
+# does, too.
 wait_for_all() {
-  local pid status
+  local pid
   while ((${#running[@]})); do
-    pid='' status=0
-    wait -n -p pid "${!running[@]}" 2>/dev/null || status=$?
-    [[ -n ${pid:-} ]] || continue # a signal came, and its trap has passed it on
-    say "process ${running[$pid]} ended with status $status"
-    unset "running[$pid]"
-    # After a crash a 75 only says that the process heeded the SIGTERM from here.
-    [[ $status == "$PREEMPTED" && -n $ending ]] || statuses+=("$status")
-    ((status == FINISHED)) || end_others
+    wait -n "${!running[@]}" 2>/dev/null || true
+    for pid in "${!running[@]}"; do kill -0 "$pid" 2>/dev/null || note_end "$pid"; done
   done
 }
 
@@ -114,19 +136,16 @@ require_positive processes
 [[ -z $devices_per_process ]] || require_positive devices-per-process
 require_number grace
 require_program
-((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 501)) || fail "needs bash 5.1 or newer"
 [[ -n $dry_run ]] || command -v "${ELECTRA_JAX:-electra-jax}" >/dev/null ||
   fail "${ELECTRA_JAX:-electra-jax} is not on the PATH (ELECTRA_JAX names another program)"
 port=${port:-$(free_port)}
 
-# Each process leads a group of its own: Ctrl-C reaches it once, from here (a second one would
-# interrupt it at once), and SIGKILL reaches its children.
-set -m
-trap 'pass_on TERM' TERM
-trap 'pass_on INT' INT
+trap 'signalled=yes && pass_on TERM' TERM
+trap 'signalled=yes && pass_on INT' INT
 for ((number = 0; number < processes; number++)); do start "$number"; done
 [[ -z $dry_run ]] || exit 0
+[[ -z $signalled ]] || pass_on TERM # it came before all had started
 wait_for_all
-[[ -z $reaper ]] || kill -KILL -- "-$reaper" 2>/dev/null || true
+[[ -z $reaper ]] || kill -TERM -- "-$reaper" 2>/dev/null || true
 for prefixer in "${prefixers[@]}"; do wait "$prefixer" || true; done
 exit "$(telling_status ${statuses[@]+"${statuses[@]}"})"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STAND_IN = """#!{python} -SE
+STAND_IN = """#!{python} -ISE
 import json, re, sys
 from pathlib import Path
 
