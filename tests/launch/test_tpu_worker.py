@@ -103,7 +103,7 @@ def test_compiled_programs_are_kept_in_the_bucket(worker, commands):
     assert call[-2:] == ["texts", "bucket"]
     # Other workers' files are seen at once.
     assert "--metadata-cache-ttl-secs 0 --metadata-cache-negative-ttl-secs 0" in " ".join(call)
-    (commands.folder / "answers.json").write_text("[]")  # from here on it is mounted
+    commands.forget_answers()  # from here on it is mounted
     worker("mount", "texts")
     assert len(commands.calls("gcsfuse")) == 1
     worker("start", "end", "0")
