@@ -83,10 +83,11 @@ def test_create_gives_up(tpu, commands, answer):
     assert "FAILED" in result.stderr or "PERMISSION_DENIED" in result.stderr
 
 
-def test_create_ends_where_the_request_is_refused(tpu, commands):
+@pytest.mark.parametrize("command", ["create", "run"])
+def test_a_refused_request_is_not_made_again(tpu, commands, command):
     commands.answer(REQUEST, error=MISSING, status=1, times=9)
     commands.answer("resources create", error="QUOTA_EXCEEDED", status=1, times=9)
-    assert tpu("create", TYPE).returncode == 1
+    assert tpu(command, TYPE, *WORDS).returncode == 1
     assert verbs(commands) == ["create"]
 
 
@@ -145,8 +146,12 @@ def test_setup_installs_from_git(tpu, commands, checkout):
     assert "install git+https://host/it@v1" in " ".join(commands.calls("ssh")[0])
 
 
-def test_setup_stops_where_a_step_fails(tpu, commands):
-    commands.answer("python3", status=1)
+@pytest.mark.parametrize("step", ["build", "gather"])
+def test_setup_stops_where_a_step_fails(tpu, commands, checkout, step):
+    if step == "build":
+        commands.answer("python3", status=1)
+    else:
+        (checkout / "launch" / "tpu_worker.sh").unlink()
     assert tpu("setup").returncode != 0
     assert not verbs(commands)
 

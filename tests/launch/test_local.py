@@ -7,21 +7,22 @@ import subprocess
 
 import pytest
 
-# Ends as `$1` says of it (`status,status,…` by process; `-`: waits for a signal).
+# Ends as its last word says of it (`status,status,…` by process; `-`: waits for a signal).
 PROGRAM = """#!/usr/bin/env bash
-trap 'echo "got TERM"; exit "${TERM_STATUS:-75}"' TERM
-trap 'echo "got INT"; exit 130' INT
+IFS=, read -ra ends <<<"${@: -1}"
+end=${ends[$JAX_PROCESS_ID]}
+trap 'echo "got TERM"; [[ $end == [0-9]* ]] || end=${TERM_STATUS:-75}' TERM
+trap 'echo "got INT"; end=130' INT
+[[ $end != deaf ]] || trap '' TERM
 echo "$JAX_PROCESS_ID of $JAX_NUM_PROCESSES at $JAX_COORDINATOR_ADDRESS" \
   "on ${JAX_PLATFORMS:-any} ${XLA_FLAGS:-} words $*"
-# All have their traps before one ends.
+# None ends before all have their traps.
 : >"$HOME/ready.$JAX_PROCESS_ID"
 for ((other = 0; other < JAX_NUM_PROCESSES; other++)); do
   until [[ -e $HOME/ready.$other || -n ${ALONE:-} ]]; do sleep 0.01; done
 done
-IFS=, read -ra ends <<<"$1"
-end=${ends[$JAX_PROCESS_ID]}
-[[ $end != deaf ]] || trap '' TERM
-[[ $end == [0-9]* ]] || while :; do sleep 0.05; done
+until [[ $end == [0-9]* ]]; do sleep 0.02; done
+sleep "0.$((3 * JAX_PROCESS_ID))" # they do not end together
 exit "$end"
 """
 

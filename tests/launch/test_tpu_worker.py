@@ -82,6 +82,8 @@ def test_a_stopped_program_saves_and_starts_again(worker):
 
 
 def test_a_killed_program_has_not_finished(worker):
+    worker("start", "end", "0")
+    wait_for(worker, "ended 0")
     worker("start", "wait")
     wait_for(worker, "running")
     os.killpg(int((worker.folder / "group").read_text()), signal.SIGKILL)
