@@ -273,6 +273,7 @@ if [[ $command == create || $command == run ]]; then
   runtime_version=${runtime_version:-$(default_runtime_version)}
 fi
 [[ $command != start && $command != run ]] || require_program
+require_tool gcloud
 errors=$(mktemp)
 trap 'rm -f "$errors"' EXIT
 case $command in

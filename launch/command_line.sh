@@ -79,6 +79,14 @@ require_positive() {
   done
 }
 
+# require_tool TOOL…: each can be run, unless nothing is run.
+require_tool() {
+  local tool
+  for tool in "$@"; do
+    [[ -n $dry_run ]] || command -v "$tool" >/dev/null || fail "$tool is not on the PATH"
+  done
+}
+
 require_program() {
   ((${#program[@]})) || fail "nothing to run: give the words of the electra-jax command after --"
 }

@@ -182,6 +182,7 @@ parse "name namespace context image accelerator topology chips-per-node slices s
 [[ -n $command ]] || fail "which command? apply, logs, status, delete"
 require name
 [[ -z $xpk ]] || require cluster
+require_tool "$(if [[ -n $xpk && $command != logs ]]; then echo xpk; else echo kubectl; fi)"
 case $command in
   apply | logs | status | delete) "$command" ;;
   *) fail "no such command: $command (see --help)" ;;

@@ -136,8 +136,7 @@ require_positive processes
 [[ -z $devices_per_process ]] || require_positive devices-per-process
 require_number grace
 require_program
-[[ -n $dry_run ]] || command -v "${ELECTRA_JAX:-electra-jax}" >/dev/null ||
-  fail "${ELECTRA_JAX:-electra-jax} is not on the PATH (ELECTRA_JAX names another program)"
+require_tool "${ELECTRA_JAX:-electra-jax}"
 port=${port:-$(free_port)}
 
 trap 'signalled=yes && pass_on TERM' TERM

@@ -77,6 +77,7 @@ parse "name nodes gpus-per-node time partition account venv container log-dir ma
   "" "$@"
 [[ -n $command ]] || fail "which command? submit, logs, status, delete"
 require name
+require_tool sbatch squeue scancel
 case $command in
   submit | logs | status | delete) "$command" ;;
   *) fail "no such command: $command (see --help)" ;;

@@ -112,7 +112,7 @@ def test_there_is_time_to_save(applied):
 def test_a_bucket_is_mounted(applied, commands):
     manifest = applied("--bucket=texts")
     annotations = job(manifest)["template"]["metadata"]["annotations"]
-    assert annotations == {"gke-gcsfuse/volumes": "true"}
+    assert annotations["gke-gcsfuse/volumes"] == "true"
     (volume,) = pod(manifest)["volumes"]
     assert volume["csi"]["driver"] == "gcsfuse.csi.storage.gke.io"
     assert volume["csi"]["volumeAttributes"]["bucketName"] == "texts"

@@ -85,13 +85,52 @@ def test_help_names_every_flag(launch, script):
     ],
 )  # fmt: skip
 def test_a_wrong_flag_is_one_line_and_status_2(launch, commands, script, words, said):
-    commands.stand_in("gcloud", "kubectl", "xpk", "sbatch", "squeue", "electra-jax")
+    commands.stand_in("gcloud", "kubectl", "xpk", "sbatch", "squeue", "scancel", "electra-jax")
     result = launch(script, *words, CLOUDSDK_CORE_PROJECT="", CLOUDSDK_COMPUTE_ZONE="")
     assert result.returncode == 2
     assert not result.stdout
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"{script}: ") and said in line
     assert not commands.calls()
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "tool"),
+    [
+        ("cloud_tpu.sh", ["delete", *TPU], "gcloud"),
+        ("gke.sh", ["delete", "--name=n"], "kubectl"),
+        ("slurm.sh", ["delete", "--name=n"], "sbatch"),
+        ("local.sh", ["--processes=2", "--", "x"], "electra-jax"),
+    ],
+)
+def test_a_tool_that_is_not_there(launch, tmp_path, script, words, tool):
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in ("bash", "dirname"):
+        (few / name).symlink_to(shutil.which(name))
+    result = launch(script, *words, PATH=str(few))
+    assert result.returncode == 2
+    assert result.stderr == f"{script}: {tool} is not on the PATH\n"
+
+
+def examples():
+    for guide in ("launch/README.md", "docs/cloud_tpu.md"):
+        text = (ROOT / guide).read_text()
+        for example in re.findall(r"^    (launch/(?:.*\\\n)*.*)", text, re.MULTILINE):
+            yield re.sub(r"\[.*?\]", "", example)
+
+
+@pytest.mark.parametrize("example", list(examples()))
+def test_the_guides_commands_are_understood(checkout, environment, example):
+    dry = re.sub(r"(\.sh(?: [a-z]+)?)", r"\1 --dry-run", example, count=1)
+    names = {"CLOUDSDK_CORE_PROJECT": "p", "CLOUDSDK_COMPUTE_ZONE": "z", "EMAIL": "e@p",
+             "BUCKET": "b"}  # fmt: skip
+    result = subprocess.run(
+        ["bash", "-c", dry], cwd=checkout, env={**environment, **names},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
 
 
 def test_the_image_holds_what_it_copies():
