@@ -99,7 +99,7 @@ request() {
 withdraw() { tpus queued-resources delete "$name" --force --quiet; }
 
 # Asks anew where the request is one that never becomes a slice again. Called where `set -e` is
-# off (`create || …`), like all that follows: what may fail is chained.
+# off (`if create`), like all that follows: what may fail is chained.
 create() {
   if [[ -n $dry_run ]]; then
     request && tpus queued-resources describe "$name" --format="value(state.state)"
@@ -201,21 +201,43 @@ runs_already() {
     look_at_workers 2>/dev/null && ((running))
 }
 
-# A slice may go while it is set up, so this is tried until it works.
-begin() {
-  create || exit 1
-  until setup && start; do
-    gone || exit 1
-    replace
-  done
+# One start of the program, and its end in `outcome`. A slice may go while it is set up.
+attempt() {
+  if ! create; then
+    outcome=1
+  elif setup && start; then
+    watch
+  elif gone; then
+    outcome=gone
+  else
+    outcome=1
+    on_workers all stop "$grace" || true # where it did start
+  fi
 }
 
-replace() {
-  local state
-  say "$name was preempted"
-  look_up queued-resources || exit 1
-  [[ $state != ACTIVE ]] || withdraw || exit 1
-  create || exit 1
+# Ends this script where `outcome` tells that nothing is to be started again.
+settle() {
+  case $outcome in
+    "$FINISHED")
+      finish
+      exit
+      ;;
+    "$MISTAKEN")
+      say "the program ended with status 2: mend what it says (logs), then run again"
+      exit "$MISTAKEN"
+      ;;
+    "$PREEMPTED") say "the program was stopped and has saved; it goes on" ;;
+    gone)
+      say "$name was preempted"
+      local state
+      { look_up queued-resources && [[ $state == ACTIVE ]] && withdraw; } || true
+      ;;
+    *)
+      failures=$((failures + 1))
+      say "it failed with status $outcome (failure $failures)"
+      ((failures <= max_restarts)) || exit "$outcome"
+      ;;
+  esac
 }
 
 run_to_the_end() {
@@ -224,24 +246,11 @@ run_to_the_end() {
     create && setup && start && on_workers all status
     return
   fi
-  runs_already || begin
+  if runs_already; then watch; else attempt; fi
   while :; do
-    watch
-    case $outcome in
-      "$FINISHED") finish && return ;;
-      "$MISTAKEN")
-        say "the program ended with status 2: mend what it says (logs), then run again"
-        exit "$MISTAKEN"
-        ;;
-      gone) replace ;;
-      "$PREEMPTED") say "the program was stopped and has saved; it goes on" ;;
-      *)
-        failures=$((failures + 1))
-        say "the program failed with status $outcome (failure $failures)"
-        ((failures <= max_restarts)) || exit "$outcome"
-        ;;
-    esac
-    begin
+    settle
+    sleep "$poll"
+    attempt
   done
 }
 

@@ -87,7 +87,7 @@ def test_create_gives_up(tpu, commands, answer):
 def test_a_refused_request_is_not_made_again(tpu, commands, command):
     commands.answer(REQUEST, error=MISSING, status=1, times=9)
     commands.answer("resources create", error="QUOTA_EXCEEDED", status=1, times=9)
-    assert tpu(command, TYPE, *WORDS).returncode == 1
+    assert tpu(command, TYPE, "--max-restarts=0", *WORDS).returncode == 1
     assert verbs(commands) == ["create"]
 
 
@@ -211,7 +211,7 @@ def test_run_goes_on_after_a_preemption(tpu, commands):
 
 
 def test_run_sees_a_lost_node_behind_a_live_request(tpu, commands):
-    commands.answer(REQUEST, "ACTIVE", times=5)
+    commands.answer(REQUEST, "ACTIVE", times=4)
     commands.answer(STATUS, status=255, times=2)
     commands.answer(NODE, "PREEMPTED")
     commands.answer(REQUEST, error=MISSING, status=1)
@@ -229,6 +229,25 @@ def test_run_survives_a_broken_connection(tpu, commands):
     commands.answer(STATUS, ended(0))
     assert tpu("run", TYPE, *WORDS).returncode == 0
     assert not verbs(commands)
+
+
+def test_run_tries_again_what_could_not_be_started(tpu, commands):
+    """One worker was out of reach; the others run already, and would refuse to start twice."""
+    commands.answer(REQUEST, "ACTIVE", times=99)
+    commands.answer(NODE, "READY", times=99)
+    commands.answer(STATUS, status=127)
+    commands.answer("tpu_worker.sh start", status=255)
+    commands.answer(STATUS, ended(0))
+    assert tpu("run", TYPE, "--max-restarts=1", *WORDS).returncode == 0
+    assert verbs(commands) == [*BEGIN, "stop", *BEGIN]
+
+
+def test_what_has_finished_is_not_started_again(tpu, commands):
+    commands.answer(REQUEST, "ACTIVE", times=99)
+    commands.answer(STATUS, RUNNING, ended(0))
+    commands.answer("resources delete", status=1)
+    assert tpu("run", TYPE, "--delete-at-end", *WORDS).returncode == 1
+    assert verbs(commands) == ["delete"]
 
 
 def test_run_starts_again_what_has_saved(tpu, commands):
