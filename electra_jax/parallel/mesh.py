@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -40,12 +41,26 @@ def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
     if -1 in sizes and len(devices) % fixed == 0:
         sizes[sizes.index(-1)] = len(devices) // fixed
     if math.prod(sizes) != len(devices):
+        nearest = ", ".join(map("mesh.{}={}".format, AXES, nearest_sizes(sizes, len(devices))))
         raise UsageError(
             f"{asked} does not fit {len(devices)} devices: the sizes must multiply to "
-            f"{len(devices)}; mesh.data=-1 takes what the others leave"
+            f"{len(devices)}, and mesh.data=-1 takes what the others leave; the nearest that "
+            f"works: {nearest}"
         )
     # Linen's Embed and Dense expect the compiler to place what they make.
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def nearest_sizes(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
+    """The sizes that multiply to `devices` and differ by the smallest factors; -1 is free."""
+    divisors = [n for n in range(1, devices + 1) if devices % n == 0]
+
+    def distance(candidate: tuple[int, ...]) -> float:
+        pairs = zip(candidate, sizes, strict=True)
+        return sum(abs(math.log(there / asked)) for there, asked in pairs if asked != -1)
+
+    fitting = [c for c in itertools.product(divisors, repeat=3) if math.prod(c) == devices]
+    return min(fitting, key=distance)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

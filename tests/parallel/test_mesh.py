@@ -38,6 +38,19 @@ def test_sizes_that_do_not_fit_are_refused(config):
         make_mesh(config)
 
 
+@pytest.mark.parametrize(
+    ("config", "nearest"),
+    [
+        (MeshConfig(data=-1, fsdp=3), "mesh.data=2, mesh.fsdp=4, mesh.tensor=1"),
+        (MeshConfig(data=16, fsdp=1), "mesh.data=8, mesh.fsdp=1, mesh.tensor=1"),
+        (MeshConfig(data=1, fsdp=8, tensor=2), "mesh.data=1, mesh.fsdp=4, mesh.tensor=2"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_told_which_would(config, nearest):
+    with pytest.raises(UsageError, match=f"does not fit 8 devices.*works: {nearest}"):
+        make_mesh(config)
+
+
 def test_a_batch_that_does_not_divide_is_told_which_would():
     mesh = make_mesh(MeshConfig(fsdp=2))
     check_batch(mesh, 32, 2)
