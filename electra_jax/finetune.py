@@ -1,6 +1,5 @@
 """The fine-tuning run, told in order: encoder, data, state, loop, answers."""
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -211,11 +210,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
         enough=lambda: is_enough(workdir, task.metric, config.train.patience),
         stall_seconds=config.processes.stall_seconds,
     )
-    with contextlib.ExitStack() as stack:
-        stack.callback(checkpoints.close)
-        if writer:
-            stack.callback(writer.close)
-        loop.run(state, run_key)
+    loop.run(state, run_key)
     return report(config, task, workdir, train, validation)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from electra_jax.config import FinetuneConfig, find_task, read_any_config
 from electra_jax.data.examples import Batches, Example, join
@@ -197,17 +197,11 @@ def load_finetuned(path: str | Path, checkpoint: str = "best") -> TaskModel:
     if not isinstance(config, FinetuneConfig):
         raise UsageError(f"{path} is a pretraining run: fine-tune it first")
     task, model = read_task(config, path)
-    checkpoints = Checkpoints(path, metric=task.metric, maximise=True)
-    step = checkpoints.choose(checkpoint)
     network = EncoderWithHead(model, task.head(model))
-    mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
-    replicated = NamedSharding(mesh, PartitionSpec())
     shapes = jax.eval_shape(lambda key: init_head(network, task, key), jax.random.key(0))
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), shapes
-    )
-    params = checkpoints.restore_params(step, abstract)
-    checkpoints.close()
+    with Checkpoints(path, metric=task.metric, maximise=True) as checkpoints:
+        step = checkpoints.choose(checkpoint)
+        params = checkpoints.restore_params(step, shapes)
     return TaskModel(config, task, model, params, step)
 
 

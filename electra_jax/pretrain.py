@@ -1,6 +1,5 @@
 """The pretraining run, told in order: store, state, loop."""
 
-import contextlib
 import dataclasses
 import functools
 import logging
@@ -209,11 +208,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
         clock=Clock(elapsed),
         stall_seconds=config.processes.stall_seconds,
     )
-    with contextlib.ExitStack() as stack:
-        stack.callback(checkpoints.close)
-        if writer:
-            stack.callback(writer.close)
-        loop.run(state, run_key)
+    loop.run(state, run_key)
 
 
 def run_facts(config: PretrainConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -172,8 +173,10 @@ class Checkpoints:
         )
         return Restored(restored.rest.replace(params=restored.params), restored.record, step)
 
-    def restore_params(self, step: int, like: Any) -> Any:
-        """The parameters of a checkpoint alone, placed as `like` is."""
+    def restore_params(self, step: int, shapes: Any) -> Any:
+        """The parameters of a checkpoint alone, on this process's first device."""
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
         return self._manager.restore(
             step, args=ocp.args.Composite(params=ocp.args.StandardRestore(like))
         ).params
@@ -209,7 +212,10 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
-    def close(self) -> None:
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exc) -> None:
         self._manager.close()
 
 

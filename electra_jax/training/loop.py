@@ -3,6 +3,7 @@
 It knows a state, a step, batches and an evaluation; what they mean is the caller's.
 """
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -145,7 +146,7 @@ class Loop:
     stall_seconds: float = 900.0
 
     def run(self, state: TrainState, run_key: jax.Array) -> TrainState:
-        """Trains until the steps or the time are used up.
+        """Trains until the steps or the time are used up, and closes checkpoints and writer.
 
         Args:
           state: where to begin.
@@ -166,11 +167,14 @@ class Loop:
             total=None if budget else steps, initial=step, unit="step", dynamic_ncols=True,
             disable=not is_main(),
         )  # fmt: skip
-        self.clock.agree()
+        if budget:
+            self.clock.agree()
         self._since = (step, self.clock.elapsed())
         pending = None
         finished, stopped = self._finished(step), None
-        with StopSignal() as stop, Watchdog(self.stall_seconds) as watchdog, bar:
+        writer = self.writer or contextlib.nullcontext()
+        stop, watchdog = StopSignal(), Watchdog(self.stall_seconds)
+        with self.checkpoints, writer, stop, watchdog, bar:
             while not finished and not stopped:
                 progress = self.clock.agreed() / budget if budget else step / steps
                 # All copies to the device are meant: any other is a fault.
@@ -185,8 +189,8 @@ class Loop:
                 if pending and step > pending[0]:
                     self._log(bar, pending)
                     pending = None
-                if step % self.config.log_every == 0:
-                    self.clock.agree()
+                if budget and step % self.config.log_every == 0:
+                    self.clock.agree()  # it waits for the devices, and so is not for every step
                 finished = self._finished(step)
                 evaluate = self.evaluate if step % self.eval_every == 0 or finished else None
                 stopped = stop.requested(step)
@@ -206,8 +210,7 @@ class Loop:
                     finished = finished or bool(from_main(self.enough()))
                 if saves:
                     watchdog.note(step, "saving")
-                    self.clock.agree()
-                    record = {**self.record, "elapsed": self.clock.agreed()}
+                    record = {**self.record, "elapsed": self.clock.elapsed()}
                     self.checkpoints.save(step, state, record, metrics)
                     self._since = (step, self.clock.elapsed())
             self.checkpoints.wait()
