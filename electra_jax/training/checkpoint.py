@@ -43,6 +43,22 @@ class SaveFailed(UsageError):
     """A checkpoint could not be written."""
 
 
+class SaveErrors(logging.Filter):
+    """Takes the error of a save from Orbax's log.
+
+    Orbax logs it at once, but where there are other processes it raises it only after all
+    have waited for each other, for minutes.
+    """
+
+    error: BaseException | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and "save" in record.getMessage().lower():
+            self.error = record.exc_info[1]
+            return False
+        return True
+
+
 class Restored(NamedTuple):
     state: TrainState
     record: dict
@@ -60,6 +76,7 @@ class Checkpoints:
         self, workdir: str | Path, keep: int = 1, metric: str = "loss", maximise: bool = False
     ):
         self._metric = metric
+        self._errors = SaveErrors()
         self.workdir = workdir
 
         def badness(metrics):
@@ -95,6 +112,7 @@ class Checkpoints:
         Raises:
           SaveFailed: this save, or an earlier one in the background.
         """
+        self.check()
         with self._reasons():
             self._manager.check_for_errors()
             if step in self._manager.all_steps():
@@ -109,6 +127,12 @@ class Checkpoints:
                 ),
                 metrics={self._metric: metrics[self._metric]} if metrics else None,
             )
+
+    def check(self) -> None:
+        """Raises SaveFailed if a save in the background has failed; to be called often."""
+        if self._errors.error is not None:
+            with self._reasons():
+                raise self._errors.error
 
     @contextlib.contextmanager
     def _reasons(self) -> Iterator[None]:
@@ -213,10 +237,15 @@ class Checkpoints:
             self._manager.check_for_errors()
 
     def __enter__(self) -> "Checkpoints":
+        logging.getLogger("absl").addFilter(self._errors)
         return self
 
-    def __exit__(self, *exc) -> None:
-        self._manager.close()
+    def __exit__(self, kind, error, traceback) -> None:
+        logging.getLogger("absl").removeFilter(self._errors)
+        # Closing waits for saves under way, and for the other processes' part in them, which
+        # after an error may never come.
+        if error is None or (jax.process_count() == 1 and not isinstance(error, SaveFailed)):
+            self._manager.close()
 
 
 def first_line(error: Exception) -> str:

@@ -186,6 +186,7 @@ class Loop:
                     state = self.train_step(state, batch, run_key, share)
                 step += 1
                 bar.update()
+                self.checkpoints.check()
                 if pending and step > pending[0]:
                     self._log(bar, pending)
                     pending = None
