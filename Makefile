@@ -11,8 +11,9 @@ quickstart: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not full"
 
-test-all: .venv/full
+test-all: .venv/full .venv/beam/installed
 	$(BIN)/python -m pytest -q
+	.venv/beam/bin/python -m pytest -q tests/data/test_beam.py
 
 check: .venv/installed
 	$(BIN)/ruff check .
@@ -35,6 +36,12 @@ format: .venv/installed
 # PyTorch and transformers, to compare with.
 .venv/full: .venv/installed
 	$(BIN)/python -m pip install -q -e '.[full]'
+	touch $@
+
+# Apache Beam needs older versions of some packages than requirements.txt names.
+.venv/beam/installed: .venv/installed
+	$(PYTHON) -m venv .venv/beam
+	.venv/beam/bin/python -m pip install -q -e '.[beam,test]'
 	touch $@
 
 clean:

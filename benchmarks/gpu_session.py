@@ -8,6 +8,7 @@ goes on at the next call. Needs neither TensorFlow nor, but for the comparison, 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -26,20 +27,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from electra_jax.config import PretrainConfig, load_config, pretrain_config
-from electra_jax.models.electra import Electra, init_params
-from electra_jax.models.flops import train_flops_per_token
-from electra_jax.objectives.masking import SpecialTokens, max_masked
-from electra_jax.objectives.replaced_token import ReplacedTokenDetection
+from electra_jax.errors import Stopped
 from electra_jax.parallel.hardware import peak_flops
+from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.parallel.runtime import enable_compilation_cache
 from electra_jax.pretrain import pretrain
-from electra_jax.training.optimizer import make_optimizer
-from electra_jax.training.state import TrainState
-from electra_jax.training.step import make_eval_step, make_train_step
+from electra_jax.program import BERT_TOKENS, build_program, flops_per_token
 
 PARTS = ("precision", "speed", "pretrain")
 VOCAB_SIZE = 30522
-SPECIAL = SpecialTokens(pad=0, cls=101, sep=102, mask=103)
 # Config, rows of a step on an accelerator, rows on a CPU.
 SPEED = (
     ("pretrain/small", 1024, 32),
@@ -61,29 +57,18 @@ def make_batch(config: PretrainConfig, seed: int = 0) -> dict[str, jax.Array]:
     """Rows of random words, each one document."""
     shape = (config.train.batch_size, config.data.length)
     tokens = np.random.default_rng(seed).integers(1000, VOCAB_SIZE, shape, dtype=np.int32)
-    tokens[:, 0], tokens[:, -1] = SPECIAL.cls, SPECIAL.sep
+    tokens[:, 0], tokens[:, -1] = BERT_TOKENS.cls, BERT_TOKENS.sep
     ones = np.ones(shape, np.int32)
     return jax.device_put({"tokens": tokens, "documents": ones, "types": 0 * ones})
 
 
 def make_step(config: PretrainConfig):
-    """A fresh state and the compiled training step."""
-    objective = ReplacedTokenDetection(
-        config.objective, Electra(config.model, config.generator), SPECIAL
-    )
-    optimizer = make_optimizer(config.optimizer)
-    batch, key = make_batch(config), jax.random.key(0)
-
-    @jax.jit
-    def create(key):
-        params = init_params(objective.electra, key)
-        sums = jax.eval_shape(make_eval_step(objective), params, batch, key)
-        return TrainState.create(params, optimizer, sums)
-
-    state = create(key)
-    step = jax.jit(make_train_step(objective, optimizer), donate_argnums=0)
-    compiled = step.lower(state, batch, key, jnp.float32(0.5)).compile()
-    return objective, state, compiled
+    """The program of a config on one device, a fresh state, and the compiled training step."""
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    program = build_program(config, mesh, None)
+    state = program.create(jax.random.key(0))
+    step = program.train_step.lower(state, make_batch(config), jax.random.key(0), jnp.float32(0.5))
+    return program, state, step.compile()
 
 
 def precision(deadline: float) -> list[dict]:
@@ -96,12 +81,12 @@ def precision(deadline: float) -> list[dict]:
             "pretrain/small", rows, f"model.dtype={dtype}",
             "model.dropout=0.0", "model.attention_dropout=0.0", "optimizer.warmup_steps=10",
         )  # fmt: skip
-        objective, state, step = make_step(config)
+        program, state, step = make_step(config)
         losses[dtype] = []
         for index in range(STEPS):
             batch = make_batch(config, index)
             state = step(state.reset_metrics(), batch, jax.random.key(1), jnp.float32(0.1))
-            sums = objective.summarise(jax.device_get(state.metric_sums))
+            sums = program.objective.summarise(jax.device_get(state.metric_sums))
             losses[dtype].append(sums["loss"])
     exact, rounded = np.array(losses["float32"]), np.array(losses["bfloat16"])
     difference = np.abs(rounded - exact) / exact
@@ -128,8 +113,7 @@ def measure(config: PretrainConfig) -> dict:
             seconds.append(time.perf_counter() - start)
     length = config.data.length
     rate = config.train.batch_size * length / statistics.median(seconds)
-    masked = max_masked(config.objective.mask_rate, length)
-    flops = sum(train_flops_per_token(config.model, config.generator, length, masked).values())
+    flops = sum(flops_per_token(config).values())
     memory, peak = step.memory_analysis(), peak_flops(jax.devices()[:1])
     return {
         "tokens_per_second": round(rate),
@@ -197,7 +181,10 @@ def pretrain_small(deadline: float, store: str, out: Path, budget: str) -> list[
     stop.daemon = True
     stop.start()
     workdir = out / "small"
-    finished = pretrain(pretrain_config(load_config("pretrain/small", overrides)), workdir)
+    finished = False
+    with contextlib.suppress(Stopped):
+        pretrain(pretrain_config(load_config("pretrain/small", overrides)), workdir)
+        finished = True
     stop.cancel()
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
     evaluations = [line for line in lines if "eval/loss" in line]

@@ -29,10 +29,9 @@ from electra_jax.config import PretrainConfig, load_config, pretrain_config
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.inference import load
 from electra_jax.models.electra import Electra, init_params
-from electra_jax.models.flops import train_flops_per_token
-from electra_jax.objectives.masking import max_masked
 from electra_jax.parallel.runtime import enable_compilation_cache
 from electra_jax.pretrain import open_stores, pretrain, resolve
+from electra_jax.program import flops_per_token
 from electra_jax.training.optimizer import matrix_dimensions
 
 matplotlib.use("agg")
@@ -224,13 +223,7 @@ def make_config(architecture: str, objective: str, store: str, flops: float):
         return resolve(config, opened.tokenizer.vocab_size)
 
     config = build()
-    masked = max_masked(config.objective.mask_rate, config.data.length)
-    per_token = sum(
-        train_flops_per_token(
-            config.model, config.generator, config.data.length, masked, config.electra.head
-        ).values()
-    )
-    per_step = per_token * config.train.batch_size * config.data.length
+    per_step = sum(flops_per_token(config).values()) * config.train.batch_size * config.data.length
     every = max(1, round(flops / per_step / POINTS))
     return build(
         f"train.steps={POINTS * every}", f"eval.every_steps={every}",
@@ -242,8 +235,7 @@ def run(architecture: str, objective: str, args: argparse.Namespace) -> Iterator
     """Pretrains, then probes at each point; the first run of an architecture before it, too."""
     config, per_step = make_config(architecture, objective, args.store, args.flops)
     workdir = args.out / f"{architecture}-{objective}"
-    if not pretrain(config, workdir):
-        raise SystemExit("stopped and saved; the same command goes on from there")
+    pretrain(config, workdir)
     if objective == "electra":
         model = load(workdir, "last")
         fresh = jax.jit(lambda key: init_params(config.electra, key))(jax.random.key(0))

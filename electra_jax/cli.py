@@ -8,13 +8,15 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from electra_jax import __version__
-from electra_jax.errors import UsageError
+from electra_jax.errors import Stopped, UsageError
 
-INTERRUPTED = 130
+INTERRUPTED = 130  # by Ctrl-C
+PREEMPTED = 75  # by SIGTERM, with all saved: launchers give the same command again
 SOURCE = "docs:, text:GLOB, jsonl:GLOB, parquet:GLOB or tfds:NAME; may be repeated"
 OVERRIDE = "--config."
 
@@ -36,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"electra-jax: {error}", file=sys.stderr)
         return 2
+    except Stopped as stop:
+        print(stop)
+        return PREEMPTED if stop.signal == signal.SIGTERM else INTERRUPTED
     except KeyboardInterrupt:
         print("electra-jax: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -94,6 +99,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", required=True, metavar="STORE")
     sub.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N")
     sub.add_argument("--validation-share", type=float, default=0.005, metavar="SHARE")
+    sub.add_argument(
+        "--beam", action="store_true",
+        help="let the workers of Apache Beam do it; what stands after -- are Beam's flags",
+    )  # fmt: skip
+    sub.add_argument("beam_flags", nargs="*", metavar="BEAM_FLAG", help="after --")
 
     sub = command("pretrain", run_pretrain, "pretrain a generator and a discriminator")
     sub.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
@@ -198,25 +208,25 @@ def add_seed_flags(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def open_documents(args: argparse.Namespace):
-    """The documents that the flags of `add_source_flags` name."""
-    from electra_jax.data.documents import DocumentOptions, Documents
+def document_options(args: argparse.Namespace):
+    """How the flags of `add_source_flags` say that documents are read."""
+    from electra_jax.data.documents import DocumentOptions
 
-    options = DocumentOptions(
+    return DocumentOptions(
         column=args.column,
         min_characters=args.min_characters,
         max_characters=args.max_characters,
         deduplicate=args.deduplicate,
         data_dir=args.data_dir,
     )
-    return Documents(args.input, options)
 
 
 def run_tokenizer(args: argparse.Namespace) -> None:
+    from electra_jax.data.documents import Documents
     from electra_jax.data.tokenizer_training import train_tokenizer
 
     tokenizer = train_tokenizer(
-        iter(open_documents(args)),
+        iter(Documents(args.input, document_options(args))),
         kind=args.kind,
         vocab_size=args.vocab_size,
         lower_case=args.lower_case,
@@ -226,18 +236,35 @@ def run_tokenizer(args: argparse.Namespace) -> None:
 
 
 def run_prepare(args: argparse.Namespace) -> None:
+    from electra_jax.data.documents import Documents
     from electra_jax.data.token_store import prepare
     from electra_jax.data.tokenizer import load_tokenizer
 
-    documents = open_documents(args)
-    store = prepare(
-        documents,
-        load_tokenizer(args.tokenizer),
-        args.output,
-        workers=args.workers,
-        validation_share=args.validation_share,
-        source=documents.describe(),
-    )
+    if args.beam_flags and not args.beam:
+        raise UsageError(f"{args.beam_flags[0]}: only --beam takes flags after --")
+    options = document_options(args)
+    tokenizer = load_tokenizer(args.tokenizer)
+    if args.beam:
+        from electra_jax.data.beam import prepare_on_beam
+
+        store = prepare_on_beam(
+            args.input,
+            options,
+            tokenizer,
+            args.output,
+            args.beam_flags,
+            validation_share=args.validation_share,
+        )
+    else:
+        documents = Documents(args.input, options)
+        store = prepare(
+            documents,
+            tokenizer,
+            args.output,
+            workers=args.workers,
+            validation_share=args.validation_share,
+            source=documents.describe(),
+        )
     for name in ("train", "validation"):
         split = store.split(name)
         documents_count = len(split.documents) - 1
@@ -245,48 +272,44 @@ def run_prepare(args: argparse.Namespace) -> None:
     print(f"token store: {args.output}")
 
 
-def run_pretrain(args: argparse.Namespace) -> int:
+def run_pretrain(args: argparse.Namespace) -> None:
     from electra_jax.config import load_config, pretrain_config
-    from electra_jax.parallel.runtime import enable_compilation_cache
-    from electra_jax.pretrain import pretrain
+    from electra_jax.parallel.runtime import enable_compilation_cache, joined
+    from electra_jax.pretrain import pretrain, run_facts
 
     config = pretrain_config(load_config(args.config, args.overrides))
     enable_compilation_cache()
-    if pretrain(config, args.workdir):
-        return 0
-    print(f"stopped and saved; the same command goes on from there: {args.workdir}")
-    return INTERRUPTED
+    with joined(lambda: run_facts(config), config.processes):
+        pretrain(config, args.workdir)
 
 
-def run_finetune(args: argparse.Namespace) -> int:
-    from electra_jax.parallel.runtime import enable_compilation_cache
+def run_finetune(args: argparse.Namespace) -> None:
+    from electra_jax.config import finetune_config, load_config
+    from electra_jax.finetune import run_facts
+    from electra_jax.parallel.runtime import enable_compilation_cache, joined
     from electra_jax.sweep import run_all
 
+    config = finetune_config(load_config(args.config, args.overrides))
     enable_compilation_cache()
-    table = run_all(
-        args.config, args.overrides, args.workdir, args.seeds, args.sweep, args.baseline
-    )
-    if table is None:
-        print(f"stopped and saved; the same command goes on from there: {args.workdir}")
-        return INTERRUPTED
+    with joined(lambda: run_facts(config), config.processes):
+        table = run_all(
+            args.config, args.overrides, args.workdir, args.seeds, args.sweep, args.baseline
+        )
     print(table)
-    return 0
 
 
-def run_glue(args: argparse.Namespace) -> int:
+def run_glue(args: argparse.Namespace) -> None:
     from electra_jax.glue import glue
-    from electra_jax.parallel.runtime import enable_compilation_cache
+    from electra_jax.parallel.roll_call import ProcessesConfig, code_facts
+    from electra_jax.parallel.runtime import enable_compilation_cache, joined
 
     enable_compilation_cache()
     variant = args.config.partition(":")[2]
-    table = glue(
-        args.model, args.data, args.workdir, args.seeds, args.baseline, args.overrides, variant
-    )
-    if table is None:
-        print(f"stopped and saved; the same command goes on from there: {args.workdir}")
-        return INTERRUPTED
+    with joined(code_facts, ProcessesConfig()):
+        table = glue(
+            args.model, args.data, args.workdir, args.seeds, args.baseline, args.overrides, variant
+        )
     print(table)
-    return 0
 
 
 def run_predict(args: argparse.Namespace) -> None:
@@ -355,7 +378,7 @@ def run_report(args: argparse.Namespace) -> None:
     print(f"report: {write_report(args.workdir, examples)}")
 
 
-def run_quickstart(args: argparse.Namespace) -> int:
+def run_quickstart(args: argparse.Namespace) -> None:
     from electra_jax.quickstart import quickstart
 
-    return 0 if quickstart(args.workdir, args.time_budget) else INTERRUPTED
+    quickstart(args.workdir, args.time_budget)

@@ -23,6 +23,7 @@ from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives import objectives
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.parallel.mesh import MeshConfig
+from electra_jax.parallel.roll_call import ProcessesConfig
 from electra_jax.tasks import tasks
 from electra_jax.tasks.task import TaskConfig
 from electra_jax.training.checkpoint import CheckpointConfig
@@ -100,6 +101,7 @@ class PretrainConfig:
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    processes: ProcessesConfig = dataclasses.field(default_factory=ProcessesConfig)
     init: InitConfig = dataclasses.field(default_factory=InitConfig)
 
     def __post_init__(self):
@@ -139,6 +141,7 @@ class FinetuneConfig:
     )
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    processes: ProcessesConfig = dataclasses.field(default_factory=ProcessesConfig)
     init: EncoderInitConfig = dataclasses.field(default_factory=EncoderInitConfig)
 
     def __post_init__(self):
@@ -317,7 +320,9 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def save_config(config: PretrainConfig | FinetuneConfig, workdir: Path) -> None:
     """Writes `config.json` of a run directory."""
     fields = {"version": CONFIG_VERSION, **config_fields(config)}
-    (workdir / CONFIG_FILE).write_text(json.dumps(fields, indent=2) + "\n")
+    partial = workdir / f"{CONFIG_FILE}.partial"
+    partial.write_text(json.dumps(fields, indent=2) + "\n")
+    partial.replace(workdir / CONFIG_FILE)
 
 
 def read_config(workdir: str | Path) -> PretrainConfig:

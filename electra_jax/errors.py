@@ -1,4 +1,6 @@
-"""The one error a user can cause."""
+"""How a command can end before its time, other than by a fault of the program."""
+
+import signal
 
 
 class UsageError(Exception):
@@ -7,3 +9,11 @@ class UsageError(Exception):
     The message is one line: what is wrong, where, and what to do about it. The
     command line prints it alone and exits with status 2; a traceback would be a bug.
     """
+
+
+class Stopped(Exception):
+    """A signal stopped a run; everything is saved, and the same command goes on from there."""
+
+    def __init__(self, signal_number: int, workdir: object):
+        super().__init__(f"stopped and saved; the same command goes on from there: {workdir}")
+        self.signal = signal.Signals(signal_number)

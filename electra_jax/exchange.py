@@ -151,11 +151,10 @@ def import_model(
     to.mkdir(parents=True, exist_ok=True)
     save_config(config, to)
     source.tokenizer.save(to / "tokenizer")
-    checkpoints = Checkpoints(to)
     record = {"store": IMPORTED, "config": config_fields(config), "elapsed": 0.0}
-    checkpoints.save(source.step, jax.tree.map(jax.numpy.asarray, state), record)
-    checkpoints.wait()
-    checkpoints.close()
+    with Checkpoints(to) as checkpoints:
+        checkpoints.save(source.step, jax.tree.map(jax.numpy.asarray, state), record)
+        checkpoints.wait()
     there = names.flatten(source.params)
     return sorted({p.split("/")[0] for p in names.flatten(params) if p not in there})
 

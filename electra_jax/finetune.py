@@ -29,8 +29,9 @@ from electra_jax.models.electra import count_params
 from electra_jax.models.flops import encoder_flops_per_token
 from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.hardware import peak_flops
-from electra_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated, under
-from electra_jax.parallel.runtime import global_batches
+from electra_jax.parallel.mesh import check_batch, make_mesh, replicated, under
+from electra_jax.parallel.roll_call import code_facts
+from electra_jax.parallel.runtime import distribute, global_batches, is_main, random_key
 from electra_jax.prediction import (
     TASK_FILE,
     init_head,
@@ -103,15 +104,15 @@ def layer_scale(decay: float, layers: int) -> Callable[[str], float]:
     return scale
 
 
-def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any] | None:
+def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
     """Fine-tunes into `workdir`, going on where an earlier run of the same config stopped.
 
     Returns:
-      What RESULTS_FILE holds: the figures of the best checkpoint and of trivial answers; None
-      where a signal stopped the run.
+      What RESULTS_FILE holds: the figures of the best checkpoint and of trivial answers.
 
     Raises:
       UsageError: the config, the model, the data and the run directory do not fit together.
+      Stopped: a signal stopped the run; it is saved.
     """
     workdir = Path(workdir)
     mesh = make_mesh(config.mesh)
@@ -136,9 +137,10 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any] | No
     batches = Batches(examples, config.train.batch_size, pad_id, config.train.seed)
     steps = max(1, round(config.train.epochs * batches.steps_per_epoch))
     workdir.mkdir(parents=True, exist_ok=True)
-    encoder.tokenizer.save(workdir / "tokenizer")
-    save_config(config, workdir)
-    save_task(task, encoder.model, workdir)
+    if is_main():
+        encoder.tokenizer.save(workdir / "tokenizer")
+        save_config(config, workdir)
+        save_task(task, encoder.model, workdir)
 
     # State: what is learnt.
     network = EncoderWithHead(encoder.model, task.head(encoder.model))
@@ -150,7 +152,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any] | No
         dataclasses.replace(config.optimizer, warmup_steps=warmup),
         layer_scale(config.train.layer_decay, encoder.model.layers),
     )
-    run_key = jax.random.key(config.train.seed)
+    run_key = random_key(config.train.seed, replicated(mesh))
     create = functools.partial(create_state, network, task, optimizer)
     check_heads(encoder.model, mesh)
     abstract, unmatched = abstract_state(create, RULES, mesh)
@@ -162,8 +164,8 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any] | No
     if restored is None:
         state, elapsed = jax.jit(create, out_shardings=shardings)(run_key), 0.0
         if not config.init.fresh:
-            params = {**state.params, **jax.tree.map(jnp.asarray, encoder.params)}
-            state = state.replace(params=jax.device_put(params, shardings.params))
+            start = distribute(encoder.params, {n: shardings.params[n] for n in encoder.params})
+            state = state.replace(params={**state.params, **start})
     else:
         state, elapsed = restored.state, restored.record["elapsed"]
 
@@ -176,7 +178,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any] | No
         answers = task.answers(outputs, held_out, validation)
         return {"loss": loss, **task.score(answers, validation)}
 
-    writer = MetricsWriter(workdir, int(state.step))
+    writer = MetricsWriter(workdir, int(state.step)) if is_main() else None
     tokens = batches.tokens_per_step
     loop = Loop(
         config=TrainConfig(
@@ -194,8 +196,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any] | No
             out_shardings=shardings,
         ),
         batches=lambda step: global_batches(
-            batches.training(step, jax.process_index(), jax.process_count()),
-            batch_sharding(mesh),
+            functools.partial(batches.training, step), mesh, config.train.batch_size
         ),
         evaluate=evaluate,
         summarise=objective.summarise,
@@ -207,14 +208,9 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any] | No
         record={"config": config_fields(config)},
         clock=Clock(elapsed),
         enough=lambda: is_enough(workdir, task.metric, config.train.patience),
+        stall_seconds=config.processes.stall_seconds,
     )
-    try:
-        _, finished = loop.run(state, jax.device_put(run_key, replicated(mesh)))
-    finally:
-        writer.close()
-        checkpoints.close()
-    if not finished:
-        return None
+    loop.run(state, run_key)
     return report(config, task, workdir, train, validation)
 
 
@@ -252,10 +248,11 @@ def create_state(network: EncoderWithHead, task: Task, optimizer, key: jax.Array
 def make_judge(objective: TaskObjective, batches: Batches, mesh: Mesh):
     """A function from parameters to the outputs for each held-out example and the mean loss."""
 
-    @jax.jit
-    def step(params, batch):
+    def outputs_and_loss(params, batch):
         outputs = objective.network.apply({"params": params}, batch)
         return outputs, objective.task.loss(outputs, batch), objective.task.count(batch)
+
+    step = jax.jit(under(mesh, outputs_and_loss))
 
     def judge(params: Any) -> tuple[list, float]:
         outputs: list[Any] = [None] * batches.size
@@ -285,11 +282,12 @@ def report(
     """Figures and answers of the best checkpoint, written down and returned."""
     model = load_finetuned(workdir)
     model.task.calibrate(model.answer(validation), validation)
-    save_task(model.task, model.model, workdir)
     answers = model.answer(validation)
     folder = workdir / PREDICTIONS
-    folder.mkdir(exist_ok=True)
-    task.write(answers, validation, folder / f"validation{task.suffix}")
+    if is_main():
+        save_task(model.task, model.model, workdir)
+        folder.mkdir(exist_ok=True)
+        task.write(answers, validation, folder / f"validation{task.suffix}")
     results: dict[str, Any] = {
         "step": model.step,
         "metric": task.metric,
@@ -299,10 +297,18 @@ def report(
     }
     if config.task.test:
         records = task.read(config.task.test, labelled=False)
-        task.write(model.answer(records), records, folder / f"test{task.suffix}")
+        answers = model.answer(records)
+        if is_main():
+            task.write(answers, records, folder / f"test{task.suffix}")
         results["rows"]["test"] = len(records)
-    (workdir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    if is_main():
+        (workdir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
     return results
+
+
+def run_facts(config: FinetuneConfig) -> dict[str, Any]:
+    """What all processes of a run must have in common (see `parallel.roll_call`)."""
+    return {**code_facts(), **dict(flatten(config_fields(config), "--config."))}
 
 
 def announce(
@@ -330,7 +336,14 @@ def check_resume(old: Any, new: FinetuneConfig) -> None:
     Raises:
       UsageError: names the first field that differs.
     """
-    free = ("mesh.", "checkpoint.", "train.log_every", "train.eval_batch_size", "task.test")
+    free = (
+        "mesh.",
+        "processes.",
+        "checkpoint.",
+        "train.log_every",
+        "train.eval_batch_size",
+        "task.test",
+    )
     before = dict(flatten(config_fields(old)))
     for name, value in flatten(config_fields(new)):
         if before.get(name) != value and not name.startswith(free):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from electra_jax.data.labelled import SUFFIXES
 from electra_jax.errors import UsageError
+from electra_jax.parallel.runtime import is_main
 from electra_jax.prediction import load_finetuned
 from electra_jax.sweep import BASELINE, run_group
 
@@ -52,7 +53,7 @@ PLAIN_COLUMNS = ("task.text=text_a", "task.text_b=text_b", "task.label=label", "
 def glue(
     model: str, data: Sequence[str], workdir: str | Path, seeds: int = 1, baseline: bool = False,
     overrides: Sequence[str] = (), variant: str = "",
-) -> str | None:  # fmt: skip
+) -> str:  # fmt: skip
     """Fine-tunes on every set that is there; sets that are done are not done again.
 
     Args:
@@ -65,10 +66,11 @@ def glue(
       variant: "paper" for the paper's rate.
 
     Returns:
-      A table in Markdown; None where a signal stopped a run.
+      A table in Markdown.
 
     Raises:
       UsageError: none of the sets is there, or what `finetune` raises.
+      Stopped: a signal stopped a run.
     """
     found = [(one, files) for one in SETS if (files := find_files(one, data))]
     if not found:
@@ -96,9 +98,7 @@ def glue(
             else:
                 folder = Path(workdir, one.folder)
             results = run_group(spec, fields, folder, seeds)
-            if results is None:
-                return None
-            if fresh == "false":
+            if fresh == "false" and is_main():
                 write_submission(one, data, folder, results, Path(workdir, SUBMISSION))
             scores.append([100 * result["metrics"][one.metric] for result in results])
             trivial[one.folder] = 100 * results[0]["trivial"][one.metric]
@@ -115,7 +115,8 @@ def glue(
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
     if seeds > 1:
         table += f"\nMedian ± standard deviation of {seeds} seeds.\n"
-    Path(workdir, TABLE_FILE).write_text(table, "utf-8")
+    if is_main():
+        Path(workdir, TABLE_FILE).write_text(table, "utf-8")
     return table
 
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from electra_jax.config import PretrainConfig, read_config
 from electra_jax.data.sampler import DataConfig
@@ -17,7 +16,6 @@ from electra_jax.errors import UsageError
 from electra_jax.interop import huggingface
 from electra_jax.models.electra import GeneratorConfig, init_params, unroll
 from electra_jax.models.encoder import ModelConfig
-from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.training.checkpoint import Checkpoints
 
 LONGEST_ROW = 512  # of an imported model, whose training rows are not known
@@ -185,17 +183,11 @@ def load(path: str | Path, checkpoint: str = "best") -> Model:
     if huggingface.is_hugging_face(path):
         return load_hugging_face(path)
     config = read_config(path)
-    checkpoints = Checkpoints(path)
-    step = checkpoints.choose(checkpoint)
     electra = config.electra
-    mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
-    replicated = NamedSharding(mesh, PartitionSpec())
     shapes = jax.eval_shape(lambda key: init_params(electra, key), jax.random.key(0))
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), shapes
-    )
-    params = checkpoints.restore_params(step, abstract)
-    checkpoints.close()
+    with Checkpoints(path) as checkpoints:
+        step = checkpoints.choose(checkpoint)
+        params = checkpoints.restore_params(step, shapes)
     return Model(config, params, load_tokenizer(Path(path) / "tokenizer"), step)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from electra_jax.config import FinetuneConfig, find_task, read_any_config
 from electra_jax.data.examples import Batches, Example, join
@@ -20,7 +20,7 @@ from electra_jax.inference import Encoder, Model
 from electra_jax.inference import load as load_pretrained
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import EncoderWithHead, PoolingHead
-from electra_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh
+from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.parallel.runtime import fetch, global_batches
 from electra_jax.tasks.task import Answer, Task
 from electra_jax.training.checkpoint import Checkpoints
@@ -61,10 +61,11 @@ def run_examples(apply: Any, params: Any, batches: Batches, mesh: Mesh) -> Itera
 
     Every process gets all of the outputs; those of rows that only fill up are left in.
     """
-    host, hosts = jax.process_index(), jax.process_count()
-    rows = (batch for batch, _ in batches.once(host, hosts))
-    numbers = (numbers for _, numbers in batches.once(host, hosts))
-    for batch, places in zip(global_batches(rows, batch_sharding(mesh)), numbers, strict=True):
+    numbers = (numbers for _, numbers in batches.once([]))
+    rows = global_batches(
+        lambda mine: (batch for batch, _ in batches.once(mine)), mesh, batches.batch_size
+    )
+    for batch, places in zip(rows, numbers, strict=True):
         yield fetch(apply(params, batch)), places
 
 
@@ -196,17 +197,11 @@ def load_finetuned(path: str | Path, checkpoint: str = "best") -> TaskModel:
     if not isinstance(config, FinetuneConfig):
         raise UsageError(f"{path} is a pretraining run: fine-tune it first")
     task, model = read_task(config, path)
-    checkpoints = Checkpoints(path, metric=task.metric, maximise=True)
-    step = checkpoints.choose(checkpoint)
     network = EncoderWithHead(model, task.head(model))
-    mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
-    replicated = NamedSharding(mesh, PartitionSpec())
     shapes = jax.eval_shape(lambda key: init_head(network, task, key), jax.random.key(0))
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), shapes
-    )
-    params = checkpoints.restore_params(step, abstract)
-    checkpoints.close()
+    with Checkpoints(path, metric=task.metric, maximise=True) as checkpoints:
+        step = checkpoints.choose(checkpoint)
+        params = checkpoints.restore_params(step, shapes)
     return TaskModel(config, task, model, params, step)
 
 

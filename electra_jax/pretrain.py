@@ -1,6 +1,7 @@
 """The pretraining run, told in order: store, state, loop."""
 
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Callable
@@ -19,8 +20,9 @@ from electra_jax.errors import UsageError
 from electra_jax.inference import load
 from electra_jax.models.electra import count_params
 from electra_jax.parallel.hardware import peak_flops
-from electra_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
-from electra_jax.parallel.runtime import global_batches
+from electra_jax.parallel.mesh import check_batch, make_mesh, replicated
+from electra_jax.parallel.roll_call import code_facts
+from electra_jax.parallel.runtime import distribute, fetch, global_batches, is_main, random_key
 from electra_jax.program import Program, build_program, flops_per_token
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.loop import Clock, Loop
@@ -120,12 +122,11 @@ def make_evaluate(
     counts once; empty rows that fill up the last batch count nothing.
     """
     key = jax.random.key(0)
-    sharding = batch_sharding(mesh)
 
     def evaluate(params: Any) -> dict[str, float]:
         totals: dict[str, np.ndarray] = {}
-        batches = sampler.epoch(jax.process_index(), jax.process_count())
-        for index, batch in enumerate(global_batches(batches, sharding)):
+        batches = global_batches(sampler.epoch, mesh, sampler.batch_size)
+        for index, batch in enumerate(batches):
             if max_batches and index >= max_batches:
                 break
             sums = jax.device_get(program.eval_step(params, batch, jax.random.fold_in(key, index)))
@@ -136,14 +137,12 @@ def make_evaluate(
     return evaluate
 
 
-def pretrain(config: PretrainConfig, workdir: str | Path) -> bool:
+def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
     """Pretrains into `workdir`, going on where an earlier run of the same config stopped.
-
-    Returns:
-      Whether the run is finished; False where a signal stopped it.
 
     Raises:
       UsageError: the config, the store and the run directory do not fit together.
+      Stopped: a signal stopped the run; it is saved.
     """
     workdir = Path(workdir)
     mesh = make_mesh(config.mesh)
@@ -160,20 +159,21 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> bool:
     latest = checkpoints.record()
     if latest is not None:
         check_resume(read_config(workdir), config, latest, identity)
-    save_config(config, workdir)
-    tokenizer.save(workdir / "tokenizer")
+    if is_main():
+        save_config(config, workdir)
+        tokenizer.save(workdir / "tokenizer")
 
     # State: what is learnt.
     program = build_program(config, mesh, tokenizer)
-    run_key = jax.random.key(config.train.seed)
+    run_key = random_key(config.train.seed, replicated(mesh))
     restored = checkpoints.restore_latest(program.state)
     if restored is None:
         state, elapsed = program.create(run_key), 0.0
         if config.init.from_:
             source = load(config.init.from_)
-            params = warm_start(config, tokenizer, jax.device_get(state.params), source)
+            params = warm_start(config, tokenizer, fetch(state.params), source)
             shardings = jax.tree.map(lambda x: x.sharding, program.state.params)
-            state = state.replace(params=jax.device_put(params, shardings))
+            state = state.replace(params=distribute(params, shardings))
     else:
         state, elapsed = restored.state, restored.record["elapsed"]
 
@@ -188,14 +188,14 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> bool:
     else:
         log.warning("no validation split: nothing is held out, the best checkpoint is the last")
 
-    writer = MetricsWriter(workdir, int(state.step))
+    writer = MetricsWriter(workdir, int(state.step)) if is_main() else None
     loop = Loop(
         config=config.train,
         eval_every=config.eval.every_steps,
         save_every=config.checkpoint.every_steps,
         train_step=program.train_step,
         batches=lambda step: global_batches(
-            sampler.batches(step, jax.process_index(), jax.process_count()), batch_sharding(mesh)
+            functools.partial(sampler.batches, step), mesh, config.train.batch_size
         ),
         evaluate=evaluate,
         summarise=program.objective.summarise,
@@ -206,13 +206,19 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> bool:
         writer=writer,
         record={"store": identity, "config": config_fields(config)},
         clock=Clock(elapsed),
+        stall_seconds=config.processes.stall_seconds,
     )
-    try:
-        _, finished = loop.run(state, jax.device_put(run_key, replicated(mesh)))
-    finally:
-        writer.close()
-        checkpoints.close()
-    return finished
+    loop.run(state, run_key)
+
+
+def run_facts(config: PretrainConfig) -> dict[str, Any]:
+    """What all processes of a run must have in common, by name (see `parallel.roll_call`)."""
+    stores = open_stores(config.data.store)
+    return {
+        **code_facts(),
+        "the token store": "+".join(store.identity for store, _ in stores),
+        **dict(flatten(config_fields(config), "--config.")),
+    }
 
 
 def announce(config, workdir, mesh, sampler, params, flops, step) -> None:
@@ -258,7 +264,14 @@ def check_resume(old: PretrainConfig, new: PretrainConfig, record: dict, identit
         kind, instead = "an imported model", "start a new run from it with --config.init.from=DIR"
     else:
         kind, instead = "a run", "choose another --workdir"
-    free: tuple[str, ...] = ("mesh.", "eval.", "checkpoint.", "train.log_every", "data.store")
+    free: tuple[str, ...] = (
+        "mesh.",
+        "processes.",
+        "eval.",
+        "checkpoint.",
+        "train.log_every",
+        "data.store",
+    )
     if new.optimizer.schedule == "constant":
         free += ("train.steps",)
     before = dict(flatten(config_fields(old)))

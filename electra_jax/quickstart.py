@@ -33,15 +33,15 @@ SENTENCES = (
 )
 
 
-def quickstart(workdir: str | Path, time_budget: str = TIME_BUDGET) -> bool:
+def quickstart(workdir: str | Path, time_budget: str = TIME_BUDGET) -> None:
     """Runs every stage into `workdir`; stages that are done are not done again.
 
     Args:
       workdir: gets the tokenizer, the store and the run.
       time_budget: of pretraining.
 
-    Returns:
-      Whether it is finished; False where a signal stopped the pretraining.
+    Raises:
+      Stopped: a signal stopped the pretraining.
     """
     workdir = Path(workdir)
     tokenizer_dir, store_dir, run_dir = (workdir / n for n in ("tokenizer", "store", "run"))
@@ -69,9 +69,7 @@ def quickstart(workdir: str | Path, time_budget: str = TIME_BUDGET) -> bool:
     overrides = [f"data.store={store_dir}", f"train.time_budget={time_budget}"]
     arguments = " ".join(f"--config.{override}" for override in overrides)
     _say(f"pretrain --config pretrain/tiny {arguments} --workdir {run_dir}")
-    if not pretrain(pretrain_config(load_config("pretrain/tiny", overrides)), run_dir):
-        log.info("stopped and saved; the same command goes on from there")
-        return False
+    pretrain(pretrain_config(load_config("pretrain/tiny", overrides)), run_dir)
 
     _say(f"evaluate --workdir {run_dir}")
     print(render_metrics(evaluate(run_dir)))
@@ -82,7 +80,6 @@ def quickstart(workdir: str | Path, time_budget: str = TIME_BUDGET) -> bool:
 
     _say(f"report --workdir {run_dir}")
     print(f"report: {write_report(run_dir, held_out_examples(run_dir))}")
-    return True
 
 
 def _say(command: str) -> None:

@@ -17,6 +17,7 @@ from electra_jax.config import (
 )
 from electra_jax.errors import UsageError
 from electra_jax.finetune import RESULTS_FILE, check_resume, finetune
+from electra_jax.parallel.runtime import is_main
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def run_all(
     seeds: int = 1,
     sweep: Sequence[str] = (),
     baseline: bool = False,
-) -> str | None:
+) -> str:
     """Fine-tunes for every combination; runs that are done are not done again.
 
     Args:
@@ -43,10 +44,11 @@ def run_all(
       baseline: whether to fine-tune the same encoder without pretraining beside it.
 
     Returns:
-      A table in Markdown; None where a signal stopped a run.
+      A table in Markdown.
 
     Raises:
       UsageError: see `load_config` and `finetune`.
+      Stopped: a signal stopped a run.
     """
     if seeds < 1:
         raise UsageError(f"--seeds must be at least 1, not {seeds}")
@@ -59,10 +61,10 @@ def run_all(
         chosen = [f"{name}={value}" for (name, _), value in zip(axes, values, strict=True)]
         group = [describe(field) for field in chosen]
         results = run_group(spec, [*overrides, *chosen], Path(workdir, *group), seeds)
-        if results is None:
-            return None
         rows.append((" ".join(group) or "fine-tuned", results))
     table = render(rows)
+    if not is_main():
+        return table
     Path(workdir, TABLE_FILE).write_text(table, "utf-8")
     if seeds > 1 or axes:
         content = [{"run": name, "seeds": results} for name, results in rows]
@@ -72,16 +74,14 @@ def run_all(
 
 def run_group(
     spec: str, overrides: Sequence[str], folder: Path, seeds: int
-) -> list[dict[str, Any]] | None:
-    """The results of a run with each seed; None where a signal stopped one."""
+) -> list[dict[str, Any]]:
+    """The results of a run with each seed."""
     first = finetune_config(load_config(spec, overrides)).train.seed
     results = []
     for seed in range(first, first + seeds):
         config = finetune_config(load_config(spec, [*overrides, f"train.seed={seed}"]))
         workdir = folder / f"seed-{seed}" if seeds > 1 else folder
         result = finished(workdir, config) or finetune(config, workdir)
-        if result is None:
-            return None
         results.append({"folder": str(workdir), **result})
     return results
 

@@ -1,5 +1,6 @@
 """The pretraining run: its first losses, its end, and going on after any kind of stop."""
 
+import errno
 import json
 import os
 import shutil
@@ -12,45 +13,27 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from tiny_run import TINY, logged, make_store, tiny
 
 from electra_jax import cli
 from electra_jax.config import load_config, pretrain_config
-from electra_jax.data.token_store import TokenStore, prepare
-from electra_jax.data.tokenizer_training import train_tokenizer
-from electra_jax.errors import UsageError
+from electra_jax.data.token_store import TokenStore
+from electra_jax.errors import Stopped, UsageError
 from electra_jax.inference import load
 from electra_jax.models.electra import init_params
 from electra_jax.pretrain import make_sampler, pretrain
 from electra_jax.program import build_objective
+from electra_jax.training.checkpoint import SaveFailed
 from electra_jax.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
-TINY = [
-    "model.layers=2", "model.hidden=16", "model.heads=2", "model.intermediate=32",
-    "model.embedding=16", "data.length=32", "train.batch_size=16", "eval.batch_size=16",
-    "train.time_budget=", "train.steps=20", "train.log_every=5", "eval.every_steps=10",
-    "checkpoint.every_steps=5", "optimizer.warmup_steps=5",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A small store of sentences with some order in them."""
-    rng = np.random.default_rng(0)
-    nouns, verbs = ["cat", "dog", "bird", "fish", "cow"], ["eats", "sees", "likes", "hears"]
-    texts = [
-        " ".join(
-            f"the {rng.choice(nouns)} {rng.choice(verbs)} the {rng.choice(nouns)} ."
-            for _ in range(rng.integers(2, 9))
-        )
-        for _ in range(600)
-    ]
-    path = tmp_path_factory.mktemp("data") / "store"
-    tokenizer = train_tokenizer(texts, "wordpiece", 100)
-    prepare(texts, tokenizer, path, workers=1, validation_share=0.1, progress=False)
-    return path
+    return make_store(tmp_path_factory.mktemp("data") / "store")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,18 +42,6 @@ def compilation_cache(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
     yield
     jax.config.update("jax_compilation_cache_dir", None)
-
-
-def tiny(store, *overrides):
-    return pretrain_config(
-        load_config("pretrain/tiny", [*TINY, f"data.store={store}", *overrides]).to_dict()
-    )
-
-
-def logged(workdir):
-    """Metrics without what depends on the clock."""
-    clock = ("seconds", "train/tokens_per_second", "train/mfu")
-    return [{k: v for k, v in x.items() if k not in clock} for x in read_metrics(workdir)]
 
 
 def assert_same_run(one, other):
@@ -115,7 +86,7 @@ def test_first_losses_of_small_are_those_of_chance(store):
 
 def test_a_run_learns_and_leaves_everything_behind(store, tmp_path, capsys):
     workdir = tmp_path / "run"
-    assert pretrain(tiny(store, "train.steps=60", "eval.every_steps=30"), workdir)
+    pretrain(tiny(store, "train.steps=60", "eval.every_steps=30"), workdir)
     names = {path.name for path in workdir.iterdir()}
     assert {"config.json", "checkpoints", "metrics.jsonl", "tensorboard", "tokenizer"} <= names
     lines = read_metrics(workdir)
@@ -142,7 +113,7 @@ def test_a_run_learns_and_leaves_everything_behind(store, tmp_path, capsys):
 
     # Again: done is done.
     before = logged(workdir)
-    assert pretrain(tiny(store, "train.steps=60", "eval.every_steps=30"), workdir)
+    pretrain(tiny(store, "train.steps=60", "eval.every_steps=30"), workdir)
     assert logged(workdir) == before
 
 
@@ -166,7 +137,7 @@ def test_evaluation_is_exact_on_a_partial_batch(store, tmp_path):
 def test_a_time_budget_ends_a_run_and_its_schedule(store, tmp_path):
     config = tiny(store, "train.time_budget=4s", "train.log_every=1000", "eval.every_steps=100000")
     start = time.monotonic()
-    assert pretrain(config, tmp_path / "run")
+    pretrain(config, tmp_path / "run")
     assert time.monotonic() - start < 60
     line = read_metrics(tmp_path / "run")[-1]
     # Compiling counts: the budget is of the whole run.
@@ -187,7 +158,7 @@ def test_a_run_does_not_go_on_as_another(store, tmp_path, override, message):
     with pytest.raises(UsageError, match=f"holds a run with {message}"):
         pretrain(tiny(store, "train.steps=5", override), tmp_path / "run")
     assert logged(tmp_path / "run") == before
-    assert pretrain(tiny(store, "train.steps=5", "train.log_every=3"), tmp_path / "run")
+    pretrain(tiny(store, "train.steps=5", "train.log_every=3"), tmp_path / "run")
 
 
 def test_a_truncated_checkpoint_makes_way_for_the_one_before(store, tmp_path, caplog):
@@ -262,12 +233,49 @@ def test_a_killed_run_goes_on_bit_for_bit(store, tmp_path):
     assert_same_run(killed, straight)
 
 
+def test_sigterm_in_an_evaluation_waits_for_its_end_and_saves(store, tmp_path, monkeypatch):
+    module = sys.modules["electra_jax.pretrain"]
+    real = module.make_evaluate
+
+    def make_evaluate(*args):
+        evaluate = real(*args)
+
+        def stopped(params):
+            signal.raise_signal(signal.SIGTERM)
+            return evaluate(params)
+
+        return stopped
+
+    monkeypatch.setattr(module, "make_evaluate", make_evaluate)
+    with pytest.raises(Stopped) as stop:
+        pretrain(tiny(store), tmp_path / "run")
+    assert stop.value.signal == signal.SIGTERM
+    assert load(tmp_path / "run", "last").step == 11  # one step after the evaluation
+    monkeypatch.undo()
+    pretrain(tiny(store), tmp_path / "run")
+    pretrain(tiny(store), tmp_path / "straight")
+    assert_same_run(tmp_path / "run", tmp_path / "straight")
+
+
+def test_a_save_that_fails_stops_the_run_with_its_reason(store, tmp_path, monkeypatch):
+    pretrain(tiny(store, "optimizer.schedule=constant"), tmp_path / "run")
+
+    def save(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", save)
+    longer = tiny(store, "optimizer.schedule=constant", "train.steps=40")
+    with pytest.raises(SaveFailed, match="No space left on device.*goes on from the last one"):
+        pretrain(longer, tmp_path / "run")
+    assert load(tmp_path / "run", "last").step == 20
+
+
 def test_a_store_that_was_moved_is_told(store, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(store, moved)
     pretrain(tiny(moved, "train.steps=5"), tmp_path / "run")
     # The same store elsewhere is the same store.
-    assert pretrain(tiny(store, "train.steps=5"), tmp_path / "run")
+    pretrain(tiny(store, "train.steps=5"), tmp_path / "run")
     shutil.rmtree(moved)
     with pytest.raises(UsageError, match="no token store"):
         pretrain(tiny(moved, "train.steps=5"), tmp_path / "run")

@@ -26,6 +26,7 @@ COMPOSERS = {
 }  # fmt: skip
 # Only these files may import what makes meshes, checkpoints and tf.data pipelines.
 OWNERS = {
+    "apache_beam": {"data/beam.py"},
     "orbax": {"training/checkpoint.py"},
     "tensorflow": {"data/sampler.py", "data/documents.py", "interop/tensorflow1.py"},
     "tensorflow_datasets": {"data/documents.py"},

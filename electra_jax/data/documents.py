@@ -28,6 +28,8 @@ import numpy as np
 from electra_jax.data import installed_docs
 from electra_jax.data.text_files import (
     Files,
+    Find,
+    find_files,
     first_line,
     no_column,
     open_parquet,
@@ -36,6 +38,8 @@ from electra_jax.data.text_files import (
     read_text,
 )
 from electra_jax.errors import UsageError
+
+REASONS_TO_DROP = ("empty", "too short", "too long", "duplicate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +62,23 @@ class DocumentOptions:
     deduplicate: bool = False
     data_dir: str | None = None
 
+    def reason_to_drop(self, text: str) -> str | None:
+        """Why a document is left out, whatever other documents there are."""
+        if not text:
+            return "empty"
+        if len(text) < self.min_characters:
+            return "too short"
+        if self.max_characters is not None and len(text) > self.max_characters:
+            return "too long"
+        return None
+
+
+class Part(Protocol):
+    """A part of a source that is read by itself; may be sent to another process."""
+
+    def read(self) -> Iterator[tuple[str, int]]:
+        """Yields a document and the bytes read so far."""
+
 
 class Documents:
     """The documents of several sources, read one source after another.
@@ -67,14 +88,16 @@ class Documents:
     Attributes:
       fraction: share of the input's bytes (compressed, where files are) that the latest
         iteration has read so far, from 0 to 1; None before the first.
-      dropped: documents left out by the latest iteration, by reason: "empty", "too short",
-        "too long", "duplicate".
+      dropped: documents left out by the latest iteration, by reason.
     """
 
     def __init__(
-        self, sources: Sequence[str], options: DocumentOptions = DocumentOptions()
+        self,
+        sources: Sequence[str],
+        options: DocumentOptions = DocumentOptions(),
+        find: Find = find_files,
     ) -> None:
-        """Looks the sources up; no text is read yet.
+        """Looks the sources up, the files of a glob with `find`; no text is read yet.
 
         Raises:
           UsageError: no source, an unknown scheme, a glob that matches no file, a data set
@@ -88,7 +111,7 @@ class Documents:
         self.fraction: float | None = None
         self.dropped: dict[str, int] = {}
         self._names = list(sources)
-        self._sources = [_open_source(source, options) for source in sources]
+        self._sources = [_open_source(source, options, find) for source in sources]
 
     def __iter__(self) -> Iterator[str]:
         """Yields documents: stripped text that is not empty.
@@ -98,7 +121,7 @@ class Documents:
             the file and, where there is one, the line.
         """
         self.fraction = 0.0
-        self.dropped = dict.fromkeys(("empty", "too short", "too long", "duplicate"), 0)
+        self.dropped = dict.fromkeys(REASONS_TO_DROP, 0)
         total = sum(source.size for source in self._sources) or 1
         before = 0
         kept = 0
@@ -107,7 +130,9 @@ class Documents:
             for text, consumed in source.read():
                 self.fraction = min(1.0, (before + consumed) / total)
                 text = text.strip()
-                reason = self._reason_to_drop(text, seen)
+                reason = self.options.reason_to_drop(text)
+                if not reason and self.options.deduplicate and not seen.add(text):
+                    reason = "duplicate"
                 if reason:
                     self.dropped[reason] += 1
                 else:
@@ -116,11 +141,25 @@ class Documents:
             before += source.size
         self.fraction = 1.0
         if not kept:
-            reasons = ", ".join(f"{n} {reason}" for reason, n in self.dropped.items() if n)
-            raise UsageError(
-                f"no documents in {' '.join(self._names)}"
-                + (f": all were dropped ({reasons})" if reasons else "")
-            )
+            raise self.none_kept()
+
+    def none_kept(self) -> UsageError:
+        """The error for sources of which no document is kept, as `dropped` tells."""
+        reasons = ", ".join(f"{n} {reason}" for reason, n in self.dropped.items() if n)
+        return UsageError(
+            f"no documents in {' '.join(self._names)}"
+            + (f": all were dropped ({reasons})" if reasons else "")
+        )
+
+    def parts(self) -> list[Part]:
+        """What the sources consist of, in order: files, and sources that are not files."""
+        parts: list[Part] = []
+        for name, source in zip(self._names, self._sources, strict=True):
+            if isinstance(source, Files):
+                parts += source.files
+            else:
+                parts.append(_Reopened(name, self.options, source.describe()))
+        return parts
 
     def describe(self) -> dict[str, Any]:
         """What the documents are made from, as JSON values; equal for equal input.
@@ -137,16 +176,10 @@ class Documents:
             ],
         }
 
-    def _reason_to_drop(self, text: str, seen: "_Seen") -> str | None:
-        if not text:
-            return "empty"
-        if len(text) < self.options.min_characters:
-            return "too short"
-        if self.options.max_characters is not None and len(text) > self.options.max_characters:
-            return "too long"
-        if self.options.deduplicate and not seen.add(text):
-            return "duplicate"
-        return None
+
+def digest(text: str) -> bytes:
+    """16 bytes that no other text has."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class _Seen:
@@ -165,13 +198,13 @@ class _Seen:
         """Adds `text`; returns False if it was there already."""
         # NumPy takes zero bytes at the end of a byte string for padding. All hashes have one
         # length, so none is mistaken for another.
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        if digest in self._latest:
+        key = digest(text)
+        if key in self._latest:
             return False
-        position = int(np.searchsorted(self._sorted, np.bytes_(digest)))
-        if position < len(self._sorted) and self._sorted[position] == digest.rstrip(b"\0"):
+        position = int(np.searchsorted(self._sorted, np.bytes_(key)))
+        if position < len(self._sorted) and self._sorted[position] == key.rstrip(b"\0"):
             return False
-        self._latest.add(digest)
+        self._latest.add(key)
         if len(self._latest) >= max(self._fewest_merged, len(self._sorted) // 16):
             latest = np.array(list(self._latest), "S16")
             self._sorted = np.sort(np.concatenate([self._sorted, latest]))
@@ -191,19 +224,40 @@ class _Source(Protocol):
         """The part of `Documents.describe` that tells this source."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Reopened:
+    """A source that is opened again where it is read."""
+
+    source: str
+    options: DocumentOptions
+    description: dict[str, Any]
+
+    def read(self) -> Iterator[tuple[str, int]]:
+        source = _open_source(self.source, self.options, find_files)
+        if source.describe() != self.description:
+            raise UsageError(
+                f"{self.source} is not the same on all machines: {source.describe()} there,"
+                f" {self.description} here"
+            )
+        return source.read()
+
+
 _SCHEMES = ("text", "jsonl", "parquet", "tfds", "docs")
 
 
-def _open_source(source: str, options: DocumentOptions) -> _Source:
+def _open_source(source: str, options: DocumentOptions, find: Find) -> _Source:
     scheme, colon, address = source.partition(":")
     if scheme == "text" and colon:
-        return Files(source, address, read_text)
+        return Files(source, address, read_text, find)
     if scheme == "jsonl" and colon:
-        return Files(source, address, functools.partial(read_json_lines, column=options.column))
+        read = functools.partial(read_json_lines, column=options.column)
+        return Files(source, address, read, find)
     if scheme == "parquet" and colon:
-        files = Files(source, address, functools.partial(read_parquet, column=options.column))
-        for path in files.paths:
-            open_parquet(path, options.column).close()
+        read = functools.partial(read_parquet, column=options.column)
+        files = Files(source, address, read, find)
+        for file in files.files:
+            if "://" not in file.path:  # another machine's are looked at when they are read
+                open_parquet(Path(file.path), options.column).close()
         return files
     if scheme == "docs" and colon:
         return _InstalledDocs(address)

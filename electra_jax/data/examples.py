@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from electra_jax.data.sampler import Rows
 from electra_jax.data.tokenizer import Tokenizer
 
 QUANTILES = (0.5, 0.85, 1.0)  # of the lengths of rows; a program is compiled for each
@@ -54,13 +55,14 @@ class Batches:
     `weight` [rows], which is 0 for rows that only fill up the last batch.
 
     Attributes:
+      batch_size: rows of a batch.
       size: number of examples.
       steps_per_epoch: batches in which every example is once.
       tokens_per_step: padded tokens of a batch, on average.
     """
 
     def __init__(self, examples: Sequence[Example], batch_size: int, pad_id: int, seed: int = 0):
-        self._examples, self._batch_size, self._pad_id = examples, batch_size, pad_id
+        self._examples, self.batch_size, self._pad_id = examples, batch_size, pad_id
         self._seed, self.size = seed, len(examples)
         longest = np.array([_longest(example) for example in examples])
         rounded = -(-longest // MULTIPLE) * MULTIPLE
@@ -80,35 +82,33 @@ class Batches:
         for bucket, length in enumerate(self._lengths):
             left = np.concatenate([left, order[self._bucket[order] == bucket]])
             last = bucket == len(self._lengths) - 1
-            whole = len(left) if last else len(left) // self._batch_size * self._batch_size
-            for start in range(0, whole, self._batch_size):
-                batches.append((left[start : start + self._batch_size][:whole], int(length)))
+            whole = len(left) if last else len(left) // self.batch_size * self.batch_size
+            for start in range(0, whole, self.batch_size):
+                batches.append((left[start : start + self.batch_size][:whole], int(length)))
             left = left[whole:]
         return batches
 
-    def training(self, step: int, host: int = 0, hosts: int = 1) -> Iterator[dict[str, np.ndarray]]:
-        """Shuffled batches from a step on, without end; of each, this host's rows."""
+    def training(self, step: int, rows: Rows = None) -> Iterator[dict[str, np.ndarray]]:
+        """Shuffled batches from a step on, without end; of each, those of its rows asked for."""
         while True:
             epoch, within = divmod(step, self.steps_per_epoch)
             rng = np.random.default_rng([self._seed, epoch])
             batches = self._cut(rng.permutation(len(self._examples)))
             for index in rng.permutation(len(batches))[within:]:
                 numbers, length = batches[index]
-                yield self._batch(numbers, length, host, hosts)
+                yield self._batch(numbers, length, rows)
                 step += 1
 
-    def once(
-        self, host: int = 0, hosts: int = 1
-    ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-        """Every example once, in batches with the numbers of their examples."""
+    def once(self, rows: Rows = None) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+        """Every example once, in batches with the numbers of all their examples."""
         for numbers, length in self._cut(np.arange(len(self._examples))):
-            yield self._batch(numbers, length, host, hosts), numbers
+            yield self._batch(numbers, length, rows), numbers
 
-    def _batch(
-        self, numbers: np.ndarray, length: int, host: int, hosts: int
-    ) -> dict[str, np.ndarray]:
-        share = self._batch_size // hosts
-        numbers = numbers[host * share : (host + 1) * share]
+    def _batch(self, numbers: np.ndarray, length: int, rows: Rows) -> dict[str, np.ndarray]:
+        mine = np.arange(self.batch_size) if rows is None else np.asarray(rows, int)
+        share = len(mine)
+        # Rows come in order, so those beyond a last batch's examples are the last.
+        numbers = numbers[mine[mine < len(numbers)]]
         first = self._examples[0]
         shape = (share, len(first.tokens), length)
         batch = {

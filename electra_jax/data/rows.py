@@ -6,6 +6,7 @@ first[r] to first[r + 1]; a piece is a stretch of one document.
 
 import array
 import logging
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,7 +103,7 @@ def chunk(documents: np.ndarray, length: int) -> RowTable:
 
 
 def _keep(table: RowTable, cache: Path) -> None:
-    partial = cache.with_suffix(".partial.npz")
+    partial = cache.with_suffix(f".{os.getpid()}.partial.npz")  # others may be at it, too
     try:
         np.savez(partial, **table._asdict())
         partial.replace(cache)

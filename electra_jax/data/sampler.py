@@ -18,6 +18,7 @@ from electra_jax.data.token_store import Split
 from electra_jax.errors import UsageError
 
 Batch = dict[str, np.ndarray]
+Rows = Sequence[int] | np.ndarray | None  # numbers within a global batch; None is all of it
 
 NAMES = ("tokens", "documents", "types")
 SINGLE_SEGMENT_SHARE = 0.1  # of pair rows, as in the official code
@@ -89,17 +90,13 @@ class Sampler:
             special = 3 * self.rows
         self.padding_share = 1 - (self.tokens_per_epoch + special) / (self.rows * length)
 
-    def batch(self, step: int, process_index: int = 0, process_count: int = 1) -> Batch:
-        """The rows of one step that a process holds.
+    def batch(self, step: int, rows: Rows = None) -> Batch:
+        """The batch of one step, or those of its rows that a process holds.
 
         Returns:
-          `tokens`, `documents` and `types`, int32 [batch_size / process_count, length].
-
-        Raises:
-          UsageError: the batch does not divide over the processes.
+          `tokens`, `documents` and `types`, int32 [rows, length].
         """
-        mine = self._share(process_index, process_count)
-        numbers = step * self.batch_size + np.arange(mine.start, mine.stop)
+        numbers = step * self.batch_size + self._mine(rows)
         block, place = np.divmod(numbers, MIXTURE_PERIOD)
         sources = self._turns[place]
         counts = block * self._shares[sources] + self._before[place]
@@ -116,19 +113,18 @@ class Sampler:
                     batch[name][here[now]] = values
         return batch
 
-    def batches(self, step: int, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
+    def batches(self, step: int, rows: Rows = None) -> Iterator[Batch]:
         """Batches from `step` on, made ahead of time by tf.data where it is installed."""
-        self._share(process_index, process_count)
         if importlib.util.find_spec("tensorflow") is None:
-            return self.iterate(step, process_index, process_count)
-        return self.dataset(step, process_index, process_count).as_numpy_iterator()
+            return self.iterate(step, rows)
+        return self.dataset(step, rows).as_numpy_iterator()
 
-    def iterate(self, step: int, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
+    def iterate(self, step: int, rows: Rows = None) -> Iterator[Batch]:
         """Batches from `step` on, without TensorFlow."""
         for number in itertools.count(step):
-            yield self.batch(number, process_index, process_count)
+            yield self.batch(number, rows)
 
-    def dataset(self, step: int, process_index: int = 0, process_count: int = 1):
+    def dataset(self, step: int, rows: Rows = None):
         """Batches from `step` on, as a tf.data.Dataset."""
         import tensorflow as tf
 
@@ -136,17 +132,17 @@ class Sampler:
         for kind in ("GPU", "TPU"):
             tf.config.set_visible_devices([], kind)
 
-        rows = len(self._share(process_index, process_count))
+        count = len(self._mine(rows))
 
         def make(number):
             arrays = tf.numpy_function(
-                lambda n: tuple(self.batch(int(n), process_index, process_count).values()),
+                lambda n: tuple(self.batch(int(n), rows).values()),
                 [number],
                 [tf.int32] * len(NAMES),
                 stateful=False,
             )
             return {
-                name: tf.ensure_shape(array, (rows, self.length))
+                name: tf.ensure_shape(array, (count, self.length))
                 for name, array in zip(NAMES, arrays, strict=True)
             }
 
@@ -156,15 +152,15 @@ class Sampler:
             .prefetch(BATCHES_AHEAD)
         )
 
-    def epoch(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
+    def epoch(self, rows: Rows = None) -> Iterator[Batch]:
         """Every row once, in an order that is always the same; empty rows fill the last batch.
 
         The order is shuffled, so that the first batches are a fair sample of all.
         """
-        mine = self._share(process_index, process_count)
+        mine = self._mine(rows)
         bounds = np.cumsum([0] + [table.rows for table in self._tables])
         for first in range(0, self.rows, self.batch_size):
-            numbers = first + np.arange(mine.start, mine.stop)
+            numbers = first + mine
             here = np.flatnonzero(numbers < self.rows)
             chosen = permute(numbers[here], self.rows, key=0)
             batch = self._empty(len(numbers))
@@ -175,14 +171,8 @@ class Sampler:
                     batch[name][here[now]] = values
             yield batch
 
-    def _share(self, process_index: int, process_count: int) -> range:
-        """The rows of a global batch that a process holds."""
-        if self.batch_size % process_count:
-            raise UsageError(
-                f"train.batch_size={self.batch_size} does not divide over {process_count} processes"
-            )
-        rows = self.batch_size // process_count
-        return range(process_index * rows, (process_index + 1) * rows)
+    def _mine(self, rows: Rows) -> np.ndarray:
+        return np.arange(self.batch_size) if rows is None else np.asarray(rows, int)
 
     def _empty(self, rows: int) -> Batch:
         shape = (rows, self.length)

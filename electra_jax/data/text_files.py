@@ -1,5 +1,6 @@
 """Text out of files: plain text, JSON lines and parquet, compressed or not, streamed."""
 
+import dataclasses
 import glob
 import gzip
 import io
@@ -17,51 +18,75 @@ import zstandard
 
 from electra_jax.errors import UsageError
 
+Reader = Callable[[Path], Iterator[tuple[str, int]]]  # see `read_text`
+Find = Callable[[str], list[tuple[str, int]]]  # see `find_files`
+
 _LONGEST = 64 << 20  # bytes of text held at once
 _READ_SIZE = 1 << 20
 _ZSTANDARD_READ_SIZE = 1 << 10  # small: 4 bytes of input can unfold to 128 KiB
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file of documents; may be sent to another process.
+
+    Attributes:
+      path: where it is.
+      size: bytes.
+      reader: yields the documents of a path, and the bytes read so far.
+    """
+
+    path: str
+    size: int
+    reader: Reader
+
+    def read(self) -> Iterator[tuple[str, int]]:
+        """Yields documents, and the bytes of the file read so far."""
+        return self.reader(Path(self.path))
+
+
+def find_files(pattern: str) -> list[tuple[str, int]]:
+    """Paths and sizes of the files of a glob."""
+    pattern = os.path.expanduser(pattern)
+    matches = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
+    return [(match, os.path.getsize(match)) for match in matches if os.path.isfile(match)]
 
 
 class Files:
     """The files of a glob, in the order of their names.
 
     Attributes:
-      paths: the files.
+      files: the files.
       size: bytes of all files.
     """
 
-    def __init__(
-        self, source: str, pattern: str, read: Callable[[Path], Iterator[tuple[str, int]]]
-    ) -> None:
-        """Finds the files of `pattern`; `read` yields a file's documents and its bytes read so far.
+    def __init__(self, source: str, pattern: str, reader: Reader, find: Find) -> None:
+        """Looks for the files of `pattern`, with `find_files` or a function like it.
 
         Raises:
           UsageError: no file matches; the message calls the pattern `source`.
         """
-        pattern = os.path.expanduser(pattern)
-        matches = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
-        self.paths = [Path(match) for match in sorted(matches) if os.path.isfile(match)]
-        if not self.paths:
-            what = "names a folder: add /*" if os.path.isdir(pattern) else "matches no file"
-            raise UsageError(f"{source} {what}")
-        self._sizes = [path.stat().st_size for path in self.paths]
-        self._read = read
-        self.size = sum(self._sizes)
+        self.files = [File(path, size, reader) for path, size in sorted(find(pattern))]
+        if not self.files:
+            folder = os.path.isdir(os.path.expanduser(pattern))
+            raise UsageError(
+                f"{source} {'names a folder: add /*' if folder else 'matches no file'}"
+            )
+        self.size = sum(file.size for file in self.files)
 
     def read(self) -> Iterator[tuple[str, int]]:
         """Yields documents, and the bytes of all files read so far."""
         before = 0
-        for path, size in zip(self.paths, self._sizes, strict=True):
-            for text, consumed in self._read(path):
+        for file in self.files:
+            for text, consumed in file.read():
                 yield text, before + consumed
-            before += size
+            before += file.size
 
     def describe(self) -> dict[str, Any]:
         """Names and sizes of the files."""
         return {
             "files": [
-                {"name": path.name, "bytes": size}
-                for path, size in zip(self.paths, self._sizes, strict=True)
+                {"name": os.path.basename(file.path), "bytes": file.size} for file in self.files
             ]
         }
 

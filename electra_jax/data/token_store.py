@@ -11,26 +11,22 @@ A store is a directory:
 It is written under a temporary name and renamed when it is whole.
 """
 
-import collections
-import concurrent.futures
 import contextlib
 import fcntl
 import functools
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import shutil
-import signal
-from collections.abc import Iterable, Iterator
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from electra_jax.data.chunks import Chunk, token_dtype, tokenize
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
 
@@ -39,8 +35,6 @@ log = logging.getLogger(__name__)
 STORE_VERSION = 1
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation")
-CHUNK_CHARACTERS = 250_000  # of documents tokenized together
-CHUNKS_AHEAD = 4  # a worker
 HEADER_BYTES = 128  # of a .npy file with one dimension
 
 
@@ -152,10 +146,41 @@ def prepare(
       UsageError: the output holds something else, or a store of other settings; another
         process is preparing it; no document has a token; the disk is full.
     """
-    output = Path(output)
     workers = workers or os.cpu_count() or 1
     if workers < 1:
         raise UsageError(f"--workers={workers}: at least 1")
+    return write_store(
+        lambda folder: tokenize(documents, tokenizer, folder, workers),
+        tokenizer,
+        output,
+        validation_share=validation_share,
+        source=source,
+        fraction=lambda: getattr(documents, "fraction", None),
+        progress=progress,
+    )
+
+
+def write_store(
+    tokenized: Callable[[Path], Generator[Chunk]],
+    tokenizer: Tokenizer,
+    output: str | os.PathLike[str],
+    *,
+    validation_share: float,
+    source: Any,
+    fraction: Callable[[], float | None],
+    progress: bool,
+) -> TokenStore:
+    """Writes what is tokenized here or elsewhere; what `prepare` says of a store holds for it.
+
+    Args:
+      tokenized: gives the chunks in order; called if there is work to do, with a folder that
+        holds the tokenizer.
+      fraction: share of the work that is done; None if that is not known.
+
+    Raises:
+      UsageError: as `prepare`.
+    """
+    output = Path(output)
     if not 0 <= validation_share < 1:
         raise UsageError(f"--validation-share={validation_share}: from 0 to below 1")
     settings = {
@@ -170,7 +195,8 @@ def prepare(
     try:
         with _claim(partial):
             tokenizer.save(partial / "tokenizer")
-            counts = _write(documents, tokenizer, partial, workers, validation_share, progress)
+            with contextlib.closing(tokenized(partial / "tokenizer")) as chunks:
+                counts = _write(chunks, tokenizer, partial, validation_share, fraction, progress)
             if not counts["train"]["tokens"]:
                 raise UsageError("no document has a token: there is nothing to learn from")
             manifest = {
@@ -240,15 +266,15 @@ def _claim(partial: Path) -> Iterator[None]:
 
 
 def _write(
-    documents: Iterable[str],
+    chunks: Iterable[Chunk],
     tokenizer: Tokenizer,
     folder: Path,
-    workers: int,
     validation_share: float,
+    fraction: Callable[[], float | None],
     progress: bool,
 ) -> dict[str, dict[str, Any]]:
     """Writes the arrays of both splits; returns their counts."""
-    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
+    dtype = token_dtype(tokenizer)
     frequencies = np.zeros(tokenizer.vocab_size, np.int64)
     totals: dict[str, dict[str, Any]] = {s: {"tokens": 0, "documents": 0} for s in SPLITS}
     text_bytes = 0
@@ -263,7 +289,7 @@ def _write(
         bar = stack.enter_context(
             tqdm(desc="tokens", unit="B", unit_scale=True, disable=not progress, dynamic_ncols=True)
         )
-        for chunk in _tokenize(_chunks(documents), folder / "tokenizer", tokenizer, workers, dtype):
+        for chunk in chunks:
             held_out = chunk.hashes < validation_share
             of_token = np.repeat(held_out, chunk.lengths)
             for split, mine in (("train", ~held_out), ("validation", held_out)):
@@ -278,9 +304,9 @@ def _write(
                 if split == "train":
                     frequencies += np.bincount(tokens, minlength=len(frequencies))
             text_bytes += chunk.text_bytes
-            fraction = getattr(documents, "fraction", None)
-            if fraction:
-                bar.total = round(text_bytes / fraction)
+            done = fraction()
+            if done:
+                bar.total = round(text_bytes / done)
             bar.update(chunk.text_bytes)
     train = totals["train"]
     most = int(frequencies.argmax())
@@ -290,87 +316,6 @@ def _write(
     }
     train["text_bytes_of_both_splits"] = text_bytes
     return totals
-
-
-class _Chunk(NamedTuple):
-    """Some documents in turn, tokenized."""
-
-    tokens: np.ndarray
-    lengths: np.ndarray  # tokens of each document
-    hashes: np.ndarray  # of each document's text, in [0, 1)
-    text_bytes: int
-
-
-def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
-    """Documents in lists of about CHUNK_CHARACTERS."""
-    chunk, size = [], 0
-    for text in documents:
-        chunk.append(text)
-        size += len(text)
-        if size >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def _tokenize(
-    chunks: Iterator[list[str]], folder: Path, tokenizer: Tokenizer, workers: int, dtype: np.dtype
-) -> Iterator[_Chunk]:
-    """Tokenized chunks in order, a few of them ahead of the one that is asked for."""
-    if workers == 1:
-        for texts in chunks:
-            yield _encode(tokenizer, texts, dtype)
-        return
-    executor = concurrent.futures.ProcessPoolExecutor(
-        workers,
-        # Forking a process with threads (JAX's, for one) can hang the child.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(folder,),
-    )
-    pending: collections.deque = collections.deque()
-    try:
-        for texts in chunks:
-            pending.append(executor.submit(_encode_in_worker, texts, dtype))
-            if len(pending) > CHUNKS_AHEAD * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    except BrokenProcessPool as error:
-        raise UsageError(
-            "a worker died, for want of memory perhaps: try fewer --workers"
-        ) from error
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-_worker_tokenizer: Tokenizer
-
-
-def _start_worker(folder: Path) -> None:
-    global _worker_tokenizer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
-    os.environ["RAYON_NUM_THREADS"] = "1"  # one process a core, not threads besides
-    _worker_tokenizer = load_tokenizer(folder)
-
-
-def _encode_in_worker(texts: list[str], dtype: np.dtype) -> _Chunk:
-    return _encode(_worker_tokenizer, texts, dtype)
-
-
-def _encode(tokenizer: Tokenizer, texts: list[str], dtype: np.dtype) -> _Chunk:
-    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-    hashes = [
-        int.from_bytes(hashlib.blake2b(text, digest_size=6).digest()) / 2**48 for text in encoded
-    ]
-    ids = tokenizer.encode(texts)
-    return _Chunk(
-        np.concatenate([np.array(i, dtype) for i in ids]) if ids else np.zeros(0, dtype),
-        np.array([len(i) for i in ids], np.int64),
-        np.array(hashes),
-        sum(map(len, encoded)),
-    )
 
 
 class _ArrayFile:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from electra_jax.errors import UsageError
@@ -39,17 +41,37 @@ def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
     if -1 in sizes and len(devices) % fixed == 0:
         sizes[sizes.index(-1)] = len(devices) // fixed
     if math.prod(sizes) != len(devices):
+        nearest = ", ".join(map("mesh.{}={}".format, AXES, nearest_sizes(sizes, len(devices))))
         raise UsageError(
             f"{asked} does not fit {len(devices)} devices: the sizes must multiply to "
-            f"{len(devices)}; mesh.data=-1 takes what the others leave"
+            f"{len(devices)}, and mesh.data=-1 takes what the others leave; the nearest that "
+            f"works: {nearest}"
         )
     # Linen's Embed and Dense expect the compiler to place what they make.
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
+def nearest_sizes(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
+    """The sizes that multiply to `devices` and differ by the smallest factors; -1 is free."""
+    divisors = [n for n in range(1, devices + 1) if devices % n == 0]
+
+    def distance(candidate: tuple[int, ...]) -> float:
+        pairs = zip(candidate, sizes, strict=True)
+        return sum(abs(math.log(there / asked)) for there, asked in pairs if asked != -1)
+
+    fitting = [c for c in itertools.product(divisors, repeat=3) if math.prod(c) == devices]
+    return min(fitting, key=distance)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows of a batch over the axes that hold different data."""
     return NamedSharding(mesh, BATCH)
+
+
+def local_rows(mesh: Mesh, count: int) -> np.ndarray:
+    """Which rows of a global batch this process's devices hold, in order."""
+    indices = batch_sharding(mesh).addressable_devices_indices_map((count,))
+    return np.unique(np.concatenate([np.arange(count)[index] for index in indices.values()]))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

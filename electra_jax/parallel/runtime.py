@@ -1,31 +1,41 @@
-"""The processes of a run: signals, the compilation cache, global arrays."""
+"""The processes of a run: how they start and stop together, and the arrays they share."""
 
+import contextlib
 import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Sharding
+from jax.sharding import Mesh, Sharding
+
+from electra_jax.errors import Stopped, UsageError
+from electra_jax.parallel import roll_call
+from electra_jax.parallel.mesh import batch_sharding, local_rows
+from electra_jax.parallel.watchdog import ending_together, report_failure
 
 
 class StopSignal:
     """Notes SIGINT and SIGTERM, so that a run ends between two steps with all saved.
 
-    A second SIGINT interrupts at once. Use as a context manager.
+    Of several processes any one may get it: all stop at the same step. A second SIGINT
+    interrupts at once. Use as a context manager.
     """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self):
         self.received: signal.Signals | None = None
         self._previous = {}
+        # JAX handles SIGTERM itself where there are others to tell.
+        self._alone = jax.process_count() == 1
+        self._signals = (signal.SIGINT, signal.SIGTERM) if self._alone else (signal.SIGINT,)
 
     def __enter__(self) -> "StopSignal":
-        self._previous = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        self._previous = {number: signal.signal(number, self._note) for number in self._signals}
         return self
 
     def __exit__(self, *exc) -> None:
@@ -36,6 +46,55 @@ class StopSignal:
         if self.received is signal.SIGINT and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
+        if not self._alone:
+            signal.raise_signal(signal.SIGTERM)
+
+    def requested(self, step: int) -> signal.Signals | None:
+        """The signal to stop for, if it is time to. To be asked after every step."""
+        if self._alone:
+            return self.received
+        if multihost_utils.reached_preemption_sync_point(step):
+            return self.received or signal.SIGTERM
+        return None
+
+
+@contextlib.contextmanager
+def joined(
+    facts: Callable[[], Mapping[str, Any]], processes: roll_call.ProcessesConfig
+) -> Iterator[None]:
+    """A run together with its other processes, if there are any (see `roll_call.join`).
+
+    An error in one ends all: the others would wait for it for ever.
+    """
+    roll_call.join(facts, processes)
+    try:
+        with ending_together():
+            yield
+    except Stopped:
+        raise
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        known = isinstance(error, UsageError)
+        if known:
+            print(f"electra-jax: {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        report_failure(str(error) or repr(error))
+        sys.stderr.flush()
+        os._exit(2 if known else 1)  # JAX's own way out waits for the others
+
+
+def from_main(value: float) -> float:
+    """What process 0 says; all processes must ask at the same step."""
+    if jax.process_count() == 1:
+        return value
+    return float(multihost_utils.broadcast_one_to_all(np.float64(value)))
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes what is written once."""
+    return jax.process_index() == 0
 
 
 def enable_compilation_cache() -> None:
@@ -50,18 +109,32 @@ def enable_compilation_cache() -> None:
 
 
 def global_batches(
-    batches: Iterable[Mapping[str, np.ndarray]], sharding: Sharding
+    read: Callable[[np.ndarray], Iterable[Mapping[str, np.ndarray]]], mesh: Mesh, count: int
 ) -> Iterator[dict[str, jax.Array]]:
-    """Each process's rows [B / processes, L] as global arrays [B, L], one batch ahead.
+    """Global arrays [count, …] of which each process reads its rows, one batch ahead.
 
-    The copy of the next batch to the devices so overlaps with the step at hand.
+    The copy of the next batch to the devices so overlaps with the step at hand. Where a
+    process's devices lie in the mesh says which rows are its own, so that every mesh trains
+    on the same batch, row for row.
+
+    Args:
+      read: numbers of rows → batches of those rows.
+      mesh: of the devices that the rows are spread over.
+      count: rows of a global batch.
     """
+    sharding, rows = batch_sharding(mesh), local_rows(mesh, count)
+
+    def place(part: np.ndarray) -> jax.Array:
+        def shard(index: tuple[slice, ...]) -> np.ndarray:
+            first, end, _ = index[0].indices(count)
+            at = np.searchsorted(rows, first)
+            return part[at : at + end - first]
+
+        return from_callback((count, *part.shape[1:]), sharding, shard)
+
     ahead = None
-    for batch in batches:
-        placed = {
-            name: jax.make_array_from_process_local_data(sharding, rows)
-            for name, rows in batch.items()
-        }
+    for batch in read(rows):
+        placed = {name: place(part) for name, part in batch.items()}
         if ahead is not None:
             yield ahead
         ahead = placed
@@ -69,8 +142,30 @@ def global_batches(
         yield ahead
 
 
+def everywhere(value: np.ndarray, sharding: Sharding) -> jax.Array:
+    """A host array, the same in every process, as a global one."""
+    return from_callback(value.shape, sharding, lambda index: value[index])
+
+
+def from_callback(shape: tuple[int, ...], sharding: Sharding, shard: Callable) -> jax.Array:
+    """A global array of shards that are on the host. A copy to the devices that is meant."""
+    with jax.transfer_guard_host_to_device("allow"):
+        return jax.make_array_from_callback(shape, sharding, shard)
+
+
 def fetch(arrays: Any) -> Any:
     """Global arrays on the host, whole, in every process."""
-    if jax.process_count() > 1:
-        return multihost_utils.process_allgather(arrays, tiled=True)
-    return jax.device_get(arrays)
+    leaves = jax.tree.leaves(arrays)
+    if all(leaf.is_fully_addressable or leaf.is_fully_replicated for leaf in leaves):
+        return jax.device_get(arrays)
+    return multihost_utils.process_allgather(arrays, tiled=True)
+
+
+def distribute(arrays: Any, shardings: Any) -> Any:
+    """The inverse of `fetch`."""
+    return jax.tree.map(lambda x, s: everywhere(np.asarray(x), s), arrays, shardings)
+
+
+def random_key(seed: int, sharding: Sharding) -> jax.Array:
+    """The run's key, on all devices."""
+    return jax.jit(lambda: jax.random.key(seed), out_shardings=sharding)()

@@ -5,11 +5,14 @@ config). Saves are asynchronous; one that is not whole has no commit marker and 
 over, and one that cannot be read makes way for the one before it, with a warning.
 """
 
+import contextlib
 import dataclasses
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -36,6 +39,26 @@ class CheckpointConfig:
                 raise UsageError(f"checkpoint.{field} must be at least 1")
 
 
+class SaveFailed(UsageError):
+    """A checkpoint could not be written."""
+
+
+class SaveErrors(logging.Filter):
+    """Takes the error of a save from Orbax's log.
+
+    Orbax logs it at once, but where there are other processes it raises it only after all
+    have waited for each other, for minutes.
+    """
+
+    error: BaseException | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and "save" in record.getMessage().lower():
+            self.error = record.exc_info[1]
+            return False
+        return True
+
+
 class Restored(NamedTuple):
     state: TrainState
     record: dict
@@ -53,6 +76,8 @@ class Checkpoints:
         self, workdir: str | Path, keep: int = 1, metric: str = "loss", maximise: bool = False
     ):
         self._metric = metric
+        self._errors = SaveErrors()
+        self.workdir = workdir
 
         def badness(metrics):
             return -metrics[metric] if maximise else metrics[metric]
@@ -84,21 +109,41 @@ class Checkpoints:
     ) -> None:
         """Starts a save; one already there at this step is left alone.
 
-        Raises the error of an earlier save that failed in the background.
+        Raises:
+          SaveFailed: this save, or an earlier one in the background.
         """
-        self._manager.check_for_errors()
-        if step in self._manager.all_steps():
-            return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                # Apart, so that a model can be used without its optimizer's state.
-                params=ocp.args.StandardSave(state.params),
-                rest=ocp.args.StandardSave(state.replace(params=None)),
-                record=ocp.args.JsonSave(record),
-            ),
-            metrics={self._metric: metrics[self._metric]} if metrics else None,
-        )
+        self.check()
+        with self._reasons():
+            self._manager.check_for_errors()
+            if step in self._manager.all_steps():
+                return
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    # Apart, so that a model can be used without its optimizer's state.
+                    params=ocp.args.StandardSave(state.params),
+                    rest=ocp.args.StandardSave(state.replace(params=None)),
+                    record=ocp.args.JsonSave(record),
+                ),
+                metrics={self._metric: metrics[self._metric]} if metrics else None,
+            )
+
+    def check(self) -> None:
+        """Raises SaveFailed if a save in the background has failed; to be called often."""
+        if self._errors.error is not None:
+            with self._reasons():
+                raise self._errors.error
+
+    @contextlib.contextmanager
+    def _reasons(self) -> Iterator[None]:
+        """Failures of a save, as one line."""
+        try:
+            yield
+        except Exception as error:  # Orbax, TensorStore and the file system raise many kinds
+            raise SaveFailed(
+                f"a checkpoint could not be saved in {self._manager.directory}: "
+                f"{first_line(error)}; mend that, and the same command goes on from the last one"
+            ) from error
 
     def record(self) -> dict | None:
         """The record of the latest checkpoint that has a readable one; None without any."""
@@ -127,7 +172,7 @@ class Checkpoints:
             try:
                 restored = self._restore(step, like)
             except Exception as error:  # Orbax and TensorStore raise many kinds
-                damaged[step] = (str(error).strip() or repr(error)).splitlines()[0][:200]
+                damaged[step] = first_line(error)
                 log.warning("checkpoint %d cannot be read (%s)", step, damaged[step])
                 continue
             for later in damaged:
@@ -152,8 +197,10 @@ class Checkpoints:
         )
         return Restored(restored.rest.replace(params=restored.params), restored.record, step)
 
-    def restore_params(self, step: int, like: Any) -> Any:
-        """The parameters of a checkpoint alone, placed as `like` is."""
+    def restore_params(self, step: int, shapes: Any) -> Any:
+        """The parameters of a checkpoint alone, on this process's first device."""
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
         return self._manager.restore(
             step, args=ocp.args.Composite(params=ocp.args.StandardRestore(like))
         ).params
@@ -180,9 +227,27 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Waits for a save under way, and raises its error if it failed."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        """Waits for a save under way.
 
-    def close(self) -> None:
-        self._manager.close()
+        Raises:
+          SaveFailed: it failed.
+        """
+        with self._reasons():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+
+    def __enter__(self) -> "Checkpoints":
+        logging.getLogger("absl").addFilter(self._errors)
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        logging.getLogger("absl").removeFilter(self._errors)
+        # Closing waits for saves under way, and for the other processes' part in them, which
+        # after an error may never come.
+        if error is None or (jax.process_count() == 1 and not isinstance(error, SaveFailed)):
+            self._manager.close()
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, short."""
+    return (str(error).strip() or repr(error)).splitlines()[0][:200]

@@ -3,6 +3,7 @@
 It knows a state, a step, batches and an evaluation; what they mean is the caller's.
 """
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -13,8 +14,9 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from electra_jax.errors import UsageError
-from electra_jax.parallel.runtime import StopSignal
+from electra_jax.errors import Stopped, UsageError
+from electra_jax.parallel.runtime import StopSignal, everywhere, from_main, is_main
+from electra_jax.parallel.watchdog import Watchdog
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.metrics import MetricsWriter
 from electra_jax.training.state import TrainState
@@ -76,16 +78,30 @@ class EvalConfig:
 
 @dataclasses.dataclass
 class Clock:
-    """Seconds this run has been at work, over all its restarts."""
+    """Seconds this run has been at work, over all its restarts.
+
+    Of several processes that of process 0 counts; they read it together, by `agree`.
+    """
 
     before: float = 0.0  # seconds of earlier starts
     now: Callable[[], float] = time.monotonic
 
     def __post_init__(self):
         self._start = self.now()
+        self._agreed: float | None = None
 
     def elapsed(self) -> float:
+        """Of this process."""
         return self.before + self.now() - self._start
+
+    def agree(self) -> None:
+        """Reads the clock of process 0; all processes must do it at the same step."""
+        if jax.process_count() > 1:
+            self._agreed = from_main(self.elapsed())
+
+    def agreed(self) -> float:
+        """The same in every process: as old as the last `agree` where there are several."""
+        return self.elapsed() if self._agreed is None else self._agreed
 
 
 class NonFiniteLoss(UsageError):
@@ -105,9 +121,11 @@ class Loop:
       summarise: metric sums → metrics by name.
       tokens_per_step, flops_per_token: for the rates in the log.
       peak_flops: of all devices together, per second; None where unknown.
-      checkpoints, writer: where to save and to log.
+      checkpoints: where to save.
+      writer: where to log; None in all processes but one.
       record: what each checkpoint carries beside the state.
       enough: asked after each evaluation whether the run may end before its time.
+      stall_seconds: without a step, after which the watchdog says who stalls.
     """
 
     config: TrainConfig
@@ -121,44 +139,62 @@ class Loop:
     flops_per_token: float
     peak_flops: float | None
     checkpoints: Checkpoints
-    writer: MetricsWriter
+    writer: MetricsWriter | None
     record: dict
     clock: Clock = dataclasses.field(default_factory=Clock)
     enough: Callable[[], bool] = lambda: False
+    stall_seconds: float = 900.0
 
-    def run(self, state: TrainState, run_key: jax.Array) -> tuple[TrainState, bool]:
-        """Trains until the steps or the time are used up, or a signal asks to stop.
+    def run(self, state: TrainState, run_key: jax.Array) -> TrainState:
+        """Trains until the steps or the time are used up, and closes checkpoints and writer.
+
+        Args:
+          state: where to begin.
+          run_key: whole on every device, as the clock's share will be.
 
         Returns:
-          The last state, saved, and whether the run is finished.
+          The last state, saved.
 
         Raises:
+          Stopped: a signal asked to stop; the state is saved.
           NonFiniteLoss: nothing is saved past the last good checkpoint.
+          SaveFailed: a checkpoint could not be written.
         """
         budget, steps = self.config.budget_seconds, self.config.steps
         step = int(state.step)
         batches = self.batches(step)
-        bar = tqdm(total=None if budget else steps, initial=step, unit="step", dynamic_ncols=True)
+        bar = tqdm(
+            total=None if budget else steps, initial=step, unit="step", dynamic_ncols=True,
+            disable=not is_main(),
+        )  # fmt: skip
+        if budget:
+            self.clock.agree()
         self._since = (step, self.clock.elapsed())
         pending = None
         finished, stopped = self._finished(step), None
-        with StopSignal() as stop, bar:
+        writer = self.writer or contextlib.nullcontext()
+        stop, watchdog = StopSignal(), Watchdog(self.stall_seconds)
+        with self.checkpoints, writer, stop, watchdog, bar:
             while not finished and not stopped:
-                progress = self.clock.elapsed() / budget if budget else step / steps
+                progress = self.clock.agreed() / budget if budget else step / steps
                 # All copies to the device are meant: any other is a fault.
                 with jax.transfer_guard_host_to_device("disallow"):
+                    watchdog.note(step, "reading a batch")
                     batch = next(batches)
-                    state = self.train_step(
-                        state, batch, run_key, jax.device_put(np.float32(progress))
-                    )
+                    watchdog.note(step, "stepping")
+                    share = everywhere(np.array(progress, np.float32), run_key.sharding)
+                    state = self.train_step(state, batch, run_key, share)
                 step += 1
                 bar.update()
+                self.checkpoints.check()
                 if pending and step > pending[0]:
                     self._log(bar, pending)
                     pending = None
+                if budget and step % self.config.log_every == 0:
+                    self.clock.agree()  # it waits for the devices, and so is not for every step
                 finished = self._finished(step)
                 evaluate = self.evaluate if step % self.eval_every == 0 or finished else None
-                stopped = stop.received
+                stopped = stop.requested(step)
                 saves = evaluate or finished or step % self.save_every == 0 or stopped
                 if step % self.config.log_every == 0 or finished:
                     # Fetched a step later, so that the device is never waited for.
@@ -169,19 +205,23 @@ class Loop:
                     pending = None
                 metrics = None
                 if evaluate:
+                    watchdog.note(step, "evaluating")
                     metrics = evaluate(state.params)
                     self._write(step, {f"eval/{k}": v for k, v in metrics.items()})
-                    finished = finished or self.enough()
+                    finished = finished or bool(from_main(self.enough()))
                 if saves:
+                    watchdog.note(step, "saving")
                     record = {**self.record, "elapsed": self.clock.elapsed()}
                     self.checkpoints.save(step, state, record, metrics)
                     self._since = (step, self.clock.elapsed())
             self.checkpoints.wait()
-        return state, finished
+        if stopped and not finished:
+            raise Stopped(stopped, self.checkpoints.workdir)
+        return state
 
     def _finished(self, step: int) -> bool:
         budget = self.config.budget_seconds
-        return self.clock.elapsed() >= budget if budget else step >= self.config.steps
+        return self.clock.agreed() >= budget if budget else step >= self.config.steps
 
     def _log(self, bar: tqdm, pending: tuple[int, dict[str, jax.Array]]) -> None:
         """Writes a line of training metrics; the sums are those up to its step."""
@@ -203,4 +243,5 @@ class Loop:
         bar.set_postfix_str(f"loss {values['loss']:.3f}, {rate:,.0f} tokens/s", refresh=False)
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
-        self.writer.write(step, self.clock.elapsed(), values)
+        if self.writer is not None:
+            self.writer.write(step, self.clock.elapsed(), values)

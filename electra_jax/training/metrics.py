@@ -32,7 +32,7 @@ class MetricsWriter:
     """Appends to a run's metrics, from `step` on.
 
     Lines past `step` are cut off first: the run that goes on will write them again.
-    Only process 0 should make one.
+    Only process 0 should make one. Use as a context manager.
     """
 
     def __init__(self, workdir: str | Path, step: int):
@@ -55,6 +55,9 @@ class MetricsWriter:
             if value is not None:
                 self._tensorboard.add_scalar(name, value, step)
 
-    def close(self) -> None:
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, *exc) -> None:
         self._file.close()
         self._tensorboard.close()

@@ -1,10 +1,12 @@
 """Documents: every format and compression, the order, what is dropped, and every error."""
 
+import dataclasses
 import gzip
 import inspect
 import json
 import lzma
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -301,6 +303,20 @@ def test_no_documents_at_all_is_an_error_that_says_why(tmp_path):
     assert error_of(f"text:{path}") == f"no documents in text:{path}"
     write(path, "short\n")
     assert "1 too short" in error_of(f"text:{path}", min_characters=100)
+
+
+def test_parts_sent_elsewhere_hold_the_same_in_the_same_order(tmp_path):
+    for name in ("b.txt", "a.txt", "c.txt"):
+        write(tmp_path / name, f"{name} one\n\n{name} two\n")
+    write(tmp_path / "d.jsonl", json.dumps({"body": "a row"}))
+    sources = [f"jsonl:{tmp_path}/*.jsonl", f"text:{tmp_path}/*.txt", "docs:packaging"]
+    read = Documents(sources, DocumentOptions(column="body"))
+    parts = pickle.loads(pickle.dumps(read.parts()))
+    assert len(parts) == 5
+    assert [text for part in parts for text, _ in part.read()] == list(read)
+    elsewhere = dataclasses.replace(parts[-1], description={"packages": {"packaging": "1"}})
+    with pytest.raises(UsageError, match="docs:packaging is not the same on all machines"):
+        list(elsewhere.read())
 
 
 # --- TensorFlow data sets ---

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from electra_jax.data import token_store
+from electra_jax.data import chunks, token_store
 from electra_jax.data.token_store import TokenStore, prepare
 from electra_jax.data.tokenizer_training import train_tokenizer
 from electra_jax.errors import UsageError
@@ -45,7 +45,7 @@ def test_splits_hold_every_document_once(tmp_path, tokenizer):
 
 
 def test_bytes_do_not_depend_on_workers(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr(token_store, "CHUNK_CHARACTERS", 500)
+    monkeypatch.setattr(chunks, "CHUNK_CHARACTERS", 500)
     make(tmp_path / "one", tokenizer)
     make(tmp_path / "two", tokenizer, workers=2)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")

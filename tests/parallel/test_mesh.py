@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from electra_jax.errors import UsageError
 from electra_jax.parallel.hardware import peak_flops
-from electra_jax.parallel.mesh import MeshConfig, batch_sharding, check_batch, make_mesh
+from electra_jax.parallel.mesh import AXES, MeshConfig, check_batch, local_rows, make_mesh
 from electra_jax.parallel.partition import place
 from electra_jax.parallel.runtime import global_batches
 
@@ -35,6 +35,19 @@ def test_one_axis_takes_what_the_others_leave(config, shape):
 )
 def test_sizes_that_do_not_fit_are_refused(config):
     with pytest.raises(UsageError, match="mesh.data"):
+        make_mesh(config)
+
+
+@pytest.mark.parametrize(
+    ("config", "nearest"),
+    [
+        (MeshConfig(data=-1, fsdp=3), "mesh.data=2, mesh.fsdp=4, mesh.tensor=1"),
+        (MeshConfig(data=16, fsdp=1), "mesh.data=8, mesh.fsdp=1, mesh.tensor=1"),
+        (MeshConfig(data=1, fsdp=8, tensor=2), "mesh.data=1, mesh.fsdp=4, mesh.tensor=2"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_told_which_would(config, nearest):
+    with pytest.raises(UsageError, match=f"does not fit 8 devices.*works: {nearest}"):
         make_mesh(config)
 
 
@@ -68,11 +81,27 @@ def test_arrays_are_placed_by_the_rule_of_their_path():
 def test_batches_lie_over_the_data_axes_and_lose_none():
     mesh = make_mesh(MeshConfig(fsdp=2))
     rows = [{"tokens": np.arange(16).reshape(16, 1) + 100 * n} for n in range(3)]
-    placed = list(global_batches(rows, batch_sharding(mesh)))
+    placed = list(global_batches(lambda _: rows, mesh, 16))
     assert len(placed) == 3
     for before, after in zip(rows, placed, strict=True):
         np.testing.assert_array_equal(before["tokens"], after["tokens"])
         assert {s.data.shape for s in after["tokens"].addressable_shards} == {(2, 1)}
+
+
+def test_a_process_reads_the_rows_that_its_devices_hold():
+    """On a pod, the mesh's order of devices is not that of the processes."""
+
+    class Device:
+        platform, device_kind, client = "cpu", "cpu", jax.devices()[0].client
+
+        def __init__(self, number, process):
+            self.id, self.process_index = number, process
+
+    devices = [Device(n, process) for n, process in enumerate([0, 1, 1, 0])]
+    mesh = Mesh(np.array(devices).reshape(4, 1, 1), AXES)
+    assert local_rows(mesh, 8).tolist() == [0, 1, 6, 7]
+    mesh = Mesh(np.array(devices).reshape(2, 1, 2), AXES)
+    assert local_rows(mesh, 8).tolist() == list(range(8))
 
 
 def test_peaks_are_those_of_the_longest_name_that_fits():

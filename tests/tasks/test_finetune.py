@@ -1,13 +1,15 @@
 """The fine-tuning run: resumes, stops early, keeps the best, answers, refuses."""
 
 import json
+import signal
+import sys
 
 import jax
 import numpy as np
 import pytest
 from tiny_encoder import TOKENIZER, WORDS
 
-from electra_jax.cli import main
+from electra_jax.cli import PREEMPTED, main
 from electra_jax.config import finetune_config, load_config
 from electra_jax.errors import UsageError
 from electra_jax.finetune import finetune, is_enough
@@ -51,6 +53,39 @@ def finished(encoder_dir, data, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished") / "run"
     finetune(config(encoder_dir, data, f"task.test={data}/dev.csv"), workdir)
     return workdir
+
+
+@pytest.mark.slow
+def test_the_mesh_changes_no_loss(finished, encoder_dir, data, tmp_path):
+    """`finished` is data-parallel over all devices."""
+    mesh = ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2")
+    finetune(config(encoder_dir, data, *mesh), tmp_path / "run")
+    before, after = (read_metrics(path) for path in (finished, tmp_path / "run"))
+    assert len(before) == len(after) > 4
+    for one, other in zip(before, after, strict=True):
+        losses = [{k: v for k, v in x.items() if k.endswith("loss")} for x in (one, other)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_the_run_goes_on(finished, encoder_dir, data, tmp_path, monkeypatch):
+    """In an evaluation, which comes to its end first."""
+    module = sys.modules["electra_jax.finetune"]
+    real = module.make_judge
+
+    def make_judge(*args):
+        judge = real(*args)
+        return lambda params: (signal.raise_signal(signal.SIGTERM), judge(params))[1]
+
+    monkeypatch.setattr(module, "make_judge", make_judge)
+    flags = [f"--config.{field}" for field in fields(encoder_dir, data)]
+    command = ["finetune", "--config", "finetune/classify", "--workdir", str(tmp_path / "run")]
+    assert main([*command, *flags]) == PREEMPTED
+    monkeypatch.undo()
+    assert main([*command, *flags]) == 0
+    one, other = (json.loads((path / "results.json").read_text())["metrics"]
+                  for path in (finished, tmp_path / "run"))  # fmt: skip
+    assert one == other
 
 
 @pytest.mark.slow

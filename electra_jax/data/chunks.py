@@ -1,0 +1,119 @@
+"""Documents into tokens, some at a time, in one process or several.
+
+How documents are cut into chunks and how many processes share them changes no token.
+"""
+
+import collections
+import concurrent.futures
+import hashlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
+from electra_jax.errors import UsageError
+
+CHUNK_CHARACTERS = 250_000  # of documents tokenized together
+CHUNKS_AHEAD = 4  # a worker
+
+
+class Chunk(NamedTuple):
+    """Some documents in turn, tokenized."""
+
+    tokens: np.ndarray  # uint16 or uint32, one document after another
+    lengths: np.ndarray  # int64, tokens of each document
+    hashes: np.ndarray  # float64, of each document's text, in [0, 1)
+    text_bytes: int
+
+
+def token_dtype(tokenizer: Tokenizer) -> np.dtype:
+    """The smallest type that holds every id."""
+    return np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
+
+
+def cut(documents: Iterable[str]) -> Iterator[list[str]]:
+    """Documents in lists of about CHUNK_CHARACTERS."""
+    chunk, size = [], 0
+    for text in documents:
+        chunk.append(text)
+        size += len(text)
+        if size >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def tokenize(
+    documents: Iterable[str], tokenizer: Tokenizer, folder: Path, workers: int
+) -> Generator[Chunk]:
+    """Tokenized chunks in order, a few of them ahead of the one that is asked for.
+
+    Args:
+      folder: where other processes find the tokenizer.
+      workers: processes; 1 works in this one.
+
+    Raises:
+      UsageError: a worker died.
+    """
+    if workers == 1:
+        for texts in cut(documents):
+            yield encode(tokenizer, texts)
+        return
+    executor = concurrent.futures.ProcessPoolExecutor(
+        workers,
+        # Forking a process with threads (JAX's, for one) can hang the child.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(folder,),
+    )
+    pending: collections.deque = collections.deque()
+    try:
+        for texts in cut(documents):
+            pending.append(executor.submit(_encode_in_worker, texts))
+            if len(pending) > CHUNKS_AHEAD * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise UsageError(
+            "a worker died, for want of memory perhaps: try fewer --workers"
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+_worker_tokenizer: Tokenizer
+
+
+def _start_worker(folder: Path) -> None:
+    global _worker_tokenizer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
+    os.environ["RAYON_NUM_THREADS"] = "1"  # one process a core, not threads besides
+    _worker_tokenizer = load_tokenizer(folder)
+
+
+def _encode_in_worker(texts: list[str]) -> Chunk:
+    return encode(_worker_tokenizer, texts)
+
+
+def encode(tokenizer: Tokenizer, texts: list[str]) -> Chunk:
+    """Tokenizes some documents."""
+    dtype = token_dtype(tokenizer)
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    hashes = [
+        int.from_bytes(hashlib.blake2b(text, digest_size=6).digest()) / 2**48 for text in encoded
+    ]
+    ids = tokenizer.encode(texts)
+    return Chunk(
+        np.concatenate([np.array(i, dtype) for i in ids]) if ids else np.zeros(0, dtype),
+        np.array([len(i) for i in ids], np.int64),
+        np.array(hashes),
+        sum(map(len, encoded)),
+    )

@@ -1,0 +1,204 @@
+"""How the processes of a run find each other, and agree before anything starts.
+
+JAX's own start-up kills a process without a word on which other one is missing, and
+knows nothing of what a run is about. So process 0 first calls the roll, on the address
+that JAX will use next: all tell it who they are and what they are about to do, and all
+get the same answer.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax._src import clusters  # detection without starting; there is no public way
+
+from electra_jax.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+RETRY_SECONDS = 0.2
+ERROR = "error"  # in place of facts, of a process that cannot start
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessesConfig:
+    """How long processes wait for each other, in seconds."""
+
+    join_seconds: int = 300  # for all to be there
+    heartbeat_seconds: int = 100  # after which one that is not heard of is taken for dead
+    stall_seconds: int = 900  # without a step, after which the one that stalls is named
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise UsageError(f"processes.{field.name} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """The processes of a run, as one of them sees them."""
+
+    address: str  # host:port of process 0
+    count: int
+    index: int
+    local_devices: Sequence[int] | None = None  # of this process; None: all of its host
+
+
+def find_cluster() -> Cluster | None:
+    """From the three JAX_* variables, or from Cloud TPU, GKE, Slurm or Open MPI.
+
+    Returns:
+      None where this process is alone.
+
+    Raises:
+      UsageError: only some of the variables are set, or they make no sense.
+    """
+    given = [name for name in VARIABLES if os.environ.get(name)]
+    if given and given != ["JAX_COORDINATOR_ADDRESS"]:
+        if missing := [name for name in VARIABLES if name not in given]:
+            raise UsageError(f"{', '.join(given)} is set: set {', '.join(missing)}, too")
+        address, count, index = (os.environ[name] for name in VARIABLES)
+        host, colon, port = address.rpartition(":")
+        if not (host and colon and port.isdecimal() and count.isdecimal() and index.isdecimal()):
+            raise UsageError(
+                f"{', '.join(VARIABLES)}: host:port and two numbers, not "
+                f"{address}, {count}, {index}"
+            )
+        if not int(index) < int(count):
+            raise UsageError(f"JAX_PROCESS_ID={index}: from 0 to below JAX_NUM_PROCESSES={count}")
+        found: Any = (address, int(count), int(index), None)
+    else:
+        unknown = [None] * 6
+        found = clusters.ClusterEnv.auto_detect_unset_distributed_params(*unknown)
+    cluster = Cluster(*found)
+    return cluster if (cluster.count or 1) > 1 else None
+
+
+def join(facts: Callable[[], Mapping[str, Any]], config: ProcessesConfig) -> None:
+    """Joins the run's other processes, if it has any; must come before any use of devices.
+
+    Args:
+      facts: gives what all must have in common, by name; a UsageError of it stops all.
+      config: how long to wait.
+
+    Raises:
+      UsageError: in every process, naming the one that is missing or differs.
+    """
+    cluster = find_cluster()
+    if cluster is None:
+        return
+    try:
+        mine = {name: str(value) for name, value in facts().items()}
+    except UsageError as error:
+        mine = {ERROR: str(error)}
+    call_roll(cluster, mine, config.join_seconds)
+    if cluster.index:
+        logging.getLogger("electra_jax").setLevel(logging.WARNING)  # process 0 speaks for all
+    jax.distributed.initialize(
+        cluster.address,
+        cluster.count,
+        cluster.index,
+        cluster.local_devices,
+        cluster_detection_method="deactivate",
+        initialization_timeout=config.join_seconds,
+        heartbeat_timeout_seconds=config.heartbeat_seconds,
+    )
+
+
+def code_facts() -> dict[str, str]:
+    """What program this is."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(str(file.relative_to(package)).encode() + file.read_bytes())
+    return {"the version of JAX": jax.__version__, "the code": digest.hexdigest()[:16]}
+
+
+def call_roll(cluster: Cluster, facts: Mapping[str, str], seconds: float) -> None:
+    """Waits until all processes are there, and compares their facts.
+
+    Raises:
+      UsageError: the same in every process; or process 0 did not answer.
+    """
+    deadline = time.monotonic() + seconds
+    mine = {"index": cluster.index, "host": socket.gethostname(), "facts": dict(facts)}
+    verdict = (answer if cluster.index else preside)(cluster, mine, deadline)
+    if verdict:
+        raise UsageError(verdict)
+
+
+def preside(cluster: Cluster, mine: dict[str, Any], deadline: float) -> str:
+    """Process 0's part: hears all, and tells all what is wrong, if anything."""
+    present, lines = {0: mine}, []
+    port = int(cluster.address.rpartition(":")[2])
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    try:
+        server = socket.create_server(
+            ("", port), family=family, dualstack_ipv6=dual, backlog=cluster.count
+        )
+    except OSError as error:
+        return f"process 0 cannot listen at {cluster.address}: {error.strerror}"
+    with server:
+        while len(present) < cluster.count and (left := deadline - time.monotonic()) > 0:
+            server.settimeout(left)
+            try:
+                line, _ = server.accept()
+                line.settimeout(max(RETRY_SECONDS, left))
+                theirs = json.loads(line.makefile().readline())
+            except (OSError, ValueError):
+                continue  # not one of us
+            present[theirs["index"]] = theirs
+            lines.append(line)
+        verdict = judge(cluster.count, present)
+        for line in lines:
+            with line:
+                line.sendall((json.dumps(verdict) + "\n").encode())
+    if not verdict:
+        hosts = ", ".join(f"{index} {one['host']}" for index, one in sorted(present.items()))
+        log.info("%-11s %s", "processes", hosts)
+    return verdict
+
+
+def answer(cluster: Cluster, mine: dict[str, Any], deadline: float) -> str:
+    """Every other process's part."""
+    host, _, port = cluster.address.rpartition(":")
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=left) as line:
+                line.sendall((json.dumps(mine) + "\n").encode())
+                # Process 0 waits as long as we do, and may have begun later.
+                line.settimeout(left + 2 * RETRY_SECONDS)
+                return json.loads(line.makefile().readline())
+        except (OSError, ValueError):
+            time.sleep(RETRY_SECONDS)
+    return f"process 0 did not answer at {cluster.address}: is it running?"
+
+
+def judge(count: int, present: Mapping[int, dict[str, Any]]) -> str:
+    """What is wrong with the processes that are there, in one line; empty if nothing is."""
+    if missing := sorted(set(range(count)) - set(present)):
+        there = ", ".join(f"{index} ({one['host']})" for index, one in sorted(present.items()))
+        return f"process {', '.join(map(str, missing))} of {count} did not come; there are {there}"
+    for index, one in sorted(present.items()):
+        if ERROR in one["facts"]:
+            return f"process {index} ({one['host']}) cannot start: {one['facts'][ERROR]}"
+    first = present[0]
+    for index, one in sorted(present.items()):
+        for name in sorted(first["facts"].keys() | one["facts"].keys()):
+            here, there = (facts["facts"].get(name) for facts in (first, one))
+            if here != there:
+                return (
+                    f"process {index} ({one['host']}) differs from process 0 ({first['host']}): "
+                    f"{name} is {there!r} there, {here!r} here"
+                )
+    return ""

@@ -1,0 +1,135 @@
+"""Processes find each other, or say in one line who is missing or differs."""
+
+import socket
+import threading
+
+import pytest
+
+from electra_jax.errors import UsageError
+from electra_jax.parallel.roll_call import ERROR, VARIABLES, Cluster, call_roll, find_cluster
+
+
+@pytest.fixture
+def address():
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    return f"localhost:{port}"
+
+
+def call(address, count, facts, seconds=10.0):
+    """What each of the processes that are there is told; empty where all is well."""
+    told = {}
+
+    def run(index):
+        try:
+            call_roll(Cluster(address, count, index), facts[index], seconds)
+            told[index] = ""
+        except UsageError as error:
+            told[index] = str(error)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in facts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return told
+
+
+def test_processes_that_agree_may_start(address, caplog):
+    caplog.set_level("INFO", "electra_jax")
+    facts = {index: {"the code": "a", "--config.train.steps": "10"} for index in range(3)}
+    assert call(address, 3, facts) == dict.fromkeys(range(3), "")
+    assert f"0 {socket.gethostname()}, 1 {socket.gethostname()}, 2" in caplog.text
+
+
+def test_one_that_differs_is_named_with_what_differs(address):
+    facts = {index: {"--config.train.steps": "10"} for index in range(3)}
+    facts[2] = {"--config.train.steps": "20"}
+    told = call(address, 3, facts)
+    assert len(set(told.values())) == 1
+    assert told[1].startswith("process 2 (")
+    assert "--config.train.steps is '20' there, '10' here" in told[1]
+
+
+def test_one_that_is_missing_is_named_after_a_while(address):
+    told = call(address, 4, {0: {}, 1: {}, 3: {}}, seconds=1.0)
+    assert len(set(told.values())) == 1
+    assert told[0].startswith("process 2 of 4 did not come; there are 0 (")
+
+
+def test_one_that_cannot_start_tells_all_why(address):
+    told = call(address, 2, {0: {"a": "1"}, 1: {ERROR: "store is no token store"}})
+    assert set(told) == {0, 1}
+    assert all(line.endswith("cannot start: store is no token store") for line in told.values())
+
+
+def test_without_process_0_nobody_waits_for_ever(address):
+    told = call(address, 2, {1: {}}, seconds=1.0)
+    assert told[1] == f"process 0 did not answer at {address}: is it running?"
+
+
+def test_strangers_at_the_door_are_passed_over(address):
+    def knock():
+        port = int(address.rpartition(":")[2])
+        while True:
+            try:
+                with socket.create_connection(("localhost", port), timeout=1) as line:
+                    line.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                return
+            except OSError:
+                pass
+
+    stranger = threading.Thread(target=knock)
+    stranger.start()
+    assert call(address, 1 + 1, {0: {}, 1: {}}) == {0: "", 1: ""}
+    stranger.join()
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    return lambda **values: [monkeypatch.setenv(name, value) for name, value in values.items()]
+
+
+def test_a_process_alone_has_no_cluster(environment):
+    assert find_cluster() is None
+    environment(JAX_COORDINATOR_ADDRESS="localhost:1", JAX_NUM_PROCESSES="1", JAX_PROCESS_ID="0")
+    assert find_cluster() is None
+
+
+def test_explicit_addresses_are_found(environment):
+    environment(JAX_COORDINATOR_ADDRESS="host:1234", JAX_NUM_PROCESSES="4", JAX_PROCESS_ID="2")
+    assert find_cluster() == Cluster("host:1234", 4, 2)
+
+
+def test_slurm_and_open_mpi_are_found(environment, monkeypatch):
+    environment(
+        SLURM_JOB_ID="77", SLURM_STEP_NODELIST="node[3-4]", SLURM_NTASKS="4", SLURM_PROCID="3",
+        SLURM_LOCALID="1",
+    )  # fmt: skip
+    cluster = find_cluster()
+    assert (cluster.count, cluster.index) == (4, 3)
+    assert cluster.address.startswith("node3:")
+    monkeypatch.delenv("SLURM_JOB_ID")
+    environment(
+        OMPI_MCA_orte_hnp_uri="1531576320.0;tcp://10.96.0.1,10.148.0.1:34911",
+        OMPI_COMM_WORLD_SIZE="8", OMPI_COMM_WORLD_RANK="5", OMPI_COMM_WORLD_LOCAL_RANK="1",
+    )  # fmt: skip
+    cluster = find_cluster()
+    assert (cluster.count, cluster.index) == (8, 5)
+    assert cluster.address.startswith("10.96.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"JAX_NUM_PROCESSES": "2"}, "set JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID, too"),
+        (dict(zip(VARIABLES, ("host", "2", "0"), strict=True)), "host:port and two numbers"),
+        (dict(zip(VARIABLES, ("host:1", "2", "2"), strict=True)), "below JAX_NUM_PROCESSES=2"),
+    ],
+)
+def test_variables_that_make_no_sense_are_refused(environment, values, message):
+    environment(**values)
+    with pytest.raises(UsageError, match=message):
+        find_cluster()
