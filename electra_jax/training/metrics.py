@@ -51,6 +51,7 @@ class MetricsWriter:
         finite = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
         self._file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **finite}) + "\n")
         self._file.flush()
+        os.fsync(self._file.fileno())  # a mounted bucket has nothing before that
         for name, value in finite.items():
             if value is not None:
                 self._tensorboard.add_scalar(name, value, step)
