@@ -19,6 +19,7 @@ INTERRUPTED = 130  # by Ctrl-C
 PREEMPTED = 75  # by SIGTERM, with all saved: launchers give the same command again
 SOURCE = "docs:, text:GLOB, jsonl:GLOB, parquet:GLOB or tfds:NAME; may be repeated"
 OVERRIDE = "--config."
+ARGUMENTS = "the command line"  # among what all processes must have in common
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if overrides and not hasattr(args, "config"):
             raise UsageError(f"{args.command} takes no {OVERRIDE}{overrides[0].split('=')[0]}")
         args.overrides = overrides
+        args.words = " ".join([*argv, *sorted(overrides)])
         return args.run(args) or 0
     except UsageError as error:
         print(f"electra-jax: {error}", file=sys.stderr)
@@ -279,7 +281,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
 
     config = pretrain_config(load_config(args.config, args.overrides))
     enable_compilation_cache()
-    with joined(lambda: run_facts(config), config.processes):
+    with joined(lambda: {ARGUMENTS: args.words, **run_facts(config)}, config.processes):
         pretrain(config, args.workdir)
 
 
@@ -291,7 +293,7 @@ def run_finetune(args: argparse.Namespace) -> None:
 
     config = finetune_config(load_config(args.config, args.overrides))
     enable_compilation_cache()
-    with joined(lambda: run_facts(config), config.processes):
+    with joined(lambda: {ARGUMENTS: args.words, **run_facts(config)}, config.processes):
         table = run_all(
             args.config, args.overrides, args.workdir, args.seeds, args.sweep, args.baseline
         )
@@ -299,13 +301,13 @@ def run_finetune(args: argparse.Namespace) -> None:
 
 
 def run_glue(args: argparse.Namespace) -> None:
-    from electra_jax.glue import glue
-    from electra_jax.parallel.roll_call import ProcessesConfig, code_facts
+    from electra_jax.glue import glue, run_facts
+    from electra_jax.parallel.roll_call import ProcessesConfig
     from electra_jax.parallel.runtime import enable_compilation_cache, joined
 
     enable_compilation_cache()
     variant = args.config.partition(":")[2]
-    with joined(code_facts, ProcessesConfig()):
+    with joined(lambda: {ARGUMENTS: args.words, **run_facts(args.data)}, ProcessesConfig()):
         table = glue(
             args.model, args.data, args.workdir, args.seeds, args.baseline, args.overrides, variant
         )

@@ -320,9 +320,14 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def save_config(config: PretrainConfig | FinetuneConfig, workdir: Path) -> None:
     """Writes `config.json` of a run directory."""
     fields = {"version": CONFIG_VERSION, **config_fields(config)}
-    partial = workdir / f"{CONFIG_FILE}.partial"
-    partial.write_text(json.dumps(fields, indent=2) + "\n")
-    partial.replace(workdir / CONFIG_FILE)
+    write_json(workdir / CONFIG_FILE, fields)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file of a run directory, of which a kill leaves the old or the new whole."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    partial.replace(path)
 
 
 def read_config(workdir: str | Path) -> PretrainConfig:

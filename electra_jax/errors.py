@@ -12,8 +12,8 @@ class UsageError(Exception):
 
 
 class Stopped(Exception):
-    """A signal stopped a run; everything is saved, and the same command goes on from there."""
+    """A signal stopped a run; the same command goes on from there."""
 
-    def __init__(self, signal_number: int, workdir: object):
-        super().__init__(f"stopped and saved; the same command goes on from there: {workdir}")
+    def __init__(self, signal_number: int, message: str):
+        super().__init__(message)
         self.signal = signal.Signals(signal_number)

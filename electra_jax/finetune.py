@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from electra_jax.config import (
     flatten,
     read_any_config,
     save_config,
+    write_json,
 )
 from electra_jax.data.examples import Batches
 from electra_jax.errors import UsageError
@@ -31,7 +31,15 @@ from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.hardware import peak_flops
 from electra_jax.parallel.mesh import check_batch, make_mesh, replicated, under
 from electra_jax.parallel.roll_call import code_facts
-from electra_jax.parallel.runtime import distribute, global_batches, is_main, random_key
+from electra_jax.parallel.runtime import (
+    barrier,
+    check_shared,
+    distribute,
+    from_main,
+    global_batches,
+    is_main,
+    random_key,
+)
 from electra_jax.prediction import (
     TASK_FILE,
     init_head,
@@ -117,12 +125,12 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
     workdir = Path(workdir)
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.train.batch_size, config.train.accumulate)
-    check_batch(mesh, config.train.eval_batch_size, 1)
+    check_batch(mesh, config.train.eval_batch_size, field="train.eval_batch_size")
 
     # Encoder: what is fine-tuned.
     encoder = starting_encoder(config)
-    resumed = (workdir / TASK_FILE).exists()
-    if resumed:
+    check_shared(workdir)
+    if from_main((workdir / TASK_FILE).exists()):
         check_resume(read_any_config(workdir), config)
         task, _ = read_task(config, workdir)
     else:
@@ -136,7 +144,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
     pad_id = encoder.tokenizer.pad_id
     batches = Batches(examples, config.train.batch_size, pad_id, config.train.seed)
     steps = max(1, round(config.train.epochs * batches.steps_per_epoch))
-    workdir.mkdir(parents=True, exist_ok=True)
+    barrier("the run directory is read")
     if is_main():
         encoder.tokenizer.save(workdir / "tokenizer")
         save_config(config, workdir)
@@ -207,7 +215,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
         writer=writer,
         record={"config": config_fields(config)},
         clock=Clock(elapsed),
-        enough=lambda: is_enough(workdir, task.metric, config.train.patience),
+        enough=lambda: is_main() and is_enough(workdir, task.metric, config.train.patience),
         stall_seconds=config.processes.stall_seconds,
     )
     loop.run(state, run_key)
@@ -302,13 +310,20 @@ def report(
             task.write(answers, records, folder / f"test{task.suffix}")
         results["rows"]["test"] = len(records)
     if is_main():
-        (workdir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+        write_json(workdir / RESULTS_FILE, results)
     return results
 
 
 def run_facts(config: FinetuneConfig) -> dict[str, Any]:
     """What all processes of a run must have in common (see `parallel.roll_call`)."""
-    return {**code_facts(), **dict(flatten(config_fields(config), "--config."))}
+    task = config.task
+    files = {file: Path(file) for file in (task.train, task.validation, task.test) if file}
+    return {
+        **code_facts(),
+        **{f"the size of {name}": file.stat().st_size for name, file in files.items()
+           if file.is_file()},
+        **dict(flatten(config_fields(config), "--config.")),
+    }  # fmt: skip
 
 
 def announce(

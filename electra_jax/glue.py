@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from electra_jax.data.labelled import SUFFIXES
 from electra_jax.errors import UsageError
-from electra_jax.parallel.runtime import is_main
+from electra_jax.parallel.roll_call import code_facts
+from electra_jax.parallel.runtime import from_main, is_main
 from electra_jax.prediction import load_finetuned
 from electra_jax.sweep import BASELINE, run_group
 
@@ -98,7 +99,7 @@ def glue(
             else:
                 folder = Path(workdir, one.folder)
             results = run_group(spec, fields, folder, seeds)
-            if fresh == "false" and is_main():
+            if fresh == "false":
                 write_submission(one, data, folder, results, Path(workdir, SUBMISSION))
             scores.append([100 * result["metrics"][one.metric] for result in results])
             trivial[one.folder] = 100 * results[0]["trivial"][one.metric]
@@ -118,6 +119,11 @@ def glue(
     if is_main():
         Path(workdir, TABLE_FILE).write_text(table, "utf-8")
     return table
+
+
+def run_facts(data: Sequence[str]) -> dict[str, str]:
+    """What all processes must have in common (see `parallel.roll_call`)."""
+    return {**code_facts(), "the sets": " ".join(x.folder for x in SETS if find_files(x, data))}
 
 
 def find_files(one: GlueSet, data: Sequence[str]) -> dict[str, Path] | None:
@@ -141,12 +147,14 @@ def write_submission(
     for name, submitted in one.test_files:
         test = next((p for d in data if (p := Path(d, one.folder, f"{name}.tsv")).is_file()), None)
         target = to / f"{submitted}.tsv"
-        if test is None or target.exists():
+        if from_main(test is None or target.exists()):
             continue
         model = load_finetuned(run)
         records = model.task.read(str(test), labelled=False)
-        to.mkdir(parents=True, exist_ok=True)
-        model.task.write(model.answer(records), records, target)
+        answers = model.answer(records)
+        if is_main():
+            to.mkdir(parents=True, exist_ok=True)
+            model.task.write(answers, records, target)
 
 
 def cell(values: Sequence[float]) -> str:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from electra_jax.config import FinetuneConfig, find_task, read_any_config
+from electra_jax.config import FinetuneConfig, find_task, read_any_config, write_json
 from electra_jax.data.examples import Batches, Example, join
 from electra_jax.data.labelled import Row
 from electra_jax.data.tokenizer import load_tokenizer
@@ -35,7 +35,7 @@ def save_task(task: Task, model: ModelConfig, workdir: Path) -> None:
     content = {
         "version": TASK_VERSION, "state": task.state, "model": dataclasses.asdict(model)
     }  # fmt: skip
-    (workdir / TASK_FILE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    write_json(workdir / TASK_FILE, content)
 
 
 def read_task(config: FinetuneConfig, workdir: str | Path) -> tuple[Task, ModelConfig]:

@@ -22,7 +22,15 @@ from electra_jax.models.electra import count_params
 from electra_jax.parallel.hardware import peak_flops
 from electra_jax.parallel.mesh import check_batch, make_mesh, replicated
 from electra_jax.parallel.roll_call import code_facts
-from electra_jax.parallel.runtime import distribute, fetch, global_batches, is_main, random_key
+from electra_jax.parallel.runtime import (
+    barrier,
+    check_shared,
+    distribute,
+    fetch,
+    global_batches,
+    is_main,
+    random_key,
+)
 from electra_jax.program import Program, build_program, flops_per_token
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.loop import Clock, Loop
@@ -147,6 +155,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
     workdir = Path(workdir)
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.train.batch_size, config.train.accumulate)
+    check_batch(mesh, config.eval.batch_size, field="eval.batch_size")
 
     # Store: what is learnt from.
     stores = open_stores(config.data.store)
@@ -154,11 +163,12 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
     config = resolve(config, tokenizer.vocab_size)
     sampler = make_sampler(config, stores, "train", config.train.batch_size)
     identity = "+".join(store.identity for store, _ in stores)
-    workdir.mkdir(parents=True, exist_ok=True)
+    check_shared(workdir)
     checkpoints = Checkpoints(workdir, config.checkpoint.keep)
     latest = checkpoints.record()
     if latest is not None:
         check_resume(read_config(workdir), config, latest, identity)
+    barrier("the run directory is read")
     if is_main():
         save_config(config, workdir)
         tokenizer.save(workdir / "tokenizer")
@@ -183,7 +193,6 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
     evaluate = None
     if all(len(store.split("validation").tokens) for store, _ in stores):
         held_out = make_sampler(config, stores, "validation", config.eval.batch_size)
-        check_batch(mesh, config.eval.batch_size, 1)
         evaluate = make_evaluate(program, held_out, mesh, config.eval.max_batches)
     else:
         log.warning("no validation split: nothing is held out, the best checkpoint is the last")

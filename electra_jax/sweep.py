@@ -14,10 +14,11 @@ from electra_jax.config import (
     flatten,
     load_config,
     read_any_config,
+    write_json,
 )
 from electra_jax.errors import UsageError
 from electra_jax.finetune import RESULTS_FILE, check_resume, finetune
-from electra_jax.parallel.runtime import is_main
+from electra_jax.parallel.runtime import from_main, is_main
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def run_all(
     Path(workdir, TABLE_FILE).write_text(table, "utf-8")
     if seeds > 1 or axes:
         content = [{"run": name, "seeds": results} for name, results in rows]
-        Path(workdir, RESULTS_FILE).write_text(json.dumps(content, indent=2) + "\n")
+        write_json(Path(workdir, RESULTS_FILE), content)
     return table
 
 
@@ -81,7 +82,12 @@ def run_group(
     for seed in range(first, first + seeds):
         config = finetune_config(load_config(spec, [*overrides, f"train.seed={seed}"]))
         workdir = folder / f"seed-{seed}" if seeds > 1 else folder
-        result = finished(workdir, config) or finetune(config, workdir)
+        # Process 0 decides: only it knows what it has written.
+        result = finished(workdir, config) if is_main() else None
+        if from_main(result is not None):
+            result = result or json.loads((workdir / RESULTS_FILE).read_text())
+        else:
+            result = finetune(config, workdir)
         results.append({"folder": str(workdir), **result})
     return results
 

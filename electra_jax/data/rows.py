@@ -7,6 +7,8 @@ first[r] to first[r + 1]; a piece is a stretch of one document.
 import array
 import logging
 import os
+import socket
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,8 +54,11 @@ def row_table(split: Split, length: int, layout: str) -> RowTable:
         raise UsageError(f"the {split.name} split of the token store is empty")
     cache = split.folder / f"rows-{layout}-{length}-v{TABLE_VERSION}.npz"
     if cache.is_file():
-        with np.load(cache) as arrays:
-            return RowTable(**arrays)
+        try:
+            with np.load(cache) as arrays:
+                return RowTable(**arrays)
+        except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            log.debug("row table made anew: %s", error)
     make = pack if layout == "packed" else chunk
     table = make(np.asarray(split.documents), length)
     _keep(table, cache)
@@ -103,7 +108,8 @@ def chunk(documents: np.ndarray, length: int) -> RowTable:
 
 
 def _keep(table: RowTable, cache: Path) -> None:
-    partial = cache.with_suffix(f".{os.getpid()}.partial.npz")  # others may be at it, too
+    # Others, perhaps on other hosts, may be at it, too.
+    partial = cache.with_suffix(f".{socket.gethostname()}-{os.getpid()}.partial.npz")
     try:
         np.savez(partial, **table._asdict())
         partial.replace(cache)

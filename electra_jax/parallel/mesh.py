@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from electra_jax.errors import UsageError
@@ -47,8 +48,21 @@ def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
             f"{len(devices)}, and mesh.data=-1 takes what the others leave; the nearest that "
             f"works: {nearest}"
         )
+    slices = len({getattr(d, "slice_index", 0) for d in devices if d.platform == "tpu"})
+    if slices > 1:
+        if sizes[0] % slices:
+            raise UsageError(
+                f"mesh.data={sizes[0]} over {slices} slices: make it a multiple of them, as only "
+                "gradients should cross from one to another"
+            )
+        inside = (sizes[0] // slices, *sizes[1:])
+        grid = mesh_utils.create_hybrid_device_mesh(
+            inside, (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
+    else:
+        grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     # Linen's Embed and Dense expect the compiler to place what they make.
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def nearest_sizes(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
@@ -90,7 +104,9 @@ def under(mesh: Mesh, function: Callable) -> Callable:
     return traced
 
 
-def check_batch(mesh: Mesh, rows: int, accumulate: int) -> None:
+def check_batch(
+    mesh: Mesh, rows: int, accumulate: int = 1, field: str = "train.batch_size"
+) -> None:
     """Refuses a global batch that does not divide over devices and microbatches.
 
     Raises:
@@ -102,7 +118,8 @@ def check_batch(mesh: Mesh, rows: int, accumulate: int) -> None:
     if rows < 1 or rows % unit:
         below = max(unit, rows - rows % unit)
         nearest = f"{below} or {below + unit}" if rows > unit else f"{unit}"
+        microbatches = f" and train.accumulate={accumulate} microbatches" if accumulate > 1 else ""
         raise UsageError(
-            f"train.batch_size={rows} does not divide over {unit // accumulate} devices and "
-            f"train.accumulate={accumulate} microbatches; the nearest that works: {nearest}"
+            f"{field}={rows} does not divide over {unit // accumulate} devices"
+            f"{microbatches}; the nearest that works: {nearest}"
         )

@@ -6,6 +6,7 @@ that JAX will use next: all tell it who they are and what they are about to do, 
 get the same answer.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -13,7 +14,9 @@ import logging
 import os
 import socket
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ log = logging.getLogger(__name__)
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 RETRY_SECONDS = 0.2
+STRANGER_SECONDS = 5.0  # after which who has not said its name is none of us
 ERROR = "error"  # in place of facts, of a process that cannot start
 
 
@@ -53,33 +57,52 @@ class Cluster:
     local_devices: Sequence[int] | None = None  # of this process; None: all of its host
 
 
-def find_cluster() -> Cluster | None:
+def find_cluster(seconds: int = 300) -> Cluster | None:
     """From the three JAX_* variables, or from Cloud TPU, GKE, Slurm or Open MPI.
+
+    Args:
+      seconds: to wait for a Cloud TPU's first host to be found.
 
     Returns:
       None where this process is alone.
 
     Raises:
-      UsageError: only some of the variables are set, or they make no sense.
+      UsageError: only some of the variables are set, or they make no sense; or what there is
+        cannot be asked.
     """
-    given = [name for name in VARIABLES if os.environ.get(name)]
-    if given and given != ["JAX_COORDINATOR_ADDRESS"]:
-        if missing := [name for name in VARIABLES if name not in given]:
-            raise UsageError(f"{', '.join(given)} is set: set {', '.join(missing)}, too")
-        address, count, index = (os.environ[name] for name in VARIABLES)
-        host, colon, port = address.rpartition(":")
-        if not (host and colon and port.isdecimal() and count.isdecimal() and index.isdecimal()):
+    values = [os.environ.get(name) for name in VARIABLES]
+    address, count, index = values
+    if count or index:
+        if not all(values):
+            given, missing = (
+                ", ".join(n for n, v in zip(VARIABLES, values, strict=True) if bool(v) == there)
+                for there in (True, False)
+            )
+            raise UsageError(f"{given} is set: set {missing}, too")
+        host, colon, port = str(address).rpartition(":")
+        numbers = (port, str(count), str(index))
+        if not (host and colon and all(number.isdecimal() for number in numbers)):
             raise UsageError(
                 f"{', '.join(VARIABLES)}: host:port and two numbers, not "
                 f"{address}, {count}, {index}"
             )
-        if not int(index) < int(count):
+        cluster = Cluster(str(address), int(str(count)), int(str(index)))
+        if cluster.index >= cluster.count:
             raise UsageError(f"JAX_PROCESS_ID={index}: from 0 to below JAX_NUM_PROCESSES={count}")
-        found: Any = (address, int(count), int(index), None)
-    else:
-        unknown = [None] * 6
-        found = clusters.ClusterEnv.auto_detect_unset_distributed_params(*unknown)
+        return cluster if cluster.count > 1 else None
+    try:
+        with warnings.catch_warnings(action="ignore"):  # on Kubernetes, of a package not needed
+            found: Any = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+                address, None, None, None, None, seconds
+            )
+    except (RuntimeError, OSError, ValueError) as error:
+        raise UsageError(f"this run's other processes cannot be found: {error}") from error
     cluster = Cluster(*found)
+    if address and not cluster.count:
+        raise UsageError(
+            f"JAX_COORDINATOR_ADDRESS={address} is set, and no cluster found: set "
+            "JAX_NUM_PROCESSES and JAX_PROCESS_ID, too"
+        )
     return cluster if (cluster.count or 1) > 1 else None
 
 
@@ -93,13 +116,13 @@ def join(facts: Callable[[], Mapping[str, Any]], config: ProcessesConfig) -> Non
     Raises:
       UsageError: in every process, naming the one that is missing or differs.
     """
-    cluster = find_cluster()
+    cluster = find_cluster(config.join_seconds)
     if cluster is None:
         return
     try:
         mine = {name: str(value) for name, value in facts().items()}
-    except UsageError as error:
-        mine = {ERROR: str(error)}
+    except Exception as error:  # all are told, whatever it is
+        mine = {ERROR: str(error) or repr(error)}
     call_roll(cluster, mine, config.join_seconds)
     if cluster.index:
         logging.getLogger("electra_jax").setLevel(logging.WARNING)  # process 0 speaks for all
@@ -120,7 +143,11 @@ def code_facts() -> dict[str, str]:
     digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
         digest.update(str(file.relative_to(package)).encode() + file.read_bytes())
-    return {"the version of JAX": jax.__version__, "the code": digest.hexdigest()[:16]}
+    return {
+        "the version of JAX": jax.__version__,
+        "the version of jaxlib": version("jaxlib"),
+        "the code": digest.hexdigest()[:16],
+    }
 
 
 def call_roll(cluster: Cluster, facts: Mapping[str, str], seconds: float) -> None:
@@ -129,16 +156,21 @@ def call_roll(cluster: Cluster, facts: Mapping[str, str], seconds: float) -> Non
     Raises:
       UsageError: the same in every process; or process 0 did not answer.
     """
-    deadline = time.monotonic() + seconds
-    mine = {"index": cluster.index, "host": socket.gethostname(), "facts": dict(facts)}
-    verdict = (answer if cluster.index else preside)(cluster, mine, deadline)
+    mine = {
+        "index": cluster.index,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "facts": {"the number of processes": str(cluster.count), **facts},
+    }
+    verdict = (answer if cluster.index else preside)(cluster, mine, seconds)
     if verdict:
         raise UsageError(verdict)
 
 
-def preside(cluster: Cluster, mine: dict[str, Any], deadline: float) -> str:
+def preside(cluster: Cluster, mine: dict[str, Any], seconds: float) -> str:
     """Process 0's part: hears all, and tells all what is wrong, if anything."""
-    present, lines = {0: mine}, []
+    deadline = time.monotonic() + seconds
+    present, lines, twice = {0: mine}, [], ""
     port = int(cluster.address.rpartition(":")[2])
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
@@ -153,15 +185,18 @@ def preside(cluster: Cluster, mine: dict[str, Any], deadline: float) -> str:
             server.settimeout(left)
             try:
                 line, _ = server.accept()
-                line.settimeout(max(RETRY_SECONDS, left))
+                line.settimeout(min(left, STRANGER_SECONDS))
                 theirs = json.loads(line.makefile().readline())
-            except (OSError, ValueError):
+                index, speaker = theirs["index"], (theirs["host"], theirs["pid"])
+            except (OSError, ValueError, KeyError, TypeError):
                 continue  # not one of us
-            present[theirs["index"]] = theirs
+            before = present.setdefault(index, theirs)
+            if (before["host"], before["pid"]) != speaker:
+                twice = f"{before['host']} and {theirs['host']} both say they are process {index}"
             lines.append(line)
-        verdict = judge(cluster.count, present)
+        verdict = twice or judge(cluster.count, present)
         for line in lines:
-            with line:
+            with line, contextlib.suppress(OSError):
                 line.sendall((json.dumps(verdict) + "\n").encode())
     if not verdict:
         hosts = ", ".join(f"{index} {one['host']}" for index, one in sorted(present.items()))
@@ -169,15 +204,18 @@ def preside(cluster: Cluster, mine: dict[str, Any], deadline: float) -> str:
     return verdict
 
 
-def answer(cluster: Cluster, mine: dict[str, Any], deadline: float) -> str:
+def answer(cluster: Cluster, mine: dict[str, Any], seconds: float) -> str:
     """Every other process's part."""
+    deadline = time.monotonic() + seconds
     host, _, port = cluster.address.rpartition(":")
     while (left := deadline - time.monotonic()) > 0:
         try:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=left) as line:
+                if line.getsockname() == line.getpeername():
+                    raise ConnectionRefusedError  # where nobody listens, a port can meet itself
                 line.sendall((json.dumps(mine) + "\n").encode())
-                # Process 0 waits as long as we do, and may have begun later.
-                line.settimeout(left + 2 * RETRY_SECONDS)
+                # Process 0 may have begun to wait only now.
+                line.settimeout(seconds + STRANGER_SECONDS)
                 return json.loads(line.makefile().readline())
         except (OSError, ValueError):
             time.sleep(RETRY_SECONDS)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import sys
 import traceback
@@ -17,76 +18,85 @@ from jax.sharding import Mesh, Sharding
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.parallel import roll_call
 from electra_jax.parallel.mesh import batch_sharding, local_rows
+from electra_jax.parallel.preemption import take_over
 from electra_jax.parallel.watchdog import ending_together, report_failure
-
-
-class StopSignal:
-    """Notes SIGINT and SIGTERM, so that a run ends between two steps with all saved.
-
-    Of several processes any one may get it: all stop at the same step. A second SIGINT
-    interrupts at once. Use as a context manager.
-    """
-
-    def __init__(self):
-        self.received: signal.Signals | None = None
-        self._previous = {}
-        # JAX handles SIGTERM itself where there are others to tell.
-        self._alone = jax.process_count() == 1
-        self._signals = (signal.SIGINT, signal.SIGTERM) if self._alone else (signal.SIGINT,)
-
-    def __enter__(self) -> "StopSignal":
-        self._previous = {number: signal.signal(number, self._note) for number in self._signals}
-        return self
-
-    def __exit__(self, *exc) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number, frame) -> None:
-        if self.received is signal.SIGINT and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number)
-        if not self._alone:
-            signal.raise_signal(signal.SIGTERM)
-
-    def requested(self, step: int) -> signal.Signals | None:
-        """The signal to stop for, if it is time to. To be asked after every step."""
-        if self._alone:
-            return self.received
-        if multihost_utils.reached_preemption_sync_point(step):
-            return self.received or signal.SIGTERM
-        return None
 
 
 @contextlib.contextmanager
 def joined(
     facts: Callable[[], Mapping[str, Any]], processes: roll_call.ProcessesConfig
 ) -> Iterator[None]:
-    """A run together with its other processes, if there are any (see `roll_call.join`).
+    """A command together with its other processes, if there are any (see `roll_call.join`).
 
-    An error in one ends all: the others would wait for it for ever.
+    An error in one ends all: the others would wait for it for ever. SIGTERM, where no run is
+    there to save itself, ends a process that is alone with `Stopped`.
     """
     roll_call.join(facts, processes)
+    if jax.process_count() == 1:
+        previous = signal.signal(signal.SIGTERM, _stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+        return
+    take_over()
     try:
         with ending_together():
             yield
     except Stopped:
         raise
-    except Exception as error:
-        if jax.process_count() == 1:
-            raise
-        known = isinstance(error, UsageError)
-        if known:
+    except BaseException as error:
+        if isinstance(error, UsageError):
+            status = 2
             print(f"electra-jax: {error}", file=sys.stderr)
+        elif isinstance(error, KeyboardInterrupt):
+            status = 130
         else:
+            status = 1
             traceback.print_exc()
-        report_failure(str(error) or repr(error))
+        with contextlib.suppress(Exception):
+            report_failure((str(error) or repr(error)).splitlines()[0], status)
         sys.stderr.flush()
-        os._exit(2 if known else 1)  # JAX's own way out waits for the others
+        os._exit(status)  # JAX's own way out waits for the others
+
+
+def _stop(number, frame) -> None:
+    raise Stopped(number, "stopped; the same command goes on from the last checkpoint")
+
+
+def barrier(name: str) -> None:
+    """Waits until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def check_shared(folder: Path) -> None:
+    """Makes a run directory, and checks that all processes see the same one.
+
+    Raises:
+      UsageError: it is not on a file system that they share.
+    """
+    if is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+    if jax.process_count() == 1:
+        return
+    probe = folder / f".shared-{int(from_main(secrets.randbelow(2**24)))}"
+    if is_main():
+        probe.touch()
+    barrier("the run directory is made")
+    seen = multihost_utils.process_allgather(np.array(probe.exists()))
+    if is_main():
+        probe.unlink()
+    if not seen.all():
+        blind = ", ".join(map(str, np.flatnonzero(~seen)))
+        raise UsageError(
+            f"process {blind} does not see {folder} as process 0 does: the run directory must be "
+            "on a file system that all share"
+        )
 
 
 def from_main(value: float) -> float:
-    """What process 0 says; all processes must ask at the same step."""
+    """What process 0 says, as a float32; all processes must ask at the same time."""
     if jax.process_count() == 1:
         return value
     return float(multihost_utils.broadcast_one_to_all(np.float64(value)))

@@ -22,8 +22,9 @@ from jax._src import distributed  # its key-value store has no public name
 
 log = logging.getLogger(__name__)
 
-# In the order of a step: who is at an earlier one is waited for.
-ACTIVITIES = ("reading a batch", "stepping", "evaluating", "saving")
+# In their order within a step's number, which counts the steps done: who is at an earlier one
+# is waited for.
+ACTIVITIES = ("evaluating", "saving", "reading a batch", "stepping")
 POLL_SECONDS = 2.0
 PULSES, FAILURES = "electra_jax/pulse/", "electra_jax/failure/"
 
@@ -37,7 +38,7 @@ class Watchdog:
 
     def __init__(self, stall_seconds: float):
         self._stall_seconds = stall_seconds
-        self._at: tuple[int, str] = (0, ACTIVITIES[0])
+        self._at: tuple[int, str] = (0, "reading a batch")
         self._since = time.monotonic()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -48,7 +49,7 @@ class Watchdog:
 
     def __exit__(self, *exc) -> None:
         self._done.set()
-        self._thread.join()
+        self._thread.join(POLL_SECONDS)
 
     def note(self, step: int, activity: str) -> None:
         """What this process is at now, one of ACTIVITIES."""
@@ -58,12 +59,15 @@ class Watchdog:
     def _watch(self) -> None:
         told = None
         while not self._done.wait(min(POLL_SECONDS, self._stall_seconds / 4)):
-            publish(PULSES, {"at": self._at, "time": time.time()})
-            quiet = time.monotonic() - self._since
-            if quiet > self._stall_seconds and told != self._at:
-                told = self._at
-                log.warning("no progress for %.0f s: %s", quiet, self._who())
-                faulthandler.dump_traceback(sys.stderr)
+            try:
+                publish(PULSES, {"at": self._at, "time": time.time()})
+                quiet = time.monotonic() - self._since
+                if quiet > self._stall_seconds and told != self._at:
+                    told = self._at
+                    log.warning("no progress for %.0f s: %s", quiet, self._who())
+                    faulthandler.dump_traceback(sys.stderr)
+            except jax.errors.JaxRuntimeError as error:  # of the coordination service
+                log.debug("the watchdog cannot reach the others: %s", error)
 
     def _who(self) -> str:
         """The process that the others wait for, as far as can be seen."""
@@ -93,7 +97,7 @@ class Watchdog:
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-    """Ends this process as soon as another one has reported its failure."""
+    """Ends this process, with the same status, as soon as another has reported its failure."""
     if jax.process_count() == 1:
         yield
         return
@@ -101,23 +105,31 @@ def ending_together() -> Iterator[None]:
 
     def watch() -> None:
         while not done.wait(POLL_SECONDS):
-            for index, failure in read(FAILURES).items():
+            try:
+                failures = read(FAILURES)
+            except jax.errors.JaxRuntimeError as error:
+                log.debug("failures of others cannot be read: %s", error)
+                continue
+            for index, failure in failures.items():
                 if index != jax.process_index():
                     where = f"process {index} ({failure['host']})"
                     print(f"electra-jax: {where} failed: {failure['reason']}", file=sys.stderr)
                     outlive_readers()
-                    os._exit(1)  # the main thread waits for that process inside a collective
+                    # The main thread waits for that process inside a collective.
+                    os._exit(failure["status"])
 
     thread = threading.Thread(target=watch, name="failures", daemon=True)
     thread.start()
-    yield
-    done.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(POLL_SECONDS)
 
 
-def report_failure(reason: str) -> None:
+def report_failure(reason: str, status: int) -> None:
     """Tells the other processes, which would wait for this one, that it is about to end."""
-    publish(FAILURES, {"reason": reason})
+    publish(FAILURES, {"reason": reason, "status": status})
     outlive_readers()
 
 

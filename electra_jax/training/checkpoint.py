@@ -159,13 +159,15 @@ class Checkpoints:
     def restore_latest(self, like: TrainState) -> Restored | None:
         """The latest checkpoint that can be read, placed as `like` is; None if there is none.
 
-        Damaged ones after it are deleted, as the run will save those steps again.
+        Damaged ones after it are deleted, as the run will save those steps again; of several
+        processes none can tell whether the others could read one, and none is passed over.
 
         Args:
           like: a state of arrays, or of ShapeDtypeStructs with shardings.
 
         Raises:
-          UsageError: there are checkpoints, but none can be read; nothing is deleted.
+          UsageError: there are checkpoints, but none can be read (one cannot, where there are
+        several processes); nothing is deleted.
         """
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -173,6 +175,11 @@ class Checkpoints:
                 restored = self._restore(step, like)
             except Exception as error:  # Orbax and TensorStore raise many kinds
                 damaged[step] = first_line(error)
+                if jax.process_count() > 1:  # the others may well have read it
+                    raise UsageError(
+                        f"checkpoint {step} cannot be read ({damaged[step]}): remove "
+                        f"{self._manager.directory / str(step)} to go on from the one before"
+                    ) from error
                 log.warning("checkpoint %d cannot be read (%s)", step, damaged[step])
                 continue
             for later in damaged:

@@ -15,12 +15,14 @@ import numpy as np
 from tqdm import tqdm
 
 from electra_jax.errors import Stopped, UsageError
-from electra_jax.parallel.runtime import StopSignal, everywhere, from_main, is_main
+from electra_jax.parallel.preemption import StopSignal
+from electra_jax.parallel.runtime import everywhere, from_main, is_main
 from electra_jax.parallel.watchdog import Watchdog
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.metrics import MetricsWriter
 from electra_jax.training.state import TrainState
 
+PRECISION = 0.005  # of a time budget, with several processes
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -89,15 +91,23 @@ class Clock:
     def __post_init__(self):
         self._start = self.now()
         self._agreed: float | None = None
+        self._read = self._due = 0  # steps: the last reading's, and the next one's
 
     def elapsed(self) -> float:
         """Of this process."""
         return self.before + self.now() - self._start
 
-    def agree(self) -> None:
-        """Reads the clock of process 0; all processes must do it at the same step."""
-        if jax.process_count() > 1:
-            self._agreed = from_main(self.elapsed())
+    def agree(self, step: int, budget: float) -> None:
+        """Reads the clock of process 0; all processes must call it at the same steps.
+
+        It waits for the devices, and so reads but every PRECISION of the budget.
+        """
+        if jax.process_count() == 1 or step < self._due:
+            return
+        before, self._agreed = self.agreed(), from_main(self.elapsed())
+        pace = (self._agreed - before) / max(step - self._read, 1)
+        self._read = step
+        self._due = step + max(1, int(PRECISION * budget / max(pace, 1e-6)))
 
     def agreed(self) -> float:
         """The same in every process: as old as the last `agree` where there are several."""
@@ -168,7 +178,7 @@ class Loop:
             disable=not is_main(),
         )  # fmt: skip
         if budget:
-            self.clock.agree()
+            self.clock.agree(step, budget)
         self._since = (step, self.clock.elapsed())
         pending = None
         finished, stopped = self._finished(step), None
@@ -190,11 +200,11 @@ class Loop:
                 if pending and step > pending[0]:
                     self._log(bar, pending)
                     pending = None
-                if budget and step % self.config.log_every == 0:
-                    self.clock.agree()  # it waits for the devices, and so is not for every step
+                if budget:
+                    self.clock.agree(step, budget)
                 finished = self._finished(step)
                 evaluate = self.evaluate if step % self.eval_every == 0 or finished else None
-                stopped = stop.requested(step)
+                stopped = stop.requested()
                 saves = evaluate or finished or step % self.save_every == 0 or stopped
                 if step % self.config.log_every == 0 or finished:
                     # Fetched a step later, so that the device is never waited for.
@@ -215,8 +225,12 @@ class Loop:
                     self.checkpoints.save(step, state, record, metrics)
                     self._since = (step, self.clock.elapsed())
             self.checkpoints.wait()
-        if stopped and not finished:
-            raise Stopped(stopped, self.checkpoints.workdir)
+        if stopped:
+            raise Stopped(
+                stopped,
+                "stopped and saved; the same command goes on from there: "
+                f"{self.checkpoints.workdir}",
+            )
         return state
 
     def _finished(self, step: int) -> bool:

@@ -1,11 +1,14 @@
 """Processes find each other, or say in one line who is missing or differs."""
 
+import json
 import socket
 import threading
+import time
 
 import pytest
 
 from electra_jax.errors import UsageError
+from electra_jax.parallel import roll_call
 from electra_jax.parallel.roll_call import ERROR, VARIABLES, Cluster, call_roll, find_cluster
 
 
@@ -68,21 +71,82 @@ def test_without_process_0_nobody_waits_for_ever(address):
     assert told[1] == f"process 0 did not answer at {address}: is it running?"
 
 
-def test_strangers_at_the_door_are_passed_over(address):
-    def knock():
-        port = int(address.rpartition(":")[2])
-        while True:
-            try:
-                with socket.create_connection(("localhost", port), timeout=1) as line:
-                    line.sendall(b"GET / HTTP/1.1\r\n\r\n")
-                return
-            except OSError:
-                pass
+def knock(address):
+    """A connection to process 0, as soon as it listens."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_connection(("localhost", int(address.rpartition(":")[2])))
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
-    stranger = threading.Thread(target=knock)
-    stranger.start()
-    assert call(address, 1 + 1, {0: {}, 1: {}}) == {0: "", 1: ""}
-    stranger.join()
+
+def test_strangers_at_the_door_are_passed_over(address):
+    told = {}
+    first = threading.Thread(target=lambda: told.update(call(address, 2, {0: {}})))
+    first.start()
+    with knock(address) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    told.update(call(address, 2, {1: {}}))
+    first.join()
+    assert told == {0: "", 1: ""}
+
+
+def test_a_silent_or_senseless_caller_holds_nobody_up(address, monkeypatch):
+    monkeypatch.setattr(roll_call, "STRANGER_SECONDS", 0.2)
+    told = {}
+    first = threading.Thread(target=lambda: told.update(call(address, 2, {0: {}})))
+    first.start()
+    with knock(address), knock(address) as senseless:
+        senseless.sendall(b"{}\n")
+        told.update(call(address, 2, {1: {}}))
+    first.join()
+    assert told == {0: "", 1: ""}
+
+
+def test_an_early_process_waits_as_long_as_process_0_does(address):
+    told = {}
+
+    def run(index):
+        try:
+            call_roll(Cluster(address, 3, index), {}, 1.0)
+        except UsageError as error:
+            told[index] = str(error)
+
+    early = threading.Thread(target=run, args=(1,))
+    early.start()
+    time.sleep(0.6)
+    run(0)
+    early.join()
+    assert "process 2 of 3 did not come" in told[0]
+    assert told[1] == told[0]
+
+
+def test_two_that_say_they_are_the_same_are_named(address):
+    lines = []
+
+    def speak(pid):
+        deadline = time.monotonic() + 10
+        mine = {"index": 1, "host": f"host-{pid}", "pid": pid, "facts": {}}
+        while time.monotonic() < deadline:
+            try:
+                port = int(address.rpartition(":")[2])
+                with socket.create_connection(("localhost", port), timeout=5) as line:
+                    line.sendall((json.dumps(mine) + "\n").encode())
+                    lines.append(json.loads(line.makefile().readline()))
+                return
+            except (OSError, ValueError):
+                time.sleep(0.05)
+
+    speakers = [threading.Thread(target=speak, args=(pid,)) for pid in (7, 8)]
+    for speaker in speakers:
+        speaker.start()
+    told = call(address, 3, {0: {}}, seconds=2.0)
+    for speaker in speakers:
+        speaker.join()
+    assert "both say they are process 1" in told[0]
+    assert lines == [told[0]] * 2
 
 
 @pytest.fixture
@@ -119,6 +183,30 @@ def test_slurm_and_open_mpi_are_found(environment, monkeypatch):
     cluster = find_cluster()
     assert (cluster.count, cluster.index) == (8, 5)
     assert cluster.address.startswith("10.96.0.1:")
+
+
+def test_cloud_tpus_are_found(environment, monkeypatch):
+    """As on GKE: the workers' names are in the environment; their first is waited for."""
+    waited = []
+    module = "jax._src.clusters.cloud_tpu_cluster"
+    monkeypatch.setattr(f"{module}.running_in_cloud_tpu_vm", True)
+    monkeypatch.setattr("jax._src.clusters.cluster.running_in_cloud_tpu_vm", True)
+    monkeypatch.setattr(f"{module}.get_metadata", lambda key: ("", 404))
+    monkeypatch.setattr(
+        f"{module}.BaseTpuCluster.wait_for_coordinator",
+        lambda address, seconds: waited.append(seconds),
+    )
+    environment(TPU_WORKER_HOSTNAMES="host-a,host-b", TPU_WORKER_ID="1", TPU_SKIP_MDS_QUERY="1")
+    cluster = find_cluster(17)
+    assert (cluster.count, cluster.index, cluster.local_devices) == (2, 1, None)
+    assert cluster.address.startswith("host-a:")
+    assert waited == [17]
+
+
+def test_an_address_alone_is_no_cluster(environment):
+    environment(JAX_COORDINATOR_ADDRESS="host:1234")
+    with pytest.raises(UsageError, match="set JAX_NUM_PROCESSES and JAX_PROCESS_ID, too"):
+        find_cluster()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,75 @@
+"""Stopping: a signal to any one process ends all at the same step, with all saved."""
+
+import itertools
+import signal
+from typing import Any
+
+import jax
+from jax._src import distributed  # its preemption manager has no public name
+
+
+class Preemption:
+    """JAX's preemption manager, asked with numbers that only grow.
+
+    It lets every process stop at the number after the highest that any has asked with. Steps
+    will not do: after a restart, or in the next of several runs, they may be beyond it already.
+    """
+
+    def __init__(self, manager: Any):
+        self._manager, self._numbers = manager, itertools.count(1)
+
+    def requested(self) -> bool:
+        """Whether to stop now. All processes ask equally often."""
+        return self._manager.reached_sync_point(next(self._numbers))
+
+    def reached_sync_point(self, step: int) -> bool:
+        """What Orbax asks, with numbers of its own."""
+        del step
+        return False
+
+    def shutdown(self) -> None:
+        self._manager.shutdown()
+
+
+def take_over() -> None:
+    """Puts `Preemption` in the place of JAX's manager; after JAX has been initialised."""
+    state = distributed.global_state
+    state.preemption_sync_manager = Preemption(state.preemption_sync_manager)
+
+
+class StopSignal:
+    """Notes SIGINT and SIGTERM, so that a run ends between two steps with all saved.
+
+    A second SIGINT interrupts at once. Use as a context manager.
+    """
+
+    def __init__(self):
+        self.received: signal.Signals | None = None
+        self._previous = {}
+        # JAX handles SIGTERM itself where there are others to tell.
+        self._alone = jax.process_count() == 1
+        self._signals = (signal.SIGINT, signal.SIGTERM) if self._alone else (signal.SIGINT,)
+
+    def __enter__(self) -> "StopSignal":
+        self._previous = {number: signal.signal(number, self._note) for number in self._signals}
+        return self
+
+    def __exit__(self, *exc) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame) -> None:
+        if self.received is signal.SIGINT and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number)
+        if not self._alone:
+            signal.raise_signal(signal.SIGTERM)
+
+    def requested(self) -> signal.Signals | None:
+        """The signal to stop for, if it is time to. All processes ask equally often."""
+        if self._alone:
+            return self.received
+        manager: Any = distributed.global_state.preemption_sync_manager
+        if manager.requested():
+            return self.received or signal.SIGTERM
+        return None
