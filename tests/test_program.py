@@ -33,9 +33,10 @@ ARCHITECTURES = {
     "modern": ["pretrain/tiny", *TINY, "model.embedding=32", "train.time_budget="],
 }
 ONE, MIXED = MeshConfig(data=1), MeshConfig(data=2, fsdp=2, tensor=2)
-CASES = [("published", MIXED), ("modern", MeshConfig(data=1, fsdp=8))]
+CASES = [("published", MIXED)]
 FULL_CASES = [
     ("published", MeshConfig()),
+    ("modern", MeshConfig(data=1, fsdp=8)),
     ("published", MeshConfig(data=1, fsdp=8)),
     ("published", MeshConfig(data=2, tensor=4)),
     ("modern", MIXED),

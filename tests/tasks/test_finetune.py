@@ -55,7 +55,7 @@ def finished(encoder_dir, data, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_mesh_changes_no_loss(finished, encoder_dir, data, tmp_path):
     """`finished` is data-parallel over all devices."""
     mesh = ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2")
