@@ -51,6 +51,35 @@ def test_a_mesh_that_does_not_fit_is_told_which_would(config, nearest):
         make_mesh(config)
 
 
+def chips(across, slices=1):
+    """A square of v6e chips, or several."""
+    chip = type("Chip", (), {
+        "platform": "tpu", "device_kind": "TPU v6 lite", "core_on_chip": 0, "process_index": 0,
+        "client": jax.devices()[0].client, "memory_stats": lambda self: None,
+    })  # fmt: skip
+    devices = []
+    for number in range(slices * across**2):
+        one = chip()
+        one.id, one.slice_index = number, number // across**2
+        one.coords = (number % across, number // across % across, 0)
+        devices.append(one)
+    return devices
+
+
+@pytest.mark.parametrize("config", [MeshConfig(tensor=2), MeshConfig(data=2, fsdp=8)])
+def test_an_axis_may_be_a_part_of_a_physical_one(config):
+    mesh = make_mesh(config, chips(4))
+    assert {chip.id for chip in mesh.devices.flat} == set(range(16))
+
+
+def test_only_data_goes_from_slice_to_slice():
+    mesh = make_mesh(MeshConfig(fsdp=4), chips(2, slices=2))
+    for rows in mesh.devices:
+        assert len({chip.slice_index for chip in rows.flat}) == 1
+    with pytest.raises(UsageError, match="mesh.data=1 over 2 slices"):
+        make_mesh(MeshConfig(data=1, fsdp=8), chips(2, slices=2))
+
+
 def test_a_batch_that_does_not_divide_is_told_which_would():
     mesh = make_mesh(MeshConfig(fsdp=2))
     check_batch(mesh, 32, 2)
