@@ -49,8 +49,9 @@ def test_a_step_can_be_sought():
 
 def test_hosts_together_have_the_batch_of_one():
     batches = Batches(examples(), 8, pad_id=0)
+    shares = np.split(np.arange(8), 4)
     for whole, *parts in zip(
-        take(batches, 6, 0), *(take(batches, 6, 0, host, 4) for host in range(4)), strict=True
+        take(batches, 6, 0), *(take(batches, 6, 0, rows) for rows in shares), strict=True
     ):
         for name in whole:
             joined = np.concatenate([part[name] for part in parts])
