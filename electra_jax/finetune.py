@@ -163,9 +163,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
     run_key = random_key(config.train.seed, replicated(mesh))
     create = functools.partial(create_state, network, task, optimizer)
     check_heads(encoder.model, mesh)
-    abstract, unmatched = abstract_state(create, RULES, mesh)
-    for name in unmatched:
-        log.warning("no partition rule matches %s: it is replicated", name)
+    abstract = abstract_state(create, RULES, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     checkpoints = Checkpoints(workdir, config.checkpoint.keep, task.metric, maximise=True)
     restored = checkpoints.restore_latest(abstract)

@@ -86,9 +86,7 @@ def build_program(config: PretrainConfig, mesh: Mesh, tokenizer: Tokenizer | Non
     objective = build_objective(config, tokenizer)
     optimizer = make_optimizer(config.optimizer)
     create = functools.partial(create_state, config, objective, optimizer)
-    state, unmatched = abstract_state(create, partition_rules(config, mesh), mesh)
-    for name in unmatched:
-        log.warning("no partition rule matches %s: it is replicated", name)
+    state = abstract_state(create, partition_rules(config, mesh), mesh)
     shardings = jax.tree.map(lambda x: x.sharding, state)
     shape = (config.train.batch_size, config.data.length)
     rows = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=batch_sharding(mesh))
@@ -137,14 +135,15 @@ def create_state(
 
 def abstract_state(
     create: Callable[[jax.Array], TrainState], rules: Rules, mesh: Mesh
-) -> tuple[TrainState, list[str]]:
-    """The shapes of a state with their shardings, and the paths that no rule matched."""
+) -> TrainState:
+    """The shapes of a state with their shardings; warns of paths that no rule matched."""
     shapes = jax.eval_shape(create, jax.random.key(0))
     shardings, unmatched = place(shapes, rules, mesh)
-    state = jax.tree.map(
+    for name in unmatched:
+        log.warning("no partition rule matches %s: it is replicated", name)
+    return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
     )
-    return state, unmatched
 
 
 def partition_rules(config: PretrainConfig, mesh: Mesh) -> Rules:
