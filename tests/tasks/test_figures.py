@@ -1,5 +1,7 @@
 """Figures are those of the well-kept libraries, and of what the official code says."""
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
@@ -47,6 +49,33 @@ def test_a_query_without_a_ranking_scores_nothing():
 def test_answers_are_judged_as_the_official_evaluation_does(guess, truths, exact, f1):
     assert best_of(exact_match, guess, truths) == exact
     assert best_of(token_f1, guess, truths) == pytest.approx(f1)
+
+
+@pytest.mark.full
+def test_answers_are_judged_as_torchmetrics_does(electra_data):
+    """On SQuAD's own answers, and guesses that are spans around them."""
+    squad = pytest.importorskip("torchmetrics.functional.text").squad
+    rng = np.random.default_rng(0)
+    [path] = (electra_data / "eval" / "squad").glob("dev-v1.1*.json")
+    judged, total = 0, 0
+    for article in json.loads(path.read_text("utf-8"))["data"][::4]:
+        for paragraph in article["paragraphs"]:
+            for question in paragraph["qas"]:
+                answers = {
+                    key: [a[key] for a in question["answers"]] for key in ("text", "answer_start")
+                }
+                start = max(0, answers["answer_start"][0] + int(rng.integers(-12, 4)))
+                end = start + len(answers["text"][0]) + int(rng.integers(0, 20))
+                guess = (
+                    paragraph["context"][start:end] if rng.random() < 0.7 else answers["text"][-1]
+                )
+                theirs = squad(
+                    {"prediction_text": guess, "id": "0"}, {"answers": answers, "id": "0"}
+                )
+                ours = [100 * best_of(f, guess, answers["text"]) for f in (exact_match, token_f1)]
+                assert ours == pytest.approx([float(theirs["exact_match"]), float(theirs["f1"])])
+                judged, total = judged + 1, total + ours[1]
+    assert judged > 500 and 20 < total / judged < 95  # neither all wrong nor all right
 
 
 @pytest.mark.parametrize(
