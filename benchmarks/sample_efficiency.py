@@ -186,13 +186,14 @@ def scores(config: PretrainConfig, params: dict, tokenizer: Tokenizer, folder: P
         test = test[:: max(1, len(test) // TEST_ROWS)][:TEST_ROWS]
         labels = sorted({label for row in train for label in row.labels})
         classes = {label: index for index, label in enumerate(labels)}
-        known, held_out = (encode(tokenizer, rows, classes, task.length) for rows in (train, test))
+        held_out = encode(tokenizer, test, classes, task.length)
         rows = min(TRAIN_ROWS, len(train))
         steps = task.epochs * (rows // BATCH)
         tuning = FineTuning(config, tokenizer.pad_id, len(classes), steps)
         for seed in range(SEEDS):
             rng = np.random.default_rng(seed)
-            drawn = known.at(rng.permutation(len(train))[:rows])
+            chosen = [train[row] for row in rng.permutation(len(train))[:rows]]
+            drawn = encode(tokenizer, chosen, classes, task.length)
             order = [rng.permutation(rows)[: rows // BATCH * BATCH] for _ in range(task.epochs)]
             batches = np.concatenate(order).reshape(steps, BATCH)
             tuned = tuning.train(encoder, drawn, batches, jax.random.key(seed))

@@ -38,7 +38,7 @@ PARTITION: Rules = (
     (r"(query|key|value|wide)/kernel$", PartitionSpec("fsdp", "tensor")),
     (r"(output|narrow)/kernel$", PartitionSpec("tensor", "fsdp")),
     (r"(embeddings_project|dense)/kernel$", PartitionSpec("fsdp", None)),
-    (r"classifier/kernel$", PartitionSpec()),
+    (r"(classifier|copy)/kernel$", PartitionSpec()),
     (r"/(bias|scale)$", PartitionSpec()),  # stacked over layers they have two dimensions
     (r"^metric_sums/", PartitionSpec()),
 )

@@ -12,6 +12,9 @@ from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives import masking, objectives
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.objectives.masking import SpecialTokens
+from electra_jax.parallel.mesh import MeshConfig, make_mesh
+from electra_jax.parallel.partition import place
+from electra_jax.program import PARTITION
 from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
 from electra_jax.training.state import TrainState
 from electra_jax.training.step import make_eval_step, make_train_step
@@ -322,3 +325,4 @@ def test_every_variant_trains_every_parameter(variant):
     still = [name for name in jax.tree.leaves(still) if name]
     frozen = config.optimizer.frozen
     assert all("generator" in name for name in still) if frozen else not still, still
+    assert place(state.params, PARTITION, make_mesh(MeshConfig()))[1] == []

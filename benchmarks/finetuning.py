@@ -1,0 +1,155 @@
+"""Every kind of task, fine-tuned from an encoder with its pretraining, and without.
+
+    python benchmarks/finetuning.py --model MODEL --data DIR --out DIR
+
+Prints a Markdown table, which is also written to OUT/table.md: of each set the trivial answer,
+and mean and standard deviation of three seeds of both encoders. Runs that are done are not
+done again; with --only several processes share the work.
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from electra_jax.glue import PLAIN_COLUMNS, SETS, find_files
+from electra_jax.parallel.runtime import enable_compilation_cache
+from electra_jax.sweep import BASELINE, PRETRAINED, run_group
+
+SEEDS = 3
+
+
+class Use(NamedTuple):
+    """A set, the use it stands for, its config, and the overrides that name its files."""
+
+    name: str
+    use: str
+    config: str
+    fields: tuple[str, ...]
+
+
+def uses(data: Path) -> list[Use]:
+    """All sets, by use; nine of GLUE's first."""
+
+    def files(train: str, validation: str = "") -> list[str]:
+        named = {"train": train, "validation": validation}
+        return [f"task.{key}={path.format(data=data)}" for key, path in named.items() if path]
+
+    found = []
+    for one in SETS:
+        paths = find_files(one, [str(data / "glue"), str(data / "glue_sampled")])
+        if paths:
+            plain = PLAIN_COLUMNS if paths["train"].suffix != ".tsv" else ()
+            found.append(
+                Use(
+                    one.folder,
+                    "one text or two",
+                    f"finetune/glue:{one.variant}",
+                    (*files(*map(str, paths.values())), *plain, "train.length=96"),
+                )
+            )
+    return found + [
+        Use(name, use, f"finetune/{config}", (*fields,))
+        for name, use, config, fields in (
+            ("SQuAD, 10 articles of v2", "questions", "answer",
+             [*files("{data}/squad/train-v2.0.first10articles.json"), "train.length=256"]),
+            ("SQuAD, paragraphs of v1.1", "questions", "answer",
+             [*files("{data}/squad/train-v1.1.random_paragraphs.json",
+                     "{data}/squad/dev-v1.1.only13articles.json"), "train.length=256"]),
+            ("QAMR", "questions", "answer",
+             [*files("{data}/qamr/dev.squad.json"), "train.length=96"]),
+            ("WNUT-17", "words", "tag",
+             [*files("{data}/wnut17/train.conll", "{data}/wnut17/dev.conll"),
+              "train.length=128", "train.epochs=5"]),
+            ("CoNLL-2000", "words", "tag",
+             [*files("conll:{data}/conll2000/train.txt"), "train.length=128"]),
+            ("SNIPS", "assistants", "intent_slots",
+             [*files("{data}/snips/train.jsonl", "{data}/snips/dev.jsonl"), "train.epochs=3",
+              "train.length=64"]),
+            ("CLINC150", "assistants", "classify",
+             [*files("{data}/clinc150/train.jsonl", "{data}/clinc150/dev.jsonl"),
+              "task.out_of_scope=oos", "train.epochs=5", "train.length=48"]),
+            ("MuTual", "assistants", "choose",
+             [*files("{data}/mutual/train.jsonl", "{data}/mutual/dev.jsonl"),
+              "task.text=article", "task.label=answers", "train.epochs=1"]),
+            ("Cranfield, by vectors", "search", "retrieve",
+             [*files("{data}/squad_sentences/train.jsonl", "beir:{data}/cranfield"),
+              "train.length=128"]),
+            ("Cranfield, BM25's finds in order", "search", "retrieve:rerank",
+             [*files("{data}/squad_sentences/train.jsonl", "beir:{data}/cranfield"),
+              "train.length=256", "train.epochs=1"]),
+            ("SciTLDR, sentences", "summaries", "summarize",
+             [*files("{data}/scitldr/train.jsonl", "{data}/scitldr/dev.jsonl"),
+              "task.label=source_labels", "train.epochs=3"]),
+            ("SciTLDR, written", "summaries", "summarize:abstractive",
+             [*files("{data}/scitldr/train.jsonl", "{data}/scitldr/dev.jsonl"),
+              "train.evaluations=0.2"]),
+        )
+    ]  # fmt: skip
+
+
+def measure(use: Use, args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """By the kind of encoder, the results of each seed."""
+    common = [f"init.from={args.model}", f"task.train_rows={args.train_rows}"]
+    return {
+        kind: run_group(
+            use.config,
+            [*common, *use.fields, f"init.fresh={fresh}", *args.override],
+            args.out / use.name.replace(" ", "_") / kind,
+            SEEDS,
+        )
+        for kind, fresh in ((PRETRAINED, "false"), (BASELINE, "true"))
+    }
+
+
+def line(use: Use, results: dict[str, list[dict[str, Any]]]) -> str:
+    """A row of the table: means and standard deviations, and the gain in units of them."""
+    first = results[PRETRAINED][0]
+    metric = first["metric"]
+    scores = {
+        kind: [100 * run["metrics"][metric] for run in runs] for kind, runs in results.items()
+    }
+    mean = {kind: statistics.mean(values) for kind, values in scores.items()}
+    spread = {kind: statistics.stdev(values) for kind, values in scores.items()}
+    trivial = 100 * first["trivial"][metric]
+    rival = max(mean[BASELINE], trivial)
+    deviation = max(*spread.values(), 0.05)  # no less than what the table shows
+    return (
+        f"| {use.use} | {use.name} | {metric} | {trivial:.1f} | "
+        + " | ".join(f"{mean[kind]:.1f} ± {spread[kind]:.1f}" for kind in (BASELINE, PRETRAINED))
+        + f" | {(mean[PRETRAINED] - rival) / deviation:+.1f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="run directory, or a Hugging Face one")
+    parser.add_argument("--data", type=Path, required=True, help="folder of labelled sets")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", metavar="SET", help="these sets, by name")
+    parser.add_argument("--train-rows", type=int, default=10_000, help="of each set, at most")
+    parser.add_argument(
+        "--override", nargs="+", default=[], metavar="SECTION.FIELD=VALUE", help="of all runs"
+    )
+    args = parser.parse_args()
+    enable_compilation_cache()
+    chosen = uses(args.data)
+    if args.only:
+        unknown = set(args.only) - {use.name for use in chosen}
+        if unknown:
+            parser.error(
+                f"no set {', '.join(unknown)}; there are {', '.join(u.name for u in chosen)}"
+            )
+        chosen = [use for use in chosen if use.name in args.only]
+    head = ["use", "set", "metric", "trivial", "not pretrained", "pretrained", "gain / deviation"]
+    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    args.out.mkdir(parents=True, exist_ok=True)
+    for use in chosen:
+        rows.append(line(use, measure(use, args)))
+        print(rows[-1], flush=True)
+        (args.out / "table.md").write_text("\n".join(rows) + "\n")
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()
