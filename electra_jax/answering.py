@@ -79,10 +79,15 @@ def embed_file(
     """Writes the vectors of a file's texts as a NumPy array; returns its shape.
 
     Raises:
-      UsageError: no model, the input cannot be read, or it is empty.
+      UsageError: no model, the input cannot be read, or is empty, or the output cannot be written.
     """
+    if not Path(output).parent.is_dir():
+        raise UsageError(f"{output} cannot be written: there is no folder {Path(output).parent}")
     model = load(model_dir, checkpoint)
-    length = model.config.data.length if isinstance(model, Model) else model.config.train.length
+    if isinstance(model, Model):
+        length, pooling = model.config.data.length, pooling or "mean"
+    else:
+        length, pooling = model.config.train.length, pooling or model.task.vector_pooling
     texts = [row.text(column) for row in read_input(path, kind)]
     if not texts:
         raise UsageError(f"{path}: there is no text in it")
@@ -92,7 +97,10 @@ def embed_file(
         for start in tqdm(range(0, len(texts), CHUNK), unit="chunk", dynamic_ncols=True)
     ]
     vectors = np.concatenate(parts)
-    np.save(output, vectors)
+    try:
+        np.save(output, vectors)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror}") from error
     return vectors.shape
 
 

@@ -141,7 +141,10 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", required=True, metavar="FILE.npy")
     sub.add_argument("--format", default="", help="of the input, where its ending does not tell")
     sub.add_argument("--column", default="text")
-    sub.add_argument("--pooling", default="mean", choices=("mean", "cls"))
+    sub.add_argument(
+        "--pooling", default="", choices=("mean", "cls"),
+        help="default: as a retrieval model was trained, and mean for others",
+    )  # fmt: skip
     add_checkpoint_flag(sub)
 
     sub = command("evaluate", run_evaluate, "held-out figures of a pretrained model")

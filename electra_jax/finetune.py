@@ -1,5 +1,6 @@
 """The fine-tuning run, told in order: encoder, data, state, loop, answers."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -14,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from electra_jax.config import (
+    CONFIG_FILE,
     FinetuneConfig,
     config_fields,
     find_task,
@@ -134,10 +136,17 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
         check_resume(read_any_config(workdir), config)
         task, _ = read_task(config, workdir)
     else:
+        check_unused(workdir)
         task = find_task(config.task.name)(config.task, encoder.tokenizer)
 
     # Data: what it learns from, and is judged by.
     train, validation = task.read_splits(config.train.seed)
+    test = task.read(config.task.test, labelled=False) if config.task.test else []
+    trivial = task.score(task.trivial(train, validation), validation)
+    if task.metric not in trivial:
+        raise UsageError(
+            f"task.metric={task.metric} cannot be had of this data; there are {', '.join(trivial)}"
+        )
     length = config.train.length
     examples = task.examples(train, length, True, True)
     held_out = task.examples(validation, length, True, False)
@@ -146,6 +155,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
     steps = max(1, round(config.train.epochs * batches.steps_per_epoch))
     barrier("the run directory is read")
     if is_main():
+        (workdir / RESULTS_FILE).unlink(missing_ok=True)  # of the same run without its test data
         encoder.tokenizer.save(workdir / "tokenizer")
         save_config(config, workdir)
         save_task(task, encoder.model, workdir)
@@ -177,6 +187,10 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
 
     # Loop: the learning.
     announce(config, task, encoder, len(train), len(validation), batches, steps, workdir)
+    full = sum(max(map(len, example.tokens)) >= length for example in examples)
+    if full:
+        log.info("%-11s %s of %s fill train.length=%d: they are cut, or go on in further rows",
+                 "long rows", f"{full:,}", f"{len(examples):,}", length)  # fmt: skip
     judge = make_judge(objective, Batches(held_out, config.train.eval_batch_size, pad_id), mesh)
 
     def evaluate(params: Any) -> dict[str, float]:
@@ -217,7 +231,21 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
         stall_seconds=config.processes.stall_seconds,
     )
     loop.run(state, run_key)
-    return report(config, task, workdir, train, validation)
+    return report(config, task, workdir, (len(train), validation, test), trivial)
+
+
+def check_unused(workdir: Path) -> None:
+    """Refuses a directory that holds a model which is no fine-tuning run.
+
+    Raises:
+      UsageError: it does.
+    """
+    if not (workdir / CONFIG_FILE).exists():
+        return
+    with contextlib.suppress(UsageError):
+        if isinstance(read_any_config(workdir), FinetuneConfig):
+            return  # stopped before it had begun
+    raise UsageError(f"{workdir} holds another model: choose another --workdir")
 
 
 def starting_encoder(config: FinetuneConfig) -> Encoder:
@@ -283,9 +311,20 @@ def is_enough(workdir: Path, metric: str, patience: int) -> bool:
 
 
 def report(
-    config: FinetuneConfig, task: Task, workdir: Path, train: list, validation: list
+    config: FinetuneConfig,
+    task: Task,
+    workdir: Path,
+    records: tuple[int, list, list],
+    trivial: dict[str, float],
 ) -> dict[str, Any]:
-    """Figures and answers of the best checkpoint, written down and returned."""
+    """Figures and answers of the best checkpoint, written down and returned.
+
+    Args:
+      config, task, workdir: the run.
+      records: the number of training records, those of the validation and of the test data.
+      trivial: the figures of trivial answers.
+    """
+    trained_on, validation, test = records
     model = load_finetuned(workdir)
     model.task.calibrate(model.answer(validation), validation)
     answers = model.answer(validation)
@@ -298,15 +337,14 @@ def report(
         "step": model.step,
         "metric": task.metric,
         "metrics": task.score(answers, validation),
-        "trivial": task.score(task.trivial(train, validation), validation),
-        "rows": {"train": len(train), "validation": len(validation)},
+        "trivial": trivial,
+        "rows": {"train": trained_on, "validation": len(validation)},
     }
     if config.task.test:
-        records = task.read(config.task.test, labelled=False)
-        answers = model.answer(records)
+        answers = model.answer(test)
         if is_main():
-            task.write(answers, records, folder / f"test{task.suffix}")
-        results["rows"]["test"] = len(records)
+            task.write(answers, test, folder / f"test{task.suffix}")
+        results["rows"]["test"] = len(test)
     if is_main():
         write_json(workdir / RESULTS_FILE, results)
     return results

@@ -128,8 +128,9 @@ class TaskModel:
                 chunk = []
         yield self.answer(chunk)
 
-    def embed(self, texts: Sequence[str], pooling: str = "mean") -> np.ndarray:
-        """See `embed`."""
+    def embed(self, texts: Sequence[str], pooling: str = "") -> np.ndarray:
+        """See `embed`; by default pooled as the task does."""
+        pooling = pooling or self.task.vector_pooling
         return embed(self.encoder, texts, self.config.train.length, pooling)
 
 

@@ -23,6 +23,7 @@ from electra_jax.parallel.runtime import from_main, is_main
 log = logging.getLogger(__name__)
 
 TABLE_FILE = "results.md"
+RUNS_FILE = "runs.json"  # of several runs; each has its own RESULTS_FILE in its folder
 PRETRAINED, BASELINE = "pretrained", "not-pretrained"
 
 
@@ -69,7 +70,7 @@ def run_all(
     Path(workdir, TABLE_FILE).write_text(table, "utf-8")
     if seeds > 1 or axes:
         content = [{"run": name, "seeds": results} for name, results in rows]
-        write_json(Path(workdir, RESULTS_FILE), content)
+        write_json(Path(workdir, RUNS_FILE), content)
     return table
 
 

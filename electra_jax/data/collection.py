@@ -19,6 +19,14 @@ class Collection:
     documents: dict[str, str]
     relevant: dict[str, dict[str, int]]
 
+    def is_itself(self, query: str, document: str) -> bool:
+        """Whether a document is the query, as in ArguAna and Quora; it is then no find.
+
+        BEIR's own evaluation leaves out whatever has the query's id; here the text must be
+        the same, too, since Cranfield numbers both from 1.
+        """
+        return query == document and self.queries[query] in self.documents[document]
+
 
 def read_collection(source: str) -> Collection:
     """A collection in BEIR's layout: `beir:DIR[:SPLIT]`, by default the split test.
@@ -60,7 +68,7 @@ def collect_pairs(rows: Iterable[Row], query: str, positive: str) -> Collection:
         if text not in numbers:
             numbers[text] = str(len(numbers))
             collection.documents[numbers[text]] = text
-        id = str(len(collection.queries))
+        id = f"q{len(collection.queries)}"  # no document's
         collection.queries[id] = row.text(query)
         collection.relevant[id] = {numbers[text]: 1}
     return collection

@@ -9,20 +9,30 @@ last; a row is a sentence), `squad` (SQuAD's JSON), `lines` (a text each), or
 import csv
 import difflib
 import json
+import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_jax.data.documents import load_builder
-from electra_jax.data.text_files import decode, first_line, no_column, read_lines
+from electra_jax.data.text_files import (
+    decode,
+    first_line,
+    no_column,
+    read_lines,
+    without_surrogates,
+)
 from electra_jax.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = {
     ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".conll": "conll",
     ".json": "squad",
 }  # fmt: skip
 COMPRESSED = (".gz", ".xz", ".zst")
+RAGGED_SHARE = 1e-3  # of a TSV file's lines that may have too few or many columns: GLUE's QQP has
 Lines = Iterable[tuple[int, str]]  # with their numbers, from 1
 
 
@@ -141,7 +151,8 @@ def _parse_table(lines: Lines, kind: str, name: str, named: Sequence[str]) -> It
     columns: list[str] | None = None
     csv.field_size_limit(1 << 30)
     reader = csv.reader((line for _, line in lines), **dialect)
-    start = 1
+    start, rows = 1, 0
+    ragged: list[str] = []
     try:
         for cells in reader:
             where, start = f"{name}:{start}", reader.line_num + 1
@@ -153,13 +164,19 @@ def _parse_table(lines: Lines, kind: str, name: str, named: Sequence[str]) -> It
                 columns = cells if is_header else list(named)
                 if is_header:
                     continue
-            if len(cells) != len(columns):
-                raise UsageError(
-                    f"{where}: {len(cells)} columns, where {len(columns)} are expected"
-                )
-            yield Row(where, dict(zip(columns, cells, strict=True)))
+            rows += 1
+            if len(cells) == len(columns):
+                yield Row(where, dict(zip(columns, cells, strict=True)))
+                continue
+            ragged.append(f"{where}: {len(cells)} columns, where {len(columns)} are expected")
+            if kind == "csv":
+                raise UsageError(ragged[0])
     except csv.Error as error:
         raise UsageError(f"{name}:{start}: not valid {kind}: {error}") from error
+    if len(ragged) > RAGGED_SHARE * rows:
+        raise UsageError(ragged[0])
+    if ragged:
+        log.warning("%s: %d broken lines are left out (%s)", name, len(ragged), ragged[0])
 
 
 def _parse_json_lines(lines: Lines, name: str) -> Iterator[Row]:
@@ -168,12 +185,28 @@ def _parse_json_lines(lines: Lines, name: str) -> Iterator[Row]:
             continue
         where = f"{name}:{number}"
         try:
-            fields = json.loads(line)
+            fields = _parse_json(line)
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{where}: not valid JSON: {error}") from error
         if not isinstance(fields, dict):
             raise UsageError(f"{where}: not a JSON object")
         yield Row(where, fields)
+
+
+def _parse_json(text: str) -> Any:
+    """JSON, without the halves of surrogate pairs that it can write and UTF-8 cannot."""
+    value = json.loads(text)
+    return _map_texts(without_surrogates, value) if "\\u" in text else value
+
+
+def _map_texts(change: Callable[[str], str], value: Any) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_map_texts(change, part) for part in value]
+    if isinstance(value, dict):
+        return {change(key): _map_texts(change, part) for key, part in value.items()}
+    return value
 
 
 def _parse_conll(lines: Lines, name: str) -> Iterator[Row]:
@@ -206,7 +239,7 @@ def _parse_conll(lines: Lines, name: str) -> Iterator[Row]:
 def _parse_squad(lines: Lines, name: str) -> Iterator[Row]:
     """A row for each question: id, question, context, title, answers, impossible."""
     try:
-        content = json.loads("".join(line for _, line in lines))
+        content = _parse_json("".join(line for _, line in lines))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{name}: not valid JSON: {error}") from error
     try:

@@ -127,7 +127,7 @@ def read_json_lines(path: Path, column: str) -> Iterator[tuple[str, int]]:
             raise UsageError(
                 f"{path}:{number}: column {column!r} is not text but {type(value).__name__}"
             )
-        yield _without_surrogates(value or ""), consumed
+        yield without_surrogates(value or ""), consumed
 
 
 def read_lines(path: Path, cut: bool = False) -> Iterator[tuple[int, bytes, int]]:
@@ -229,7 +229,7 @@ def decode(line: bytes, path: Path | str, number: int) -> str:
         raise UsageError(f"{path}:{number}: not valid UTF-8: {error.reason}") from error
 
 
-def _without_surrogates(text: str) -> str:
+def without_surrogates(text: str) -> str:
     r"""Replaces halves of surrogate pairs, which JSON can write (\ud83d) and UTF-8 cannot."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 

@@ -20,7 +20,14 @@ from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import RowHead
-from electra_jax.tasks.task import Answer, Task, TaskConfig, label_number, label_set
+from electra_jax.tasks.task import (
+    Answer,
+    Task,
+    TaskConfig,
+    label_number,
+    label_set,
+    read_label,
+)
 
 POOLINGS = ("cls", "mean")
 
@@ -67,7 +74,11 @@ class TextTask(Task):
         return "ForSequenceClassification" if self.config.head == "default" else ""
 
     def parse_label(self, row: Row) -> Any:
-        return row.text(self.config.label)
+        return read_label(row, self.config.label)
+
+    def is_empty(self, record: Any) -> bool:
+        second = record.text_b
+        return super().is_empty(record) or (second is not None and not second.strip())
 
     def target(self, record: Record) -> np.ndarray:
         raise NotImplementedError

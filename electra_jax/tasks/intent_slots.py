@@ -15,7 +15,7 @@ from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import RowAndTokenHead
 from electra_jax.tasks.tagging import Tagging, TaggingConfig
-from electra_jax.tasks.task import Answer, label_number, label_set
+from electra_jax.tasks.task import Answer, label_number, label_set, read_label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class IntentSlots(Tagging):
 
     def parse(self, row: Row, labelled: bool) -> Any:
         record = super().parse(row, labelled)
-        intent = row.text(self.config.intent) if labelled else None
+        intent = read_label(row, self.config.intent) if labelled else None
         return Record(record.where, record.words, record.labels, intent)
 
     @property

@@ -82,9 +82,12 @@ class QuestionAnswering(Task):
                 raise UsageError(f"{row.where}: column {c.answers!r} is not a list")
             for answer in value if not row.fields.get("impossible") else []:
                 try:
-                    answers.append((str(answer["text"]), int(answer["answer_start"])))
+                    text, start = str(answer["text"]), int(answer["answer_start"])
                 except (TypeError, KeyError, ValueError) as error:
                     raise UsageError(f"{row.where}: an answer needs text, answer_start") from error
+                if text.strip():  # no token stands for the spaces around it
+                    start += len(text) - len(text.lstrip())
+                    answers.append((text.strip(), start))
         id = str(row.fields.get("id", row.where))
         return Record(row.where, id, row.text(c.question), row.text(c.context), answers)
 
@@ -114,6 +117,7 @@ class QuestionAnswering(Task):
         contexts = tokenizer.encode([record.context for record in records])
         examples: list[Example] = []
         wrong: list[Record] = []
+        lost: list[Record] = []
         for number, record in enumerate(records):
             answer = None
             if labelled and record.answers:
@@ -123,6 +127,7 @@ class QuestionAnswering(Task):
                     wrong.append(record)
                     if train:
                         continue
+                    answer = None
             question = questions[number][: c.question_length]
             offsets = np.array(tokenizer.offsets(record.context), np.int32).reshape(-1, 2)
             room = length - len(question) - 3
@@ -132,19 +137,25 @@ class QuestionAnswering(Task):
                     f"{len(question)} tokens; raise it, or lower task.question_length"
                 )
             ids = contexts[number]
-            # Windows that overlap, each whole, until the end is in one.
-            for start in range(0, max(1, len(ids) - room + c.stride), c.stride):
-                window = slice(start, start + room)
-                examples.append(
-                    self._window(question, ids[window], offsets[window], answer, number, labelled)
-                )
-                if start + room >= len(ids):
-                    break
+            windows = [
+                self._window(question, ids[window], offsets[window], answer, number, labelled)
+                for window in cut_windows(len(ids), room, c.stride)
+            ]
+            examples += windows
+            if answer and not any(window.targets["start"] for window in windows):
+                lost.append(record)
         if wrong:
             log.warning(
                 "%d answers are not in their contexts%s (the first: %s)",
                 len(wrong), ", not trained on" if train else "", wrong[0].where,
             )  # fmt: skip
+        if lost:
+            log.warning(
+                "%d answers are whole in no row of train.length=%d (the first: %s)",
+                len(lost), length, lost[0].where,
+            )  # fmt: skip
+        if train and not examples:
+            raise UsageError(f"no answer is in its context (the first: {wrong[0].where})")
         return examples
 
     def _window(self, question, ids, offsets, answer, number, labelled) -> Example:
@@ -261,6 +272,7 @@ class QuestionAnswering(Task):
             gains.append(best_of(token_f1, answer["span"], truth) - (0.0 if truth else 1.0))
         order = np.argsort(margins, kind="stable")
         totals = np.concatenate([[0.0], np.cumsum(np.array(gains)[order])])
+        totals[1:-1][np.diff(margins[order]) == 0] = -np.inf  # no threshold parts equal margins
         answered = int(totals.argmax())
         if answered == 0:
             return float(margins.min() - 1.0)
@@ -292,6 +304,16 @@ class QuestionAnswering(Task):
         """What the official evaluation reads: id to text."""
         content = {answer["id"]: answer["text"] for answer in answers}
         path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
+
+
+def cut_windows(size: int, room: int, stride: int) -> list[slice]:
+    """Windows of at most `room` out of `size` tokens, until the last token is in one.
+
+    Each shares at least half of its tokens with the one before, however large the stride.
+    """
+    stride = max(1, min(stride, room // 2))
+    count = 1 + max(0, -(-(size - room) // stride))
+    return [slice(number * stride, number * stride + room) for number in range(count)]
 
 
 def _log_sum_exp(scores: np.ndarray) -> float:

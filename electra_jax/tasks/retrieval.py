@@ -29,6 +29,8 @@ from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import PoolingHead, RowHead
 from electra_jax.tasks.task import Answer, Task, TaskConfig
 
+log = logging.getLogger(__name__)
+
 logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 Ranking = list[tuple[str, float]]
@@ -97,6 +99,7 @@ class Retrieval(Task):
 
     def read_splits(self, seed: int = 0) -> tuple[list[Any], list[Any]]:
         train, validation = self.split_rows()
+        self._warn_of_blanks([*train, *(validation or ())])
         collection = self._collect(train)
         pairs = [
             Pair(query, collection.documents[document], int(document))
@@ -109,6 +112,16 @@ class Retrieval(Task):
         if validation is None:
             return pairs, self.read(self.config.validation)
         return pairs, self.texts(self._collect(validation))
+
+    def _warn_of_blanks(self, rows: Sequence[Row]) -> None:
+        columns = (self.config.query, self.config.positive)
+        blank = [row for row in rows if not all(row.text(name).strip() for name in columns)]
+        if blank:
+            log.warning("%d rows have no text (the first: %s)", len(blank), blank[0].where)
+
+    @property
+    def vector_pooling(self) -> str:
+        return self.config.pooling
 
     def group(self, row: Row) -> str:
         """Queries on one document are held out together."""
@@ -168,9 +181,11 @@ class Retrieval(Task):
                 answers.append({"id": record.id, "vector": vectors[place].tolist()})
                 continue
             scores = vectors[documents] @ vectors[place]
-            best = np.argsort(-scores, kind="stable")[:DEPTH]
+            best = np.argsort(-scores, kind="stable")[: DEPTH + 1]
             ranking = [(records[documents[i]].id, float(scores[i])) for i in best]
-            answers.append({"id": record.id, "ranking": ranking})
+            answers.append(
+                {"id": record.id, "ranking": finds(record.collection, record.id, ranking, DEPTH)}
+            )
         return answers
 
     def score(self, answers, records) -> dict[str, float]:
@@ -231,14 +246,14 @@ class Reranking(Retrieval):
     def read_splits(self, seed: int = 0) -> tuple[list[Any], list[Any]]:
         pairs, validation = super().read_splits(seed)
         documents = list({pair.number: pair.document for pair in pairs}.values())
-        queries = {str(place): pair.query for place, pair in enumerate(pairs)}
+        queries = {f"q{place}": pair.query for place, pair in enumerate(pairs)}
         numbers = {str(place): text for place, text in enumerate(documents)}
         wanted = self.config.negatives
         found = bm25(Collection(queries, numbers, {}), wanted + 1)
         rng = np.random.default_rng(seed)
         train = []
         for place, pair in enumerate(pairs):
-            hard = [numbers[id] for id, _ in found[str(place)] if numbers[id] != pair.document]
+            hard = [numbers[id] for id, _ in found[f"q{place}"] if numbers[id] != pair.document]
             drawn = [documents[i] for i in rng.integers(len(documents), size=4 * wanted)]
             easy = [text for text in drawn if text != pair.document]
             negatives = (hard[: (wanted + 1) // 2] + easy)[:wanted]
@@ -296,16 +311,22 @@ class Reranking(Retrieval):
 def bm25(collection: Collection, depth: int) -> dict[str, Ranking]:
     """Each query's best documents by BM25 (the bm25s library's defaults, English stop words)."""
     ids = list(collection.documents)
-    depth = min(depth, len(ids))
+    reach = min(depth + 1, len(ids))
     options = {"stopwords": "en", "show_progress": False}
     index = bm25s.BM25()
     index.index(bm25s.tokenize(list(collection.documents.values()), **options), show_progress=False)
     queries = bm25s.tokenize(list(collection.queries.values()), **options)
-    found, scores = index.retrieve(queries, k=depth, show_progress=False)
-    return {
+    found, scores = index.retrieve(queries, k=reach, show_progress=False)
+    rankings = {
         query: [(ids[i], float(s)) for i, s in zip(found[place], scores[place], strict=True)]
         for place, query in enumerate(collection.queries)
     }
+    return {query: finds(collection, query, rankings[query], depth) for query in rankings}
+
+
+def finds(collection: Collection, query: str, ranking: Ranking, depth: int) -> Ranking:
+    """The best of a ranking, without the query itself."""
+    return [found for found in ranking if not collection.is_itself(query, found[0])][:depth]
 
 
 def ranking_figures(

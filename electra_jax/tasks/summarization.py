@@ -1,6 +1,7 @@
 """Short summaries of long texts: sentences chosen from them, or written anew."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -25,7 +26,7 @@ ROUGE = ("rouge1", "rouge2", "rougeL")
 @dataclasses.dataclass(frozen=True)
 class SummarizationConfig(TaskConfig):
     name: str = "extractive_summarization"
-    source: str = "source"  # column: a list of sentences
+    source: str = "source"  # column: a list of sentences, or a text
     summary: str = "target"  # column: a text, or a list of summaries as good as each other
     label: str = ""  # column: 0 or 1 for each sentence; empty: those that together score best
     sentences: int = 1  # of a summary, at most
@@ -57,7 +58,7 @@ class ExtractiveSummarization(Task):
 
     def parse(self, row: Row, labelled: bool) -> Record:
         c = self.config
-        sentences = row.texts(c.source)
+        sentences = read_sentences(row, c.source)
         if not labelled:
             return Record(row.where, sentences, [], [])
         value = row.value(c.summary)
@@ -66,7 +67,7 @@ class ExtractiveSummarization(Task):
             raise UsageError(f"{row.where}: no summary in column {c.summary!r}")
         labels: list[int] = []
         if c.label:
-            labels = [int(float(x)) for x in row.texts(c.label)]
+            labels = [read_choice(row, x) for x in row.texts(c.label)]
             if len(labels) != len(sentences):
                 raise UsageError(
                     f"{row.where}: {len(sentences)} sentences but {len(labels)} labels"
@@ -148,6 +149,26 @@ class ExtractiveSummarization(Task):
         """The first sentences."""
         count = self.config.sentences
         return [{"text": " ".join(record.sentences[:count])} for record in records]
+
+
+def read_sentences(row: Row, column: str) -> list[str]:
+    """A column of sentences; a text is cut after full stops, question and exclamation marks."""
+    value = row.value(column)
+    return (
+        re.split(r"(?<=[.!?])\s+", value.strip()) if isinstance(value, str) else row.texts(column)
+    )
+
+
+def read_choice(row: Row, text: str) -> int:
+    """Whether a sentence is chosen: 0 or 1, or a truth value.
+
+    Raises:
+      UsageError: it is something else.
+    """
+    choices = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
+    if text.lower() not in choices:
+        raise UsageError(f"{row.where}: the label of a sentence is 0 or 1, not {text!r}")
+    return choices[text.lower()]
 
 
 def rouge(texts: Sequence[str], records: Sequence[Record]) -> dict[str, float]:

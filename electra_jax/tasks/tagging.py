@@ -25,13 +25,14 @@ from electra_jax.tasks.task import Answer, Task, TaskConfig, label_set
 log = logging.getLogger(__name__)
 
 SCHEMES = ("auto", "IO", "IOB1", "BIO", "BIOES", "none")
+MARKS = frozenset("BIESLU")  # what stands before the dash of a label
 
 
 @dataclasses.dataclass(frozen=True)
 class TaggingConfig(TaskConfig):
     name: str = "tagging"
     words: str = "0"  # column: a list, or a text that is cut at spaces
-    label: str = "-1"  # column: a list
+    label: str = "-1"  # column, likewise
     scheme: str = "auto"  # how labels mark spans; all become BIO; none: labels stand alone
 
     def __post_init__(self):
@@ -94,7 +95,7 @@ class Tagging(Task):
         words = read_words(row, c.words)
         if not labelled:
             return Record(row.where, words, None)
-        labels = row.texts(c.label)
+        labels = read_words(row, c.label)
         if len(labels) != len(words):
             raise UsageError(f"{row.where}: {len(words)} words but {len(labels)} labels")
         return Record(row.where, words, labels)
@@ -221,7 +222,12 @@ def guess_scheme(sequences: Sequence[Sequence[str]], asked: str) -> str:
     if asked != "auto":
         return asked
     marks = {label.partition("-")[0] for labels in sequences for label in labels}
-    dashed = all(label == "O" or "-" in label for labels in sequences for label in labels)
+    # Kinds may have dashes of their own (building-hotel): only one after a mark tells.
+    dashed = all(
+        label == "O" or (label[:1] in MARKS and label[1:2] == "-")
+        for labels in sequences
+        for label in labels
+    )
     if not dashed:
         return "none" if "O" not in marks else "IO"
     if marks & {"S", "E", "L", "U"}:
@@ -250,7 +256,7 @@ def to_bio(labels: Sequence[str], scheme: str) -> list[str]:
             previous = ""
             continue
         if scheme == "IO":
-            kind = kind if dash else label
+            kind = kind if mark == "I" and dash else label
             starts = kind != previous
         elif scheme == "BIOES":
             starts = mark in ("B", "S", "U") or kind != previous

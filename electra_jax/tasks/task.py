@@ -162,19 +162,21 @@ class Task(abc.ABC):
         return list(read_rows(sources, self.column_names))
 
     def read_splits(self, seed: int = 0) -> tuple[list[Any], list[Any]]:
-        """Training and validation records; learns the state, if there is none, from the former.
+        """Training and validation records; learns the state from all of `task.train`.
 
         Raises:
           UsageError: no training data is named, or nothing is left to train or to validate on.
         """
         rows, held_out = self.split_rows()
         train = [self.parse(row, True) for row in rows]
+        validation = [self.parse(row, True) for row in held_out or ()]
         if not self.state:
-            self.fit(train)
-        self._warn_of_empty(rows, train)
+            # A label so rare that all of its rows are held out is in the set, too.
+            self.fit([*train, *validation])
+        self._warn_of_empty([*rows, *(held_out or ())], [*train, *validation])
         if held_out is None:
-            return self.draw(train, seed), self.read(self.config.validation)
-        return self.draw(train, seed), [self.parse(row, True) for row in held_out]
+            validation = self.read(self.config.validation)
+        return self.draw(train, seed), validation
 
     def split_rows(self) -> tuple[list[Row], list[Row] | None]:
         """Training rows, and those held out of them where no validation data is named."""
@@ -211,9 +213,26 @@ class Task(abc.ABC):
         """Whether a record has no text."""
         return not record.text.strip()
 
+    @property
+    def vector_pooling(self) -> str:
+        """How a text's vector is made of its tokens' (see `prediction.embed`)."""
+        return "mean"
+
     def write(self, answers: Sequence[Answer], records: Sequence[Any], path: Path) -> None:
         """Writes answers in the task's own format; by default JSON lines."""
         path.write_text("".join(json.dumps(answer) + "\n" for answer in answers), "utf-8")
+
+
+def read_label(row: Row, column: str) -> str:
+    """A column that holds a label.
+
+    Raises:
+      UsageError: there is none of that name, or it is blank.
+    """
+    label = row.text(column)
+    if not label.strip():
+        raise UsageError(f"{row.where}: no label in column {column!r}")
+    return label
 
 
 def label_set(labels: Iterable[str]) -> list[str]:

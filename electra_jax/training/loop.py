@@ -181,7 +181,9 @@ class Loop:
             self.clock.agree(step, budget)
         self._since = (step, self.clock.elapsed())
         pending = None
-        finished, stopped = self._finished(step), None
+        # A run that ended before its time does not go on when it is started again.
+        finished = self._finished(step) or (step > 0 and bool(from_main(self.enough())))
+        stopped = None
         writer = self.writer or contextlib.nullcontext()
         stop, watchdog = StopSignal(), Watchdog(self.stall_seconds)
         with self.checkpoints, writer, stop, watchdog, bar:

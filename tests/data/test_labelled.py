@@ -77,6 +77,13 @@ def test_what_breaks_a_format_is_named(tmp_path, name, content, message):
         read(tmp_path, name, content)
 
 
+def test_few_broken_lines_of_a_large_table_are_left_out_and_said(tmp_path, caplog):
+    path = tmp_path / "x.tsv"
+    path.write_text("text\tlabel\n" + "a\tb\n" * 1500 + "broken\n" + "a\tb\n" * 500)
+    assert len(list(read_rows(str(path)))) == 2000
+    assert f"1 broken lines are left out ({path}:1502: 1 columns, where 2" in caplog.text
+
+
 def test_a_missing_file_or_column_is_named(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
         list(read_rows(str(tmp_path / "none.csv")))

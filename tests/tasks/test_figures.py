@@ -87,6 +87,7 @@ def test_answers_are_judged_as_torchmetrics_does(electra_data):
         ("I-x I-x O I-y I-z", "IO", "B-x I-x O B-y B-z"),
         ("x x O y y", "IO", "B-x I-x O B-y I-y"),
         ("DET NOUN VERB", "none", "DET NOUN VERB"),
+        ("MISC-law MISC-law O ART-law", "IO", "B-MISC-law I-MISC-law O B-ART-law"),
     ],
 )
 def test_schemes_are_told_and_become_bio(labels, scheme, bio):

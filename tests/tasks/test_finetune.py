@@ -1,6 +1,7 @@
 """The fine-tuning run: resumes, stops early, keeps the best, answers, refuses."""
 
 import json
+import shutil
 import signal
 import sys
 
@@ -164,6 +165,34 @@ def test_enough_is_when_the_last_ones_bring_no_gain(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_that_ended_early_is_at_its_end(encoder_dir, data, tmp_path, monkeypatch):
+    """Started again, as for test data, it answers and does not train on."""
+    module = sys.modules["electra_jax.finetune"]
+    monkeypatch.setattr(module, "is_enough", lambda *_: True)
+    first = finetune(config(encoder_dir, data), tmp_path / "run")
+    steps = load(tmp_path / "run", "last").step
+    assert steps == 4
+    broken = tmp_path / "broken.csv"
+    broken.write_text("texts\ngood\n")
+    with pytest.raises(UsageError, match="no column 'text'"):
+        finetune(config(encoder_dir, data, f"task.test={broken}"), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == first
+    finetune(config(encoder_dir, data, f"task.test={data}/dev.csv"), tmp_path / "run")
+    assert load(tmp_path / "run", "last").step == steps
+    assert (tmp_path / "run" / "predictions" / "test.tsv").exists()
+
+
+@pytest.mark.slow
+def test_another_model_is_not_overwritten(encoder_dir, data, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(encoder_dir, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UsageError, match="model holds another model: choose another --workdir"):
+        finetune(config(encoder_dir, data), folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.slow
 def test_seeds_sweeps_and_the_baseline_share_a_table(encoder_dir, data, tmp_path):
     overrides = fields(encoder_dir, data, "train.epochs=1", "task.train_rows=20")
     args = ("finetune/classify", overrides, tmp_path, 2, ["learning_rate=1e-3,3e-3"], True)
@@ -175,6 +204,12 @@ def test_seeds_sweeps_and_the_baseline_share_a_table(encoder_dir, data, tmp_path
     before = (folder / "results.json").stat().st_mtime_ns
     assert run_all(*args) == table
     assert (folder / "results.json").stat().st_mtime_ns == before
+    # One run beside the others in the same directory.
+    for _ in range(2):
+        run_all("finetune/classify", overrides, tmp_path)
+    assert run_all(*args) == table
+    assert "metrics" in json.loads((tmp_path / "results.json").read_text())
+    assert len(json.loads((tmp_path / "runs.json").read_text())) == 4
 
 
 def test_a_sweep_names_one_field():
@@ -200,6 +235,7 @@ def command(encoder_dir, data, tmp_path, *more):
         ("task.label=text", "is none of"),
         ("task.head=other", "task.head='other' is unknown; use default, official"),
         ("task.metric=f2", "task.metric='f2' is unknown"),
+        ("task.metric=in_scope_accuracy", "cannot be had of this data; there are accuracy"),
         ("init.from=nowhere", "nowhere is no run directory"),
         ("init.from=", "init.from is empty"),
         ("train.length=4", "train.length must be at least 8"),
