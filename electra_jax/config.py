@@ -116,11 +116,18 @@ class PretrainConfig:
                 "and make it small by generator.depth"
             )
 
-        kinds = objectives()[self.objective.name].generators
+        objective = objectives()[self.objective.name]
+        kinds = objective.generators
         if self.generator.kind not in kinds:
             raise UsageError(
                 f"objective.name={self.objective.name} goes with generator.kind="
                 f"{' or '.join(kinds)}, not {self.generator.kind}"
+            )
+        # A main language model lends no encoder, and its output matrix would lack the delta.
+        if objective.head != "detector" and self.generator.share in ("all", "disentangled"):
+            raise UsageError(
+                f"objective.name={self.objective.name} goes with generator.share=embeddings or "
+                f"nothing, not {self.generator.share}"
             )
 
     @property

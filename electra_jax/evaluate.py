@@ -80,8 +80,12 @@ def _example(model: Model, tokens_L, documents_L, prepared, out, probabilities_L
     longest = np.flatnonzero(documents_L == np.bincount(numbers).argmax())
     weights_N = prepared["weights"][row] > 0
     masked = set(prepared["positions"][row][weights_N].tolist())
-    originals = model.tokenizer.pieces(tokens_L[longest].tolist())
-    sampled = model.tokenizer.pieces(out["corrupted"][row][longest].tolist())
+    tokenizer = model.tokenizer
+    originals = tokenizer.pieces(tokens_L[longest].tolist())
+    # A vocabulary that is padded has ids without a piece.
+    ids = out["corrupted"][row][longest]
+    ids = np.where(ids < tokenizer.vocab_size, ids, tokenizer.unk_id)
+    sampled = tokenizer.pieces(ids.tolist())
     return Example(
         [
             ExampleToken(

@@ -1,7 +1,9 @@
 """Models out of run directories, and into them."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,8 @@ from electra_jax.warm_start import warm_start
 def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> list[str]:
     """Writes `discriminator/`, `generator/` and a model card for the transformers library.
 
-    A model of a masked-language-model objective becomes `masked_lm/`; a fine-tuned one lies in
-    `to` itself.
+    A masked language model becomes `masked_lm/`, and of one that copies, for which there is no
+    class, the encoder alone `encoder/`; a fine-tuned model lies in `to` itself.
 
     Args:
       path: a run directory, or another model directory.
@@ -39,7 +41,8 @@ def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> 
       The folders written.
 
     Raises:
-      UsageError: no model, none that the library knows, or `to` is not empty.
+      UsageError: no model, none that the library knows, one whose fine-tuning has not ended,
+        or `to` is not empty or cannot be written.
     """
     to = _empty(to)
     model = load(path, checkpoint)
@@ -51,12 +54,13 @@ def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> 
         raise UsageError(f"{path} holds no network that the transformers library knows")
     small = generator_model(model.config.model, model.config.generator)
     card = model_card(model, count_params(params), list(networks), _held_out(path, model.step))
-    for network, flat in networks.items():
-        folder = to / network
-        shape = small if network == "generator" else model.config.model
-        huggingface.write_network(folder, network, flat, shape, model.tokenizer)
-        (folder / "README.md").write_text(card, "utf-8")
-    (to / "README.md").write_text(card, "utf-8")
+    with _writing(to):
+        for network, flat in networks.items():
+            folder = to / network
+            shape = small if network == "generator" else model.config.model
+            huggingface.write_network(folder, network, flat, shape, model.tokenizer)
+            (folder / "README.md").write_text(card, "utf-8")
+        (to / "README.md").write_text(card, "utf-8")
     return [str(to / network) for network in networks]
 
 
@@ -67,15 +71,29 @@ def _export_task_model(model: TaskModel, path: str | Path, to: Path) -> str:
             f"transformers has no class for the task {task.name} with head={task.config.head}: "
             "keep the run directory, and use `predict`"
         )
-    opens_with = huggingface.write_task_model(
-        to, kind, names.flatten(jax.device_get(model.params)), model.model, task.tokenizer,
-        task.state.get("labels", ["score"] if kind == "ForSequenceClassification" else ()),
-        getattr(task.config, "pooling", "cls"),
-    )  # fmt: skip
-    results = json.loads((Path(path) / RESULTS_FILE).read_text())
-    card = task_card(model, opens_with, results["metrics"])
-    (to / "README.md").write_text(card, "utf-8")
+    figures = _figures(path)
+    with _writing(to):
+        opens_with = huggingface.write_task_model(
+            to, kind, names.flatten(jax.device_get(model.params)), model.model, task.tokenizer,
+            task.state.get("labels", ["score"] if kind == "ForSequenceClassification" else ()),
+            getattr(task.config, "pooling", "cls"),
+        )  # fmt: skip
+        (to / "README.md").write_text(task_card(model, opens_with, figures), "utf-8")
     return str(to)
+
+
+def _figures(path: str | Path) -> dict[str, float]:
+    """The metrics of a fine-tuning run's results."""
+    file = Path(path) / RESULTS_FILE
+    try:
+        metrics = json.loads(file.read_text("utf-8"))["metrics"]
+        return {name: float(value) for name, value in metrics.items() if value is not None}
+    except FileNotFoundError:
+        raise UsageError(
+            f"{file} is missing: give the same `finetune` again and let the run finish"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{file} cannot be read: {error!r}") from error
 
 
 def task_card(model: TaskModel, opens_with: str, figures: Mapping[str, float]) -> str:
@@ -117,7 +135,8 @@ def import_model(
       The parts that were not there and are fresh.
 
     Raises:
-      UsageError: see `huggingface.read_model` and `tensorflow1.read_checkpoint`.
+      UsageError: see `huggingface.read_model` and `tensorflow1.read_checkpoint`; or `to` is not
+        empty or cannot be written.
     """
     to = _empty(to)
     slots: dict[str, Any] = {}
@@ -148,13 +167,13 @@ def import_model(
     state = state.replace(
         step=np.int32(source.step), params=params, opt_state=_with_slots(state.opt_state, slots)
     )
-    to.mkdir(parents=True, exist_ok=True)
-    save_config(config, to)
-    source.tokenizer.save(to / "tokenizer")
     record = {"store": IMPORTED, "config": config_fields(config), "elapsed": 0.0}
-    with Checkpoints(to) as checkpoints:
-        checkpoints.save(source.step, jax.tree.map(jax.numpy.asarray, state), record)
-        checkpoints.wait()
+    with _writing(to):
+        save_config(config, to)
+        source.tokenizer.save(to / "tokenizer")
+        with Checkpoints(to) as checkpoints:
+            checkpoints.save(source.step, jax.tree.map(jax.numpy.asarray, state), record)
+            checkpoints.wait()
     there = names.flatten(source.params)
     return sorted({p.split("/")[0] for p in names.flatten(params) if p not in there})
 
@@ -200,7 +219,8 @@ def _held_out(path: str | Path, step: int) -> dict[str, float]:
     """The metrics that a run logged when it evaluated that step."""
     for line in reversed(read_metrics(path)):
         if line["step"] == step and "eval/loss" in line:
-            return {k: v for k, v in line.items() if k.startswith("eval/")}
+            # One that was not finite is null.
+            return {k: v for k, v in line.items() if k.startswith("eval/") and v is not None}
     return {}
 
 
@@ -217,6 +237,29 @@ def _with_slots(opt_state: Any, slots: dict[str, Any]) -> Any:
 
 def _empty(to: str | Path) -> Path:
     to = Path(to)
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+    try:
+        used = to.exists() and (not to.is_dir() or any(to.iterdir()))
+    except OSError as error:
+        raise UsageError(f"{to} cannot be read: {error}") from error
+    if used:
         raise UsageError(f"{to} is there already and not empty: choose another --to")
     return to
+
+
+@contextlib.contextmanager
+def _writing(to: Path) -> Iterator[None]:
+    """Makes a folder that is empty or not there, as it is again if writing into it fails.
+
+    It is not renamed at the end, which mounted buckets and mount points do not allow.
+    """
+    there = _empty(to).exists()
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException as error:
+        shutil.rmtree(to.resolve(), ignore_errors=True)
+        if there:
+            to.resolve().mkdir(exist_ok=True)
+        if isinstance(error, OSError):
+            raise UsageError(f"{to} cannot be written: {error}") from error
+        raise

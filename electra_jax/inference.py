@@ -16,6 +16,7 @@ from electra_jax.errors import UsageError
 from electra_jax.interop import huggingface
 from electra_jax.models.electra import GeneratorConfig, init_params, unroll
 from electra_jax.models.encoder import ModelConfig
+from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.training.checkpoint import Checkpoints
 
 LONGEST_ROW = 512  # of an imported model, whose training rows are not known
@@ -163,7 +164,9 @@ class Model:
                 position[None, None],
                 method="generate",
             )
-            return jax.lax.top_k(jax.nn.softmax(logits_11V[0, 0]), 10)
+            # A vocabulary that is padded has ids without a piece.
+            logits_V = logits_11V[0, 0, : self.tokenizer.vocab_size]
+            return jax.lax.top_k(jax.nn.softmax(logits_V), 10)
 
         # One position after another: a row of logits, not a square of them, is in memory.
         top_LV, tokens_LV = jax.lax.map(suggest, jnp.arange(row_L.shape[0]), batch_size=8)
@@ -191,14 +194,23 @@ def load(path: str | Path, checkpoint: str = "best") -> Model:
     return Model(config, params, load_tokenizer(Path(path) / "tokenizer"), step)
 
 
-def imported_config(model: ModelConfig, generator: GeneratorConfig) -> PretrainConfig:
+def imported_config(
+    model: ModelConfig, generator: GeneratorConfig, objective: str = "electra"
+) -> PretrainConfig:
     """The config of a model whose training is not known: that of the published Small."""
     length = min(model.max_positions, LONGEST_ROW)
-    return PretrainConfig(model=model, generator=generator, data=DataConfig(length=length))
+    return PretrainConfig(
+        model=model,
+        generator=generator,
+        objective=ObjectiveConfig(name=objective),
+        data=DataConfig(length=length),
+    )
 
 
 def load_hugging_face(path: str | Path, generator: str | Path | None = None) -> Model:
     """Loads a Hugging Face directory; heads and a generator that it lacks are missing.
+
+    A masked language model is one of the objective `mlm`, beside a generator of `replace_mlm`.
 
     Raises:
       UsageError: see `huggingface.read_model`.
@@ -208,5 +220,10 @@ def load_hugging_face(path: str | Path, generator: str | Path | None = None) -> 
     if shares is None:
         modern = read.model.architecture == "modern"
         shares = GeneratorConfig(width=1.0, depth=0.25) if modern else GeneratorConfig()
-    config = imported_config(read.model, shares)
+    objective = "electra"
+    if read.masked_lm:
+        objective = "replace_mlm" if read.generator else "mlm"
+    if objective == "mlm":
+        shares = dataclasses.replace(shares, kind="none")
+    config = imported_config(read.model, shares, objective)
     return Model(config, jax.tree.map(jnp.asarray, read.params), read.tokenizer, step=0)

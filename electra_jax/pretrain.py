@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from electra_jax.config import PretrainConfig, config_fields, flatten, read_config, save_config
 from electra_jax.data.sampler import Sampler
 from electra_jax.data.token_store import TokenStore
-from electra_jax.data.tokenizer import Tokenizer
+from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.inference import load
 from electra_jax.models.electra import count_params
@@ -168,6 +168,13 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
     latest = checkpoints.record()
     if latest is not None:
         check_resume(read_config(workdir), config, latest, identity)
+        if latest["store"] == IMPORTED:
+            check_imported(workdir, tokenizer)
+    elif config.optimizer.frozen and not config.init.from_:
+        raise UsageError(
+            f"optimizer.frozen={config.optimizer.frozen!r} would keep fresh parameters random: "
+            "give --config.init.from=DIR, the model to start from"
+        )
     barrier("the run directory is read")
     if is_main():
         save_config(config, workdir)
@@ -297,4 +304,18 @@ def check_resume(old: PretrainConfig, new: PretrainConfig, record: dict, identit
         raise UsageError(
             "the run directory holds a run on another token store: go on with that one, or "
             "choose another --workdir"
+        )
+
+
+def check_imported(workdir: Path, tokenizer: Tokenizer) -> None:
+    """Refuses to go on from an imported model with text of another tokenizer.
+
+    Raises:
+      UsageError: its tokenizer is not the token store's.
+    """
+    if load_tokenizer(workdir / "tokenizer").identity != tokenizer.identity:
+        raise UsageError(
+            "the run directory holds an imported model with another tokenizer than the token "
+            f"store's: prepare its text with --tokenizer {workdir / 'tokenizer'}, or start a new "
+            "run from it with --config.init.from=DIR"
         )

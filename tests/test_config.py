@@ -102,6 +102,11 @@ def test_a_broken_config_file_is_named(tmp_path):
     [
         (["objective.name=mlm"], "generator.kind=none, not transformer"),
         (["objective.name=electric"], "generator.kind=two_tower or"),
+        (["objective.name=replace_mlm", "generator.share=disentangled"], "nothing, not disentang"),
+        (
+            ["objective.name=all_tokens_mlm", "generator.width=1", "generator.share=all"],
+            "generator.share=embeddings or nothing, not all",
+        ),
         (["data.length=1024"], "exceeds model.max_positions=512"),
         (["model.architecture=modern", "model.embedding=256"], "generator.width=1.0"),
         (["train.time_budget=soon"], "no duration"),

@@ -7,21 +7,23 @@ whose softmax is our sigmoid.
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.flax
 import safetensors.numpy
 
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.interop import names
 from electra_jax.interop.fast_tokenizer import save_fast_tokenizer
-from electra_jax.interop.torch_file import read_torch_file
+from electra_jax.interop.tensor_files import read_json, read_tensors
 from electra_jax.models.electra import GeneratorConfig, generator_model
 from electra_jax.models.encoder import GLOBAL_THETA, LOCAL_THETA, ModelConfig
+
+log = logging.getLogger(__name__)
 
 CLASSES = {
     ("published", "discriminator"): "ElectraForPreTraining",
@@ -30,7 +32,10 @@ CLASSES = {
     ("modern", "generator"): "ModernBertForMaskedLM",
     ("published", "masked_lm"): "ElectraForMaskedLM",
     ("modern", "masked_lm"): "ModernBertForMaskedLM",
+    ("published", "encoder"): "ElectraModel",
+    ("modern", "encoder"): "ModernBertModel",
 }
+MAIN = ("discriminator", "masked_lm", "encoder")  # the folders that a main network is written to
 # Where embeddings and encoder may lie, by their model type.
 PREFIXES = {"electra": ("electra.", ""), "bert": ("bert.", ""), "modernbert": ("model.", "")}
 LABELS = ("original", "replaced")
@@ -41,13 +46,15 @@ class HuggingFaceModel:
     """What a directory held: unrolled parameters, some of which may be missing.
 
     `params` has "embeddings" and "discriminator" (at least its encoder), and "generator"
-    where there was one.
+    where there was one. With `masked_lm` the head of "discriminator" is a masked language
+    model's.
     """
 
     model: ModelConfig
     generator: GeneratorConfig | None
     params: dict[str, Any]
     tokenizer: Tokenizer
+    masked_lm: bool = False
 
 
 def hugging_face_config(
@@ -177,9 +184,18 @@ def _local_layers(config: Mapping[str, Any]) -> tuple[int, int]:
             "full_attention" for layer in range(config["num_hidden_layers"])
         ]  # fmt: skip
     ropes = config.get("rope_parameters") or {}
-    for kind, theta in (("full_attention", GLOBAL_THETA), ("sliding_attention", LOCAL_THETA)):
-        if kind in kinds and (ropes.get(kind) or {}).get("rope_theta", theta) != theta:
+    # Before version 5 of transformers the angles were fields of their own.
+    for kind, field, theta in (
+        ("full_attention", "global_rope_theta", GLOBAL_THETA),
+        ("sliding_attention", "local_rope_theta", LOCAL_THETA),
+    ):
+        if kind not in kinds:
+            continue
+        rope = ropes.get(kind) or {}
+        if rope.get("rope_theta", config.get(field, theta)) != theta:
             raise UsageError(f"its rope_theta for {kind} is not {theta:g}")
+        if rope.get("rope_type", "default") != "default":
+            raise UsageError(f"its rope_type for {kind} is {rope['rope_type']!r}, not 'default'")
     if "sliding_attention" not in kinds:
         return 0, ModelConfig.global_every
     for every in range(2, len(kinds) + 1):
@@ -199,11 +215,12 @@ def write_network(
 
     Args:
       folder: is made.
-      network: "discriminator", "generator" or "masked_lm".
+      network: "generator", or one of `MAIN`.
       params: flat, as `names.split_networks` gives them.
       model: the network's own shape.
     """
-    table = [*names.body(model), *names.head(model, network)]
+    prefix = "" if network == "encoder" else None
+    table = [*names.body(model, prefix), *names.head(model, network)]
     tensors = names.write_tensors(table, params)
     labels = LABELS if (model.architecture, network) == ("modern", "discriminator") else ()
     opens_with = CLASSES[model.architecture, network]
@@ -264,19 +281,21 @@ def _write(
 def is_hugging_face(path: str | Path) -> bool:
     """Whether a directory looks like one of ours exported, or of the transformers library."""
     path = Path(path)
-    return _holds_model(path) or _holds_model(path / "discriminator")
+    return _holds_model(path) or any(_holds_model(path / network) for network in MAIN)
 
 
 def _holds_model(folder: Path) -> bool:
     file = folder / "config.json"
-    return file.is_file() and "model_type" in _read_json(file)
+    return file.is_file() and "model_type" in read_json(file)
 
 
 def read_model(path: str | Path, generator: str | Path | None = None) -> HuggingFaceModel:
-    """Reads a discriminator, or any encoder of its kind, and a generator if there is one.
+    """Reads a discriminator or a masked language model, and a generator if there is one.
+
+    Of any other model of their kind it reads the encoder.
 
     Args:
-      path: a directory with the model, or with `discriminator/` and perhaps `generator/`.
+      path: a directory with the model, or with one of `MAIN` and perhaps `generator/`.
       generator: the generator's directory, where it lies elsewhere.
 
     Raises:
@@ -284,12 +303,16 @@ def read_model(path: str | Path, generator: str | Path | None = None) -> Hugging
         damaged file, or one that wants code to be run.
     """
     path = Path(path)
-    folder = path if _holds_model(path) else path / "discriminator"
-    if not _holds_model(folder):
-        raise UsageError(f"no model in {path}: neither config.json nor discriminator/config.json")
+    folders = [path, *(path / network for network in MAIN)]
+    folder = next(filter(_holds_model, folders), None)
+    if folder is None:
+        raise UsageError(
+            f"no model in {path}: no config.json in it or in its {', '.join(MAIN)} folder"
+        )
     if generator is None and folder != path and _holds_model(path / "generator"):
         generator = path / "generator"
-    model, flat = _read_network(folder, "discriminator")
+    model, network, flat = _read_network(folder, ("discriminator", "masked_lm"))
+    masked_lm = network == "masked_lm"
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size > model.vocab_size:
         raise UsageError(
@@ -298,8 +321,8 @@ def read_model(path: str | Path, generator: str | Path | None = None) -> Hugging
         )
     params = _as_network(flat, "discriminator")
     if generator is None:
-        return HuggingFaceModel(model, None, params, tokenizer)
-    small, flat = _read_network(Path(generator), "generator")
+        return HuggingFaceModel(model, None, params, tokenizer, masked_lm)
+    small, _, flat = _read_network(Path(generator), ("generator",))
     config = _generator_config(model, small)
     read = _as_network(flat, "generator")
     embeddings = read.pop("embeddings")
@@ -310,28 +333,49 @@ def read_model(path: str | Path, generator: str | Path | None = None) -> Hugging
         config = dataclasses.replace(config, share="embeddings")
     else:
         params["generator_embeddings"] = embeddings
-    return HuggingFaceModel(model, config, {**params, **read}, tokenizer)
+    return HuggingFaceModel(model, config, {**params, **read}, tokenizer, masked_lm)
 
 
-def _read_network(folder: Path, network: str) -> tuple[ModelConfig, dict[str, np.ndarray]]:
-    """Shape and flat parameters; the head only where it is that network's own."""
+def _read_network(
+    folder: Path, networks: Sequence[str]
+) -> tuple[ModelConfig, str, dict[str, np.ndarray]]:
+    """Shape, which of `networks` it is, and flat parameters; without a head if it is none."""
     try:
-        config = _read_json(folder / "config.json")
+        config = read_json(folder / "config.json")
         model = model_config(config)
-        tensors = _read_tensors(folder)
+        tensors = read_tensors(folder)
         prefix = _find_prefix(tensors, PREFIXES[config["model_type"]], model)
         table = names.body(model, prefix)
-        if CLASSES[model.architecture, network] in (config.get("architectures") or ()):
+        network = _find_network(config, model, networks)
+        if network:
+            if model.architecture == "modern":
+                _require(config, {"classifier_bias": False, "classifier_activation": "gelu"})
             table += names.head(model, network)
-        elif network == "generator":
-            raise UsageError(f"it is no {CLASSES[model.architecture, network]}")
+        elif "generator" in networks:
+            raise UsageError(f"it is no {CLASSES[model.architecture, 'generator']}")
         flat = names.read_tensors(table, tensors)
         _check_shapes(model, flat)
     except UsageError as error:
         raise UsageError(f"{folder}: {error}") from error
     except (KeyError, TypeError) as error:
         raise UsageError(f"{folder}/config.json lacks {error}") from error
-    return model, flat
+    return model, network, flat
+
+
+def _find_network(config: Mapping[str, Any], model: ModelConfig, networks: Sequence[str]) -> str:
+    """Which of the networks has the head that a config.json names, or ""."""
+    for network in networks:
+        if CLASSES[model.architecture, network] not in (config.get("architectures") or ()):
+            continue
+        # The modern discriminator's class has taggers, too.
+        labels = {str(index): name for index, name in enumerate(LABELS)}
+        if (model.architecture, network) == ("modern", "discriminator") and (
+            config.get("id2label") != labels
+        ):
+            log.info("%-11s left out, as its labels are not %s", "head", " and ".join(LABELS))
+            continue
+        return network
+    return ""
 
 
 def _find_prefix(tensors: Mapping, prefixes: tuple[str, ...], model: ModelConfig) -> str:
@@ -389,34 +433,3 @@ def _generator_config(model: ModelConfig, small: ModelConfig) -> GeneratorConfig
                 "discriminator; import the discriminator alone"
             )
     return config
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{file} is no JSON object")
-    return content
-
-
-def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    """All tensors of a directory, whole or in shards; safetensors if there are any."""
-    for whole, index, read in (
-        ("model.safetensors", "model.safetensors.index.json", _read_safetensors),
-        ("pytorch_model.bin", "pytorch_model.bin.index.json", read_torch_file),
-    ):
-        if (folder / whole).exists():
-            return read(folder / whole)
-        if (folder / index).exists():
-            shards = sorted(set(_read_json(folder / index)["weight_map"].values()))
-            return {k: v for shard in shards for k, v in read(folder / Path(shard).name).items()}
-    raise UsageError("it holds neither model.safetensors nor pytorch_model.bin")
-
-
-def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
-    try:
-        return {name: np.asarray(x) for name, x in safetensors.flax.load_file(file).items()}
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise UsageError(f"{file.name} is damaged or truncated: {error}") from error

@@ -75,6 +75,8 @@ def modern_body(config: ModelConfig, prefix: str = "model.") -> list[Name]:
 def head(config: ModelConfig, network: str) -> list[Name]:
     """The head of a network in Hugging Face's names."""
     modern = config.architecture == "modern"
+    if network == "encoder":
+        return []
     if network != "discriminator":
         theirs, bias = (
             ("head", "decoder.bias")
@@ -205,7 +207,7 @@ def split_networks(params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Each network's flat parameters, with the embeddings it reads.
 
     Those that other formats have a place for: a detector, a transformer that generates,
-    and a main network that is a masked language model.
+    and a main network that is a masked language model; of one that copies, the encoder.
     """
     own = params.get("generator_embeddings", params["embeddings"])
     main = dict(params["embeddings"])
@@ -215,7 +217,9 @@ def split_networks(params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     discriminator = params["discriminator"]
     if "classifier" in discriminator:
         networks["discriminator"] = flatten({"embeddings": main, **discriminator})
-    elif "bias" in discriminator and "copy" not in discriminator:
+    elif "copy" in discriminator:
+        networks["encoder"] = flatten({"embeddings": main, "encoder": discriminator["encoder"]})
+    elif "bias" in discriminator:
         networks["masked_lm"] = flatten({"embeddings": main, **discriminator})
     generator = params.get("generator", {})
     if "dense" in generator and "left" not in generator:

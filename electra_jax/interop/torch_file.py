@@ -5,6 +5,7 @@ beside it. The pickle may ask for a handful of names; any other is refused.
 """
 
 import collections
+import math
 import pickle
 import zipfile
 from pathlib import Path
@@ -29,10 +30,16 @@ _STORAGES = {
 
 def _rebuild_tensor(storage, offset, size, stride, *_) -> np.ndarray:
     """A tensor over a storage, as torch._utils._rebuild_tensor_v2 makes it."""
-    reach = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1
+    # The pickle chooses every argument; only Python's own integers cannot wrap around.
+    offset, size, stride = int(offset), tuple(map(int, size)), tuple(map(int, stride))
+    if not isinstance(storage, np.ndarray) or storage.ndim != 1:
+        raise pickle.UnpicklingError("a tensor has no storage")
+    if min(offset, *size, *stride) < 0:
+        raise pickle.UnpicklingError("a tensor has a negative offset, size or stride")
     if not all(size):
         return np.zeros(size, storage.dtype)
-    if offset < 0 or min(stride, default=0) < 0 or reach > len(storage):
+    reach = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1
+    if max(reach, math.prod(size)) > len(storage):
         raise pickle.UnpicklingError("a tensor reaches beyond its storage")
     strides = [s * storage.itemsize for s in stride]
     return np.lib.stride_tricks.as_strided(storage[offset:], size, strides).copy()
@@ -63,6 +70,8 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         _, dtype, key, *_ = pid
+        if not isinstance(dtype, np.dtype):
+            raise pickle.UnpicklingError(f"a storage is of type {dtype!r}")
         return np.frombuffer(self._archive.read(f"{self._root}data/{key}"), dtype)
 
 
@@ -70,7 +79,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a state dict by name.
 
     Raises:
-      UsageError: not such a file, a damaged one, or one that wants code to be run.
+      UsageError: no such file, a damaged one, or one that wants code to be run.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -83,7 +92,16 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
             f"{path} is no zip of tensors (a truncated file, or PyTorch's format before 1.6)"
         ) from None
     except (pickle.UnpicklingError, KeyError, ValueError, TypeError, EOFError) as error:
-        raise UsageError(f"{path} is refused: {error}") from error
+        raise UsageError(f"{path} is refused: {' '.join(str(error).split())}") from error
+    except UsageError:
+        raise
+    except Exception as error:  # a damaged or hostile file can raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(f"{path} cannot be read: {reason}") from error
     if not isinstance(tensors, dict):
         raise UsageError(f"{path} holds no state dict")
-    return {name: x for name, x in tensors.items() if isinstance(x, np.ndarray)}
+    return {
+        name: x
+        for name, x in tensors.items()
+        if isinstance(name, str) and isinstance(x, np.ndarray)
+    }

@@ -5,9 +5,10 @@ from noise: a token at a chosen position is a sample of the noise q, the others 
 
     logit of "noise" = E + log q(token | its context) + log(p / (1 - p)),
 
-p the share of chosen positions, with no gradient through q. The noise is a two-tower
-cloze model, learnt alongside: one tower reads what is to the left, one what is to the
-right. Where the official code and the paper's text leave a choice, the code is followed.
+p the share of chosen positions, with no gradient through q: the distribution that is
+sampled from, at the sampling's temperature. The noise is a two-tower cloze model, learnt
+alongside: one tower reads what is to the left, one what is to the right. Where the
+official code and the paper's text leave a choice, the code is followed.
 """
 
 import dataclasses
@@ -54,16 +55,18 @@ class Electric(Corruption):
         noise_BLV = self.apply(
             "generate", params, tokens_BL, prepared, every_BL, key=noise_key, train=train
         )
+        temperature = self.temperature(step)
         samples_BN = replacement.sample(
             jnp.take_along_axis(noise_BLV, masked.positions_BN[..., None], axis=1),
             prepared["uniform"],
-            temperature=self.temperature(step),
+            temperature=temperature,
         )
         noised_BL, _ = replacement.replace(tokens_BL, masked, samples_BN)
         energy_BL = self.apply(
             "discriminate", params, noised_BL, prepared, key=main_key, train=train
         )
-        log_noise_BL = -metrics.cross_entropy(jax.lax.stop_gradient(noise_BLV), noised_BL)
+        sampled_from_BLV = jax.lax.stop_gradient(noise_BLV) / temperature
+        log_noise_BL = -metrics.cross_entropy(sampled_from_BLV, noised_BL)
         rate = self.config.mask_rate
         logits_BL = energy_BL + log_noise_BL + math.log(rate / (1.0 - rate))
         is_noise_BL = masking.chosen(masked, tokens_BL.shape[1])

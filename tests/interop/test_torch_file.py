@@ -105,6 +105,51 @@ def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
         read_torch_file(path)
 
 
+@pytest.mark.parametrize(
+    ("size", "stride"),
+    [
+        # In int64, 2 * 2**62 + 2 * 2**62 is zero.
+        (Storage("LongStorage", "3s", 2), Storage("LongStorage", "wraps", 2)),
+        ((10**11,), (0,)),
+        ((-1, -1), (1, 1)),
+        ((2,), (-1,)),
+    ],
+)
+def test_sizes_and_strides_are_not_believed(size, stride, tmp_path):
+    values = np.zeros(4, np.float32)
+    path = write(
+        tmp_path / "pytorch_model.bin",
+        {"x": tensor("FloatStorage", "0", values, 0, size, stride)},
+        [("0", values), ("3s", np.array([3, 3])), ("wraps", np.array([2**62, 2**62]))],
+    )
+    with pytest.raises(UsageError, match="beyond its storage|negative"):
+        read_torch_file(path)
+
+
+def test_a_tensor_needs_a_storage(tmp_path):
+    rebuild = Global("torch._utils", "_rebuild_tensor_v2")
+    path = write(tmp_path / "pytorch_model.bin", {"x": Call(rebuild, [0.0], 0, (1,), (1,))})
+    with pytest.raises(UsageError, match="no storage"):
+        read_torch_file(path)
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"K\x01K\x02a.",  # AttributeError
+        b"]K\x01K\x01s.",  # IndexError
+        b"\x8d" + b"\xff" * 8,  # OverflowError
+        b"\x80\x04\x8c\x02os\x8c\x05a\nb\nc\x93.",  # a name of three lines
+    ],
+)
+def test_any_damage_is_one_line(pickled, tmp_path):
+    with zipfile.ZipFile(tmp_path / "pytorch_model.bin", "w") as archive:
+        archive.writestr("model/data.pkl", pickled)
+    with pytest.raises(UsageError) as raised:
+        read_torch_file(tmp_path / "pytorch_model.bin")
+    assert "\n" not in str(raised.value)
+
+
 def test_what_is_no_such_file_is_refused(tmp_path):
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(b"\x80\x02}q\x00.")

@@ -164,7 +164,10 @@ def test_no_tower_sees_the_token_it_predicts():
 
 @pytest.mark.slow
 def test_electric_is_noise_contrastive_estimation():
-    objective, params, prepared = build("electric", {"kind": "two_tower", **FULL})
+    temperature = 1.5
+    objective, params, prepared = build(
+        "electric", {"kind": "two_tower", **FULL}, temperature=temperature
+    )
     every = jnp.broadcast_to(jnp.arange(16), (4, 16))
     rows = (BATCH["documents"], BATCH["types"])
     noise = objective.electra.apply(
@@ -176,7 +179,7 @@ def test_electric_is_noise_contrastive_estimation():
 
     masked = masking.Masked(prepared["positions"], prepared["weights"])
     at_masked = jnp.take_along_axis(noise, masked.positions_BN[..., None], axis=1)
-    samples = replacement.sample(at_masked, prepared["uniform"])
+    samples = replacement.sample(at_masked, prepared["uniform"], temperature=temperature)
     noised = np.array(BATCH["tokens"])
     is_noise = np.zeros((4, 16), bool)
     for row, column in np.argwhere(np.asarray(masked.weights_BN) > 0):
@@ -186,7 +189,8 @@ def test_electric_is_noise_contrastive_estimation():
     energy = objective.electra.apply(
         {"params": params}, jnp.asarray(noised), *rows, method="discriminate"
     )
-    q = np.take_along_axis(np.asarray(jax.nn.softmax(noise)), noised[..., None], -1)[..., 0]
+    q = np.asarray(jax.nn.softmax(noise / temperature))
+    q = np.take_along_axis(q, noised[..., None], -1)[..., 0]
     p_hat = np.exp(-np.asarray(energy))
     share = 0.15
     is_data = (1 - share) * p_hat / ((1 - share) * p_hat + share * q)
