@@ -272,21 +272,29 @@ def mean_score(line: dict) -> float:
 
 
 def plot(lines: list[dict], path: Path) -> None:
-    """Mean score against training FLOPs."""
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    """Scores against training FLOPs, a panel for each set, with the spread over seeds."""
+    figure, panels = plt.subplots(
+        1, len(TASKS), figsize=(4 * len(TASKS), 4), sharex=True, layout="constrained"
+    )
     for architecture, objective in RUNS:
-        points = [
-            (line["flops"] / 1e12, 100 * mean_score(line))
-            for line in lines
-            if line["architecture"] == architecture and line["objective"] in ("none", objective)
-        ]
-        style = "-o" if architecture == "modern" else "--s"
-        if len(points) <= 1:
+        run = [x for x in lines if x["architecture"] == architecture]
+        run = [x for x in run if x["objective"] in ("none", objective)]
+        if len(run) <= 1:
             continue
-        axes.plot(*zip(*points, strict=True), style, label=f"{objective} ({architecture})")
-    axes.set(xlabel="training TFLOP", ylabel="mean accuracy after fine-tuning, %")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+        style = "-o" if architecture == "modern" else "--s"
+        for axes, task in zip(panels, TASKS, strict=True):
+            scores = [[100 * value for value in x["scores"][task]] for x in run]
+            axes.errorbar(
+                [x["flops"] / 1e12 for x in run],
+                [statistics.mean(values) for values in scores],
+                [statistics.stdev(values) for values in scores],
+                fmt=style, markersize=4, label=f"{objective} ({architecture})",
+            )  # fmt: skip
+            axes.set(title=task, xlabel="training TFLOP")
+            axes.grid(alpha=0.3)
+    panels[0].set_ylabel("accuracy after fine-tuning, %")
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4, fontsize=8)
     figure.savefig(path, dpi=110)
 
 
