@@ -195,9 +195,9 @@ def test_another_model_is_not_overwritten(encoder_dir, data, tmp_path):
 @pytest.mark.slow
 def test_seeds_sweeps_and_the_baseline_share_a_table(encoder_dir, data, tmp_path):
     overrides = fields(encoder_dir, data, "train.epochs=1", "task.train_rows=20")
-    args = ("finetune/classify", overrides, tmp_path, 2, ["learning_rate=1e-3,3e-3"], True)
+    args = ("finetune/classify", overrides, tmp_path, 2, ["learning_rate=3e-3"], True)
     table = run_all(*args)
-    assert "| pretrained learning_rate=1e-3 |" in table
+    assert "| pretrained learning_rate=3e-3 |" in table
     assert "| not-pretrained learning_rate=3e-3 |" in table
     assert "| trivial |" in table and "of 2 seeds" in table
     folder = tmp_path / "not-pretrained" / "learning_rate=3e-3" / "seed-1"
@@ -209,7 +209,7 @@ def test_seeds_sweeps_and_the_baseline_share_a_table(encoder_dir, data, tmp_path
         run_all("finetune/classify", overrides, tmp_path)
     assert run_all(*args) == table
     assert "metrics" in json.loads((tmp_path / "results.json").read_text())
-    assert len(json.loads((tmp_path / "runs.json").read_text())) == 4
+    assert len(json.loads((tmp_path / "runs.json").read_text())) == 2
 
 
 def test_a_sweep_names_one_field():

@@ -100,8 +100,13 @@ def config_of(name, data, encoder, *overrides):
     return finetune_config(load_config(spec, fields))
 
 
+LONG = ("answer:official", "summarize:abstractive")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=pytest.mark.full) if x in LONG else x for x in CASES]
+)
 def test_64_rows_are_learnt(name, encoder_dir, tmp_path):
     make, overrides = CASES[name]
     data = tmp_path / "data.jsonl"
