@@ -12,7 +12,7 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_jax.glue import PLAIN_COLUMNS, SETS, find_files
+from electra_jax.glue import SETS, data_fields, find_files
 from electra_jax.parallel.runtime import enable_compilation_cache
 from electra_jax.sweep import BASELINE, PRETRAINED, run_group
 
@@ -33,56 +33,49 @@ def uses(data: Path) -> list[Use]:
 
     def files(train: str, validation: str = "") -> list[str]:
         named = {"train": train, "validation": validation}
-        return [f"task.{key}={path.format(data=data)}" for key, path in named.items() if path]
+        return [f"task.{part}={path}" for part, path in named.items() if path]
 
     found = []
     for one in SETS:
         paths = find_files(one, [str(data / "glue"), str(data / "glue_sampled")])
         if paths:
-            plain = PLAIN_COLUMNS if paths["train"].suffix != ".tsv" else ()
-            found.append(
-                Use(
-                    one.folder,
-                    "one text or two",
-                    f"finetune/glue:{one.variant}",
-                    (*files(*map(str, paths.values())), *plain, "train.length=96"),
-                )
-            )
+            fields = (*data_fields(paths), "train.length=96")
+            found.append(Use(one.folder, "one text or two", f"finetune/glue:{one.variant}", fields))
     return found + [
         Use(name, use, f"finetune/{config}", (*fields,))
         for name, use, config, fields in (
             ("SQuAD, 10 articles of v2", "questions", "answer",
-             [*files("{data}/squad/train-v2.0.first10articles.json"), "train.length=256"]),
+             [*files(f"{data}/squad/train-v2.0.first10articles.json"), "train.length=256"]),
             ("SQuAD, paragraphs of v1.1", "questions", "answer",
-             [*files("{data}/squad/train-v1.1.random_paragraphs.json",
-                     "{data}/squad/dev-v1.1.only13articles.json"), "train.length=256"]),
+             [*files(f"{data}/squad/train-v1.1.random_paragraphs.json",
+                     f"{data}/squad/dev-v1.1.only13articles.json"), "train.length=256"]),
             ("QAMR", "questions", "answer",
-             [*files("{data}/qamr/dev.squad.json"), "train.length=96"]),
+             [*files(f"{data}/qamr/dev.squad.json"), "train.length=96"]),
             ("WNUT-17", "words", "tag",
-             [*files("{data}/wnut17/train.conll", "{data}/wnut17/dev.conll"),
+             [*files(f"{data}/wnut17/train.conll", f"{data}/wnut17/dev.conll"),
               "train.length=128", "train.epochs=5"]),
             ("CoNLL-2000", "words", "tag",
-             [*files("conll:{data}/conll2000/train.txt"), "train.length=128"]),
+             [*files(f"conll:{data}/conll2000/train.txt"), "train.length=128"]),
             ("SNIPS", "assistants", "intent_slots",
-             [*files("{data}/snips/train.jsonl", "{data}/snips/dev.jsonl"), "train.epochs=3",
+             [*files(f"{data}/snips/train.jsonl", f"{data}/snips/dev.jsonl"), "train.epochs=3",
               "train.length=64"]),
             ("CLINC150", "assistants", "classify",
-             [*files("{data}/clinc150/train.jsonl", "{data}/clinc150/dev.jsonl"),
+             [*files(f"{data}/clinc150/train.jsonl", f"{data}/clinc150/dev.jsonl"),
               "task.out_of_scope=oos", "train.epochs=5", "train.length=48"]),
             ("MuTual", "assistants", "choose",
-             [*files("{data}/mutual/train.jsonl", "{data}/mutual/dev.jsonl"),
+             [*files(f"{data}/mutual/train.jsonl", f"{data}/mutual/dev.jsonl"),
               "task.text=article", "task.label=answers", "train.epochs=1"]),
             ("Cranfield, by vectors", "search", "retrieve",
-             [*files("{data}/squad_sentences/train.jsonl", "beir:{data}/cranfield"),
+             [*files(f"{data}/squad_sentences/train.jsonl", f"beir:{data}/cranfield"),
               "train.length=128"]),
             ("Cranfield, BM25's finds in order", "search", "retrieve:rerank",
-             [*files("{data}/squad_sentences/train.jsonl", "beir:{data}/cranfield"),
+             [*files(f"{data}/squad_sentences/train.jsonl", f"beir:{data}/cranfield"),
               "train.length=256", "train.epochs=1"]),
             ("SciTLDR, sentences", "summaries", "summarize",
-             [*files("{data}/scitldr/train.jsonl", "{data}/scitldr/dev.jsonl"),
+             [*files(f"{data}/scitldr/train.jsonl", f"{data}/scitldr/dev.jsonl"),
               "task.label=source_labels", "train.epochs=3"]),
             ("SciTLDR, written", "summaries", "summarize:abstractive",
-             [*files("{data}/scitldr/train.jsonl", "{data}/scitldr/dev.jsonl"),
+             [*files(f"{data}/scitldr/train.jsonl", f"{data}/scitldr/dev.jsonl"),
               "train.evaluations=0.2"]),
         )
     ]  # fmt: skip

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +67,14 @@ RESULTS_FILE = "results.json"
 PREDICTIONS = "predictions"
 # A head is small; only the encoder is cut up.
 RULES = ((r"(^|/)head/", PartitionSpec()), *PARTITION)
+
+
+class Records(NamedTuple):
+    """The labelled records of a run, as its task has parsed them; None for no test data."""
+
+    train: list
+    validation: list
+    test: list | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +149,8 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
 
     # Data: what it learns from, and is judged by.
     train, validation = task.read_splits(config.train.seed)
-    test = task.read(config.task.test, labelled=False) if config.task.test else []
+    test = task.read(config.task.test, labelled=False) if config.task.test else None
+    records = Records(train, validation, test)
     trivial = task.score(task.trivial(train, validation), validation)
     if task.metric not in trivial:
         raise UsageError(
@@ -186,11 +195,8 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
         state, elapsed = restored.state, restored.record["elapsed"]
 
     # Loop: the learning.
-    announce(config, task, encoder, len(train), len(validation), batches, steps, workdir)
     full = sum(max(map(len, example.tokens)) >= length for example in examples)
-    if full:
-        log.info("%-11s %s of %s fill train.length=%d: they are cut, or go on in further rows",
-                 "long rows", f"{full:,}", f"{len(examples):,}", length)  # fmt: skip
+    announce(config, task, encoder, records, batches, full, steps, workdir)
     judge = make_judge(objective, Batches(held_out, config.train.eval_batch_size, pad_id), mesh)
 
     def evaluate(params: Any) -> dict[str, float]:
@@ -231,7 +237,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
         stall_seconds=config.processes.stall_seconds,
     )
     loop.run(state, run_key)
-    return report(config, task, workdir, (len(train), validation, test), trivial)
+    return report(config, task, workdir, records, trivial)
 
 
 def check_unused(workdir: Path) -> None:
@@ -311,20 +317,10 @@ def is_enough(workdir: Path, metric: str, patience: int) -> bool:
 
 
 def report(
-    config: FinetuneConfig,
-    task: Task,
-    workdir: Path,
-    records: tuple[int, list, list],
-    trivial: dict[str, float],
+    config: FinetuneConfig, task: Task, workdir: Path, records: Records, trivial: dict[str, float]
 ) -> dict[str, Any]:
-    """Figures and answers of the best checkpoint, written down and returned.
-
-    Args:
-      config, task, workdir: the run.
-      records: the number of training records, those of the validation and of the test data.
-      trivial: the figures of trivial answers.
-    """
-    trained_on, validation, test = records
+    """Figures and answers of the best checkpoint, beside trivial ones, written and returned."""
+    train, validation, test = records
     model = load_finetuned(workdir)
     model.task.calibrate(model.answer(validation), validation)
     answers = model.answer(validation)
@@ -338,9 +334,9 @@ def report(
         "metric": task.metric,
         "metrics": task.score(answers, validation),
         "trivial": trivial,
-        "rows": {"train": trained_on, "validation": len(validation)},
+        "rows": {"train": len(train), "validation": len(validation)},
     }
-    if config.task.test:
+    if test is not None:
         answers = model.answer(test)
         if is_main():
             task.write(answers, test, folder / f"test{task.suffix}")
@@ -363,8 +359,8 @@ def run_facts(config: FinetuneConfig) -> dict[str, Any]:
 
 
 def announce(
-    config: FinetuneConfig, task: Task, encoder: Encoder, train: int, validation: int,
-    batches: Batches, steps: int, workdir: Path,
+    config: FinetuneConfig, task: Task, encoder: Encoder, records: Records, batches: Batches,
+    full: int, steps: int, workdir: Path,
 ) -> None:  # fmt: skip
     """Says what is about to run."""
     labels = task.state.get("labels")
@@ -373,10 +369,15 @@ def announce(
         "task": f"{task.name}, best by {task.metric}"
         + (f", {len(labels)} labels" if labels else ""),
         "encoder": f"{start}, {count_params(encoder.params):,} parameters",
-        "rows": f"{train:,} to train, {validation:,} to validate",
+        "rows": f"{len(records.train):,} to train, {len(records.validation):,} to validate",
         "a step": f"{config.train.batch_size} rows, {batches.tokens_per_step:,.0f} tokens",
         "run": f"{workdir}, {steps:,} steps",
     }
+    if full:
+        lines["long rows"] = (
+            f"{full:,} of {batches.size:,} fill train.length={config.train.length}: "
+            "they are cut, or go on in further rows"
+        )
     for name, text in lines.items():
         log.info("%-11s %s", name, text)
 

@@ -2,7 +2,7 @@
 
 import logging
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,8 +91,7 @@ def glue(
             spec = f"finetune/glue:{one.variant}{'-paper' if variant == 'paper' else ''}"
             fields = [
                 f"init.from={model}", f"init.fresh={fresh}",
-                f"task.train={files['train']}", f"task.validation={files['validation']}",
-                *(PLAIN_COLUMNS if files["train"].suffix != ".tsv" else ()), *overrides,
+                *data_fields(files), *overrides,
             ]  # fmt: skip
             if fresh == "true":
                 folder = Path(workdir, BASELINE, one.folder)
@@ -119,6 +118,12 @@ def glue(
     if is_main():
         Path(workdir, TABLE_FILE).write_text(table, "utf-8")
     return table
+
+
+def data_fields(files: Mapping[str, Path]) -> list[str]:
+    """Overrides that name a set's files (see `find_files`) and, in JSON lines, their columns."""
+    named = [f"task.{part}={path}" for part, path in files.items()]
+    return [*named, *(PLAIN_COLUMNS if files["train"].suffix != ".tsv" else ())]
 
 
 def run_facts(data: Sequence[str]) -> dict[str, str]:

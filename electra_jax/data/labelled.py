@@ -11,7 +11,7 @@ import difflib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -196,16 +196,16 @@ def _parse_json_lines(lines: Lines, name: str) -> Iterator[Row]:
 def _parse_json(text: str) -> Any:
     """JSON, without the halves of surrogate pairs that it can write and UTF-8 cannot."""
     value = json.loads(text)
-    return _map_texts(without_surrogates, value) if "\\u" in text else value
+    return _writable(value) if "\\u" in text else value
 
 
-def _map_texts(change: Callable[[str], str], value: Any) -> Any:
+def _writable(value: Any) -> Any:
     if isinstance(value, str):
-        return change(value)
+        return without_surrogates(value)
     if isinstance(value, list):
-        return [_map_texts(change, part) for part in value]
+        return [_writable(part) for part in value]
     if isinstance(value, dict):
-        return {change(key): _map_texts(change, part) for key, part in value.items()}
+        return {without_surrogates(key): _writable(part) for key, part in value.items()}
     return value
 
 

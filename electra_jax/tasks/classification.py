@@ -1,5 +1,6 @@
 """One or two texts to a label, or to a number."""
 
+import abc
 import csv
 import dataclasses
 import math
@@ -80,8 +81,9 @@ class TextTask(Task):
         second = record.text_b
         return super().is_empty(record) or (second is not None and not second.strip())
 
+    @abc.abstractmethod
     def target(self, record: Record) -> np.ndarray:
-        raise NotImplementedError
+        """What is to be learnt of a record."""
 
     def examples(self, records, length, labelled, train) -> list[Example]:
         tokenizer = self.tokenizer

@@ -27,9 +27,7 @@ from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import PoolingHead, RowHead
-from electra_jax.tasks.task import Answer, Task, TaskConfig
-
-log = logging.getLogger(__name__)
+from electra_jax.tasks.task import Answer, Task, TaskConfig, warn_of_empty
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)
 
@@ -99,7 +97,14 @@ class Retrieval(Task):
 
     def read_splits(self, seed: int = 0) -> tuple[list[Any], list[Any]]:
         train, validation = self.split_rows()
-        self._warn_of_blanks([*train, *(validation or ())])
+        columns = (self.config.query, self.config.positive)
+        warn_of_empty(
+            [
+                row
+                for row in (*train, *(validation or ()))
+                if not all(row.text(column).strip() for column in columns)
+            ]
+        )
         collection = self._collect(train)
         pairs = [
             Pair(query, collection.documents[document], int(document))
@@ -112,12 +117,6 @@ class Retrieval(Task):
         if validation is None:
             return pairs, self.read(self.config.validation)
         return pairs, self.texts(self._collect(validation))
-
-    def _warn_of_blanks(self, rows: Sequence[Row]) -> None:
-        columns = (self.config.query, self.config.positive)
-        blank = [row for row in rows if not all(row.text(name).strip() for name in columns)]
-        if blank:
-            log.warning("%d rows have no text (the first: %s)", len(blank), blank[0].where)
 
     @property
     def vector_pooling(self) -> str:

@@ -205,9 +205,8 @@ class Task(abc.ABC):
         return [train[index] for index in sorted(chosen)]
 
     def _warn_of_empty(self, rows: Sequence[Row], records: Sequence[Any]) -> None:
-        empty = [row for row, record in zip(rows, records, strict=True) if self.is_empty(record)]
-        if empty:
-            log.warning("%d rows have no text (the first: %s)", len(empty), empty[0].where)
+        pairs = zip(rows, records, strict=True)
+        warn_of_empty([row for row, record in pairs if self.is_empty(record)])
 
     def is_empty(self, record: Any) -> bool:
         """Whether a record has no text."""
@@ -221,6 +220,12 @@ class Task(abc.ABC):
     def write(self, answers: Sequence[Answer], records: Sequence[Any], path: Path) -> None:
         """Writes answers in the task's own format; by default JSON lines."""
         path.write_text("".join(json.dumps(answer) + "\n" for answer in answers), "utf-8")
+
+
+def warn_of_empty(rows: Sequence[Row]) -> None:
+    """Says how many rows have no text."""
+    if rows:
+        log.warning("%d rows have no text (the first: %s)", len(rows), rows[0].where)
 
 
 def read_label(row: Row, column: str) -> str:
