@@ -101,8 +101,6 @@ def test_signals_reach_all(commands, checkout, environment, number, status):
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A test run in the background has SIGINT ignored, which no trap of bash undoes.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     lines = [process.stdout.readline(), process.stdout.readline()]
     assert sorted(line[0] for line in lines) == ["0", "1"]
