@@ -123,12 +123,13 @@ note_end() {
   ((status == FINISHED)) || end_others
 }
 
-# `wait -n` forgets all but one of those that end together: it only wakes this loop, as a signal
-# does, too.
+# `wait -n` forgets all but one of those that end together, and misses one that ends just before
+# it: it only wakes this loop, as a signal and a second's sleep do, too.
 wait_for_all() {
   local pid
   while ((${#running[@]})); do
-    wait -n "${!running[@]}" 2>/dev/null || true
+    sleep 1 &>/dev/null &
+    wait -n "${!running[@]}" "$!" 2>/dev/null || true
     for pid in "${!running[@]}"; do kill -0 "$pid" 2>/dev/null || note_end "$pid"; done
   done
 }

@@ -21,7 +21,8 @@ echo "$JAX_PROCESS_ID of $JAX_NUM_PROCESSES at $JAX_COORDINATOR_ADDRESS" \
 for ((other = 0; other < JAX_NUM_PROCESSES; other++)); do
   until [[ -e $HOME/ready.$other || -n ${ALONE:-} ]]; do sleep 0.01; done
 done
-until [[ $end == [0-9]* ]]; do sleep 0.02; done
+# In the background: while it waits for one in the foreground, bash can lose a SIGINT.
+until [[ $end == [0-9]* ]]; do sleep 0.02 & wait $!; done
 sleep "0.$((3 * JAX_PROCESS_ID))" # they do not end together
 exit "$end"
 """
