@@ -39,7 +39,7 @@ def uses(data: Path) -> list[Use]:
     for one in SETS:
         paths = find_files(one, [str(data / "glue"), str(data / "glue_sampled")])
         if paths:
-            fields = (*data_fields(paths), "train.length=96")
+            fields = (*data_fields(one, paths), "train.length=96")
             found.append(Use(one.folder, "one text or two", f"finetune/glue:{one.variant}", fields))
     return found + [
         Use(name, use, f"finetune/{config}", (*fields,))

@@ -15,9 +15,10 @@ from electra_jax.data.labelled import FORMATS, Row, kind_of, parse_rows
 from electra_jax.data.text_files import decode, read_lines
 from electra_jax.errors import UsageError
 from electra_jax.inference import Model
-from electra_jax.prediction import CHUNK, TaskModel, as_row, embed, load
+from electra_jax.prediction import TaskModel, as_row, embed, load
 
 STANDARD_INPUT = "-"
+LINES = "lines"  # the format where nothing tells another: a text each
 
 
 def read_input(path: str, kind: str, columns: Sequence[str] = ()) -> Iterator[Row]:
@@ -35,11 +36,11 @@ def read_input(path: str, kind: str, columns: Sequence[str] = ()) -> Iterator[Ro
         raise UsageError(f"--format={kind} is unknown; use {', '.join(FORMATS)}")
     if path == STANDARD_INPUT:
         lines = ((n, decode(x, "stdin", n)) for n, x in enumerate(sys.stdin.buffer, start=1))
-        return parse_rows(lines, kind or "lines", "stdin", columns)
+        return parse_rows(lines, kind or LINES, "stdin", columns)
     if not Path(path).is_file():
         raise UsageError(f"{path}: there is no such file")
     lines = ((n, decode(x, path, n)) for n, x, _ in read_lines(Path(path)))
-    return parse_rows(lines, kind or kind_of(path) or "lines", path, columns)
+    return parse_rows(lines, kind or kind_of(path) or LINES, path, columns)
 
 
 def predict_file(model_dir: str, path: str, output: str, kind: str, checkpoint: str) -> None:
@@ -52,7 +53,7 @@ def predict_file(model_dir: str, path: str, output: str, kind: str, checkpoint: 
     if not isinstance(model, TaskModel):
         raise UsageError(f"{model_dir} is not fine-tuned: see `electra-jax finetune`")
     rows = read_input(path, kind, model.task.column_names)
-    if not kind and not kind_of(path):  # a text a line
+    if (kind or kind_of(path) or LINES) == LINES:
         rows = (as_row(model.task, split_line(model, row), row.where) for row in rows)
     start, count = time.monotonic(), 0
     with open_output(output) as file, tqdm(unit="row", dynamic_ncols=True) as bar:
@@ -64,19 +65,26 @@ def predict_file(model_dir: str, path: str, output: str, kind: str, checkpoint: 
             bar.update(len(answers))
     seconds = time.monotonic() - start
     print(f"{count:,} rows in {seconds:.1f} s, {count / seconds:,.0f} a second", file=sys.stderr)
+    if model.full_rows:
+        length = model.config.train.length
+        print(
+            f"{model.full_rows:,} fill {length} tokens: they are cut, or go on in further rows",
+            file=sys.stderr,
+        )
 
 
 def split_line(model: TaskModel, row: Row) -> Any:
     """A line as the task's input; tabs part its columns where it takes several."""
     text = row.fields["text"]
-    columns = [c for c in (getattr(model.config.task, f) for f in model.task.columns) if c]
-    return text if len(columns) == 1 else text.split("\t")
+    return text if len(model.task.input_columns) == 1 else text.split("\t")
 
 
 def embed_file(
     model_dir: str, path: str, output: str, kind: str, column: str, pooling: str, checkpoint: str
 ) -> tuple[int, ...]:
     """Writes the vectors of a file's texts as a NumPy array; returns its shape.
+
+    A text may be of several columns, joined by commas: it is them with a space between.
 
     Raises:
       UsageError: no model, the input cannot be read, or is empty, or the output cannot be written.
@@ -88,17 +96,14 @@ def embed_file(
         length, pooling = model.config.data.length, pooling or "mean"
     else:
         length, pooling = model.config.train.length, pooling or model.task.vector_pooling
-    texts = [row.text(column) for row in read_input(path, kind)]
+    columns = column.split(",")
+    texts = [" ".join(map(row.text, columns)).strip() for row in read_input(path, kind)]
     if not texts:
         raise UsageError(f"{path}: there is no text in it")
-    encoder = model.encoder
-    parts = [
-        embed(encoder, texts[start : start + CHUNK], length, pooling)
-        for start in tqdm(range(0, len(texts), CHUNK), unit="chunk", dynamic_ncols=True)
-    ]
-    vectors = np.concatenate(parts)
+    vectors = embed(model.encoder, texts, length, pooling, progress=True)
     try:
-        np.save(output, vectors)
+        with Path(output).open("wb") as file:  # np.save would add an ending to a path
+            np.save(file, vectors)
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror}") from error
     return vectors.shape

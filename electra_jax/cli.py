@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone; what it wanted, it has.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # such as a full disk
+        print(f"electra-jax: {error}", file=sys.stderr)
+        return 2
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -140,7 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--input", required=True, metavar="FILE|-")
     sub.add_argument("--output", required=True, metavar="FILE.npy")
     sub.add_argument("--format", default="", help="of the input, where its ending does not tell")
-    sub.add_argument("--column", default="text")
+    sub.add_argument("--column", default="text", help="or several, with commas, as one text")
     sub.add_argument(
         "--pooling", default="", choices=("mean", "cls"),
         help="default: as a retrieval model was trained, and mean for others",

@@ -9,6 +9,7 @@ import difflib
 import importlib.util
 import json
 import keyword
+import math
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -77,7 +78,7 @@ class FinetuneTrainConfig:
             if getattr(self, field) < 0:
                 raise UsageError(f"train.{field} must not be negative")
         for field in ("epochs", "evaluations"):
-            if getattr(self, field) <= 0:
+            if not 0 < getattr(self, field) < math.inf:
                 raise UsageError(f"train.{field} must be above 0, not {getattr(self, field)}")
         if self.length < 8:
             raise UsageError(f"train.length must be at least 8, not {self.length}")
@@ -115,7 +116,9 @@ class PretrainConfig:
                 "the modern architecture's generator has full width: set generator.width=1.0 "
                 "and make it small by generator.depth"
             )
-
+        pairs = self.data.layout == "pair" and not self.model.block.rotary
+        if pairs and self.model.token_types < 2:
+            raise UsageError("data.layout=pair needs model.token_types=2, a type for each text")
         objective = objectives()[self.objective.name]
         kinds = objective.generators
         if self.generator.kind not in kinds:
@@ -158,7 +161,8 @@ class FinetuneConfig:
 
 def finetune_defaults(task: str) -> ml_collections.ConfigDict:
     """The official fine-tuning of a kind of task, for config files to change."""
-    return ml_collections.ConfigDict(config_fields(FinetuneConfig(find_task(task).Config())))
+    fields = config_fields(FinetuneConfig(find_task(task).Config()))
+    return ml_collections.ConfigDict(fields).lock()
 
 
 def find_task(name: str) -> Any:
@@ -174,7 +178,7 @@ def find_task(name: str) -> Any:
 
 def pretrain_defaults() -> ml_collections.ConfigDict:
     """The published Small as a ConfigDict, for config files to change."""
-    return ml_collections.ConfigDict(config_fields(PretrainConfig()))
+    return ml_collections.ConfigDict(config_fields(PretrainConfig())).lock()
 
 
 def config_fields(config: PretrainConfig | FinetuneConfig) -> dict[str, dict[str, Any]]:
@@ -210,6 +214,13 @@ def finetune_config(fields: Fields) -> FinetuneConfig:
 
 
 def _typed(config: Any, kinds: Mapping[str, Any], fields: Fields) -> Any:
+    for section, values in fields.items():
+        if section not in kinds:
+            raise UsageError(f"config.{section}: there is no such section")
+        known = [field.name.removesuffix("_") for field in dataclasses.fields(kinds[section])]
+        for name in values:
+            if name not in known:
+                raise UsageError(f"config.{section}.{name}: there is no such field")
     sections = {
         section.name: kinds[section.name](
             **{
@@ -245,6 +256,8 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
         raise UsageError(f"{path}: {error}") from error
     except Exception as error:
         raise UsageError(f"{path} is no usable config: {error!r}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UsageError(f"{path}: get_config returns no ConfigDict but {config!r:.60}")
     for override in overrides:
         _override(config, override)
     return config
@@ -366,5 +379,5 @@ def read_any_config(workdir: str | Path) -> PretrainConfig | FinetuneConfig:
                 f"{path} has version {version}, this program reads up to {CONFIG_VERSION}: upgrade"
             )
         return finetune_config(fields) if "task" in fields else pretrain_config(fields)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} cannot be read: {error!r}") from error

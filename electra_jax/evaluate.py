@@ -6,12 +6,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.config import read_config
+from electra_jax.config import FinetuneConfig, read_any_config
+from electra_jax.errors import UsageError
 from electra_jax.inference import Model, load
+from electra_jax.interop.names import flatten
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
-from electra_jax.pretrain import make_evaluate, make_sampler, open_stores, parse_stores
+from electra_jax.pretrain import (
+    held_out_stores,
+    make_evaluate,
+    make_sampler,
+    open_stores,
+    parse_stores,
+)
 from electra_jax.program import build_objective, build_program
 from electra_jax.report import Example, ExampleToken
+from electra_jax.training.checkpoint import FOLDER
 
 
 def evaluate(
@@ -33,10 +42,18 @@ def evaluate(
     """
     model = load(workdir, checkpoint)
     config = model.config
+    if not (data or config.data.store):
+        raise UsageError(f"{workdir} names no token store: give --data STORE")
     stores = open_stores(data or config.data.store, model.tokenizer)
+    if split == "validation":
+        stores = held_out_stores(stores) or stores
     sampler = make_sampler(config, stores, split, config.eval.batch_size)
     mesh = make_mesh(MeshConfig(), model.devices)
     program = build_program(config, mesh, model.tokenizer)
+    there, needed = (set(flatten(x)) for x in (model.params, program.state.params))
+    if needed - there:
+        missing = ", ".join(sorted({"/".join(path.split("/")[:2]) for path in needed - there}))
+        raise UsageError(f"{workdir} lacks {missing}: it cannot be evaluated")
     figures = make_evaluate(program, sampler, mesh, max_batches=0)(model.params)
     return {"step": model.step, **figures}
 
@@ -46,15 +63,17 @@ def held_out_examples(
 ) -> list[Example]:
     """Held-out rows: what was masked, what the generator put, what the discriminator thinks.
 
-    Of each row, the longest document. None where the run's store holds nothing out or is
-    no longer there.
+    Of each row, the longest document. None of a fine-tuning run, of one without a checkpoint,
+    and where the run's store holds nothing out or is no longer there.
     """
-    config = read_config(workdir)
+    config = read_any_config(workdir)
+    if isinstance(config, FinetuneConfig) or not (Path(workdir) / FOLDER).is_dir():
+        return []
     if not all(Path(path).is_dir() for path, _ in parse_stores(config.data.store)):
         return []
     model = load(workdir, checkpoint)
-    stores = open_stores(config.data.store, model.tokenizer)
-    if not all(len(store.split("validation").tokens) for store, _ in stores):
+    stores = held_out_stores(open_stores(config.data.store, model.tokenizer))
+    if not stores:
         return []
     sampler = make_sampler(config, stores, "validation", count)
     batch = sampler.batch(0)

@@ -71,7 +71,7 @@ def _export_task_model(model: TaskModel, path: str | Path, to: Path) -> str:
             f"transformers has no class for the task {task.name} with head={task.config.head}: "
             "keep the run directory, and use `predict`"
         )
-    figures = _figures(path)
+    figures = _figures(path, model.step)
     with _writing(to):
         opens_with = huggingface.write_task_model(
             to, kind, names.flatten(jax.device_get(model.params)), model.model, task.tokenizer,
@@ -82,11 +82,15 @@ def _export_task_model(model: TaskModel, path: str | Path, to: Path) -> str:
     return str(to)
 
 
-def _figures(path: str | Path) -> dict[str, float]:
-    """The metrics of a fine-tuning run's results."""
+def _figures(path: str | Path, step: int) -> dict[str, float]:
+    """The metrics of a fine-tuning run at a step: its results, or what it logged then."""
     file = Path(path) / RESULTS_FILE
     try:
-        metrics = json.loads(file.read_text("utf-8"))["metrics"]
+        results = json.loads(file.read_text("utf-8"))
+        if results["step"] != step:
+            logged = _held_out(path, step)
+            return {name.removeprefix("eval/"): value for name, value in logged.items()}
+        metrics = results["metrics"]
         return {name: float(value) for name, value in metrics.items() if value is not None}
     except FileNotFoundError:
         raise UsageError(
@@ -99,6 +103,7 @@ def _figures(path: str | Path) -> dict[str, float]:
 def task_card(model: TaskModel, opens_with: str, figures: Mapping[str, float]) -> str:
     """A model card: what it does, how it was trained, how well it does."""
     train = model.config.train
+    scale = getattr(model.task.config, "scale", 1)
     lines = [
         "---",
         "library_name: transformers",
@@ -110,6 +115,7 @@ def task_card(model: TaskModel, opens_with: str, figures: Mapping[str, float]) -
         f"{model.step:,} steps of {train.batch_size} rows of at most {train.length} tokens, "
         f"learning rate {model.config.optimizer.learning_rate:g}, seed {train.seed}.",
         f"Opens with `{opens_with}`.",
+        *([f"Its scores are to be multiplied by {scale:g}."] if scale != 1 else []),
         "",
         "| metric on validation data | value |",
         "|---|---|",

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from electra_jax.config import (
     save_config,
     write_json,
 )
-from electra_jax.data.examples import Batches
+from electra_jax.data.examples import Batches, count_full
 from electra_jax.errors import UsageError
 from electra_jax.inference import Encoder
 from electra_jax.models.electra import count_params
@@ -64,6 +65,7 @@ from electra_jax.training.step import make_train_step
 log = logging.getLogger(__name__)
 
 RESULTS_FILE = "results.json"
+DATA_FILE = "data.json"  # the sizes of the files that a run learns from
 PREDICTIONS = "predictions"
 # A head is small; only the encoder is cut up.
 RULES = ((r"(^|/)head/", PartitionSpec()), *PARTITION)
@@ -141,24 +143,29 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
     encoder = starting_encoder(config)
     check_shared(workdir)
     if from_main((workdir / TASK_FILE).exists()):
-        check_resume(read_any_config(workdir), config)
+        check_resume(read_any_config(workdir), config, workdir)
         task, _ = read_task(config, workdir)
     else:
         check_unused(workdir)
         task = find_task(config.task.name)(config.task, encoder.tokenizer)
+    if task.whole_batch and config.train.accumulate > 1:
+        raise UsageError(
+            f"the rows of a batch are each other's wrong answers in {task.name}: "
+            "train.accumulate must be 1"
+        )
 
     # Data: what it learns from, and is judged by.
     train, validation = task.read_splits(config.train.seed)
     test = task.read(config.task.test, labelled=False) if config.task.test else None
     records = Records(train, validation, test)
+    length = config.train.length
+    examples = task.examples(train, length, True, True)
+    held_out = task.examples(validation, length, True, False)
     trivial = task.score(task.trivial(train, validation), validation)
     if task.metric not in trivial:
         raise UsageError(
             f"task.metric={task.metric} cannot be had of this data; there are {', '.join(trivial)}"
         )
-    length = config.train.length
-    examples = task.examples(train, length, True, True)
-    held_out = task.examples(validation, length, True, False)
     pad_id = encoder.tokenizer.pad_id
     batches = Batches(examples, config.train.batch_size, pad_id, config.train.seed)
     steps = max(1, round(config.train.epochs * batches.steps_per_epoch))
@@ -167,6 +174,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
         (workdir / RESULTS_FILE).unlink(missing_ok=True)  # of the same run without its test data
         encoder.tokenizer.save(workdir / "tokenizer")
         save_config(config, workdir)
+        write_json(workdir / DATA_FILE, data_sizes(config))
         save_task(task, encoder.model, workdir)
 
     # State: what is learnt.
@@ -195,8 +203,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
         state, elapsed = restored.state, restored.record["elapsed"]
 
     # Loop: the learning.
-    full = sum(max(map(len, example.tokens)) >= length for example in examples)
-    announce(config, task, encoder, records, batches, full, steps, workdir)
+    announce(config, task, encoder, records, batches, count_full(examples, length), steps, workdir)
     judge = make_judge(objective, Batches(held_out, config.train.eval_batch_size, pad_id), mesh)
 
     def evaluate(params: Any) -> dict[str, float]:
@@ -274,6 +281,12 @@ def starting_encoder(config: FinetuneConfig) -> Encoder:
             f"train.length={config.train.length} exceeds the {model.max_positions} positions of "
             f"{config.init.from_}"
         )
+    if config.train.length > encoder.length:
+        log.warning(
+            "rows of up to %d tokens are longer than the %d that the encoder was trained on%s",
+            config.train.length, encoder.length,
+            "" if model.block.rotary else ": the positions beyond are still random",
+        )  # fmt: skip
     return encoder._replace(model=model)
 
 
@@ -322,8 +335,7 @@ def report(
     """Figures and answers of the best checkpoint, beside trivial ones, written and returned."""
     train, validation, test = records
     model = load_finetuned(workdir)
-    model.task.calibrate(model.answer(validation), validation)
-    answers = model.answer(validation)
+    answers = model.task.calibrate(model.answer(validation), validation)
     folder = workdir / PREDICTIONS
     if is_main():
         save_task(model.task, model.model, workdir)
@@ -348,14 +360,20 @@ def report(
 
 def run_facts(config: FinetuneConfig) -> dict[str, Any]:
     """What all processes of a run must have in common (see `parallel.roll_call`)."""
-    task = config.task
-    files = {file: Path(file) for file in (task.train, task.validation, task.test) if file}
     return {
         **code_facts(),
-        **{f"the size of {name}": file.stat().st_size for name, file in files.items()
-           if file.is_file()},
+        **{f"the size of {name}": size for name, size in data_sizes(config).items()},
         **dict(flatten(config_fields(config), "--config.")),
-    }  # fmt: skip
+    }
+
+
+def data_sizes(config: FinetuneConfig) -> dict[str, int]:
+    """The size of each file of training and validation data, in bytes."""
+    sources = f"{config.task.train},{config.task.validation}".split(",")
+    names = [source.strip() for source in sources]
+    # FORMAT:PATH, or a path alone.
+    files = {name: Path(name.partition(":")[2] or name).expanduser() for name in names if name}
+    return {name: file.stat().st_size for name, file in files.items() if file.is_file()}
 
 
 def announce(
@@ -382,11 +400,11 @@ def announce(
         log.info("%-11s %s", name, text)
 
 
-def check_resume(old: Any, new: FinetuneConfig) -> None:
+def check_resume(old: Any, new: FinetuneConfig, workdir: Path) -> None:
     """Refuses to go on with a run that would not be the same run.
 
     Raises:
-      UsageError: names the first field that differs.
+      UsageError: names the first field, or the file, that differs.
     """
     free = (
         "mesh.",
@@ -402,4 +420,12 @@ def check_resume(old: Any, new: FinetuneConfig) -> None:
             raise UsageError(
                 f"the run directory holds a run with {name}={before.get(name)!r}, not {value!r}: "
                 "go on with that value, or choose another --workdir"
+            )
+    file = workdir / DATA_FILE
+    begun = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    for name, size in data_sizes(new).items():
+        if begun.get(name, size) != size:
+            raise UsageError(
+                f"{name} has {size:,} bytes, and had {begun[name]:,} when {workdir} was begun: "
+                "choose another --workdir"
             )

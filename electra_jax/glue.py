@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_jax.data.labelled import SUFFIXES
 from electra_jax.errors import UsageError
+from electra_jax.finetune import RESULTS_FILE
 from electra_jax.parallel.roll_call import code_facts
 from electra_jax.parallel.runtime import from_main, is_main
 from electra_jax.prediction import load_finetuned
-from electra_jax.sweep import BASELINE, run_group
+from electra_jax.sweep import BASELINE, cell, run_group
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +47,8 @@ SETS = (
     GlueSet("RTE", "rte", "accuracy"),
     GlueSet("WNLI", "wnli", "accuracy"),
 )  # fmt: skip
-# Of sets in JSON lines, whatever their name.
-PLAIN_COLUMNS = ("task.text=text_a", "task.text_b=text_b", "task.label=label", "task.columns=")
+SINGLE = ("CoLA", "SST-2")  # of one text a row
+SUFFIXES = (".tsv", ".csv", ".jsonl")
 
 
 def glue(
@@ -59,7 +59,8 @@ def glue(
 
     Args:
       model: the directory to start from.
-      data: folders that hold the sets' folders, in the official files or in JSON lines.
+      data: folders that hold the sets' folders, in the official files or in CSV or JSON lines
+        with the columns text_a, text_b and label.
       workdir: gets a run for each set and seed, a table, and `submission/`.
       seeds: runs of each set.
       baseline: whether to fine-tune the same encoder without pretraining, too.
@@ -84,14 +85,14 @@ def glue(
     if baseline:
         kinds.append((BASELINE, "true"))
     rows: list[list[str]] = []
-    trivial: dict[str, float] = {}
+    trivial: dict[str, list[float]] = {}
     for name, fresh in kinds:
-        scores = []
+        scores: dict[str, list[float]] = {}
         for one, files in found:
             spec = f"finetune/glue:{one.variant}{'-paper' if variant == 'paper' else ''}"
             fields = [
                 f"init.from={model}", f"init.fresh={fresh}",
-                *data_fields(files), *overrides,
+                *data_fields(one, files), *overrides,
             ]  # fmt: skip
             if fresh == "true":
                 folder = Path(workdir, BASELINE, one.folder)
@@ -100,30 +101,33 @@ def glue(
             results = run_group(spec, fields, folder, seeds)
             if fresh == "false":
                 write_submission(one, data, folder, results, Path(workdir, SUBMISSION))
-            scores.append([100 * result["metrics"][one.metric] for result in results])
-            trivial[one.folder] = 100 * results[0]["trivial"][one.metric]
-        rows.append([name, *map(cell, scores), average(scores)])
-    rows.append(
-        [
-            "trivial",
-            *map("{:.1f}".format, trivial.values()),
-            average([[x] for x in trivial.values()]),
-        ]
-    )
+            scores[one.folder] = [100 * result["metrics"][one.metric] for result in results]
+            trivial[one.folder] = [100 * results[0]["trivial"][one.metric]]
+        rows.append([name, *map(cell, scores.values()), average(scores)])
+    rows.append(["trivial", *map(cell, trivial.values()), average(trivial)])
     head = ["model", *(f"{one.folder} ({one.metric})" for one, _ in found), "average"]
     lines = [head, ["---"] * len(head), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
     if seeds > 1:
         table += f"\nMedian ± standard deviation of {seeds} seeds.\n"
+    if "WNLI" in trivial:
+        table += "\nThe average leaves WNLI out, as the paper's does.\n"
     if is_main():
         Path(workdir, TABLE_FILE).write_text(table, "utf-8")
     return table
 
 
-def data_fields(files: Mapping[str, Path]) -> list[str]:
-    """Overrides that name a set's files (see `find_files`) and, in JSON lines, their columns."""
+def data_fields(one: GlueSet, files: Mapping[str, Path]) -> list[str]:
+    """Overrides that name a set's files (see `find_files`) and their columns.
+
+    Those of official files, in TSV, stand in the config; others have text_a, text_b and label.
+    """
     named = [f"task.{part}={path}" for part, path in files.items()]
-    return [*named, *(PLAIN_COLUMNS if files["train"].suffix != ".tsv" else ())]
+    if files["train"].suffix == ".tsv":
+        return named
+    second = "" if one.folder in SINGLE else "text_b"
+    return [*named, "task.text=text_a", f"task.text_b={second}", "task.label=label",
+            "task.columns="]  # fmt: skip
 
 
 def run_facts(data: Sequence[str]) -> dict[str, str]:
@@ -152,20 +156,24 @@ def write_submission(
     for name, submitted in one.test_files:
         test = next((p for d in data if (p := Path(d, one.folder, f"{name}.tsv")).is_file()), None)
         target = to / f"{submitted}.tsv"
-        if from_main(test is None or target.exists()):
+        if from_main(test is None or is_newer(target, run / RESULTS_FILE)):
             continue
         model = load_finetuned(run)
         records = model.task.read(str(test), labelled=False)
         answers = model.answer(records)
         if is_main():
             to.mkdir(parents=True, exist_ok=True)
-            model.task.write(answers, records, target)
+            partial = target.with_suffix(".partial")
+            model.task.write(answers, records, partial)
+            partial.replace(target)
 
 
-def cell(values: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.median(values):.1f}{spread}"
+def is_newer(file: Path, other: Path) -> bool:
+    """Whether a file is there, and was written after another."""
+    return file.exists() and file.stat().st_mtime_ns > other.stat().st_mtime_ns
 
 
-def average(scores: Sequence[Sequence[float]]) -> str:
-    return f"{statistics.mean(statistics.median(values) for values in scores):.1f}"
+def average(scores: Mapping[str, Sequence[float]]) -> str:
+    """The mean over the sets, as the paper has it: without WNLI."""
+    medians = [statistics.median(values) for name, values in scores.items() if name != "WNLI"]
+    return f"{statistics.mean(medians):.1f}" if medians else ""

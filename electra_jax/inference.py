@@ -1,4 +1,4 @@
-"""A finished model in use: load it, embed texts, and see which tokens look replaced."""
+"""A pretrained model in use: load it, score texts, and see which tokens look replaced."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,11 +23,12 @@ LONGEST_ROW = 512  # of an imported model, whose training rows are not known
 
 
 class Encoder(NamedTuple):
-    """What is fine-tuned: `embeddings` and `encoder`, unrolled, and how long its rows may be."""
+    """What is fine-tuned: `embeddings` and `encoder`, unrolled."""
 
     model: ModelConfig
     params: dict[str, Any]
     tokenizer: Tokenizer
+    length: int  # tokens of the rows that it was trained on, at most
 
 
 class TokenReport(NamedTuple):
@@ -73,6 +74,7 @@ class Model:
             dataclasses.replace(self.config.model, scan=False),
             {"embeddings": embeddings, "encoder": params["discriminator"]["encoder"]},
             self.tokenizer,
+            self.config.data.length,
         )
 
     def inspect(self, text: str, suggestions: int = 3) -> list[TokenReport]:
@@ -186,6 +188,7 @@ def load(path: str | Path, checkpoint: str = "best") -> Model:
     if huggingface.is_hugging_face(path):
         return load_hugging_face(path)
     config = read_config(path)
+    config = dataclasses.replace(config, model=config.model.anywhere)
     electra = config.electra
     shapes = jax.eval_shape(lambda key: init_params(electra, key), jax.random.key(0))
     with Checkpoints(path, read_only=True) as checkpoints:

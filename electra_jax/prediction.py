@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from tqdm import tqdm
 
 from electra_jax.config import FinetuneConfig, find_task, read_any_config, write_json
-from electra_jax.data.examples import Batches, Example, join
+from electra_jax.data.examples import Batches, Example, count_full, join
 from electra_jax.data.labelled import Row
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import UsageError
@@ -24,6 +26,8 @@ from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.parallel.runtime import fetch, global_batches
 from electra_jax.tasks.task import Answer, Task
 from electra_jax.training.checkpoint import Checkpoints
+
+log = logging.getLogger(__name__)
 
 TASK_FILE = "task.json"  # what of a fine-tuned model its config does not say
 TASK_VERSION = 1
@@ -51,7 +55,7 @@ def read_task(config: FinetuneConfig, workdir: str | Path) -> tuple[Task, ModelC
             raise UsageError(f"{path} has version {content['version']}: upgrade electra-jax")
         tokenizer = load_tokenizer(Path(workdir) / "tokenizer")
         task = find_task(config.task.name)(config.task, tokenizer, content["state"])
-        return task, ModelConfig(**content["model"])
+        return task, ModelConfig(**content["model"]).anywhere
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} cannot be read: {error!r}") from error
 
@@ -84,12 +88,13 @@ class TaskModel:
     model: ModelConfig
     params: dict
     step: int
+    full_rows: int = 0  # of all that it has answered: as long as rows may be, and perhaps cut
 
     @property
     def encoder(self) -> Encoder:
         """The model without its head."""
         params = {name: self.params[name] for name in ("embeddings", "encoder")}
-        return Encoder(self.model, params, self.task.tokenizer)
+        return Encoder(self.model, params, self.task.tokenizer, self.config.train.length)
 
     @functools.cached_property
     def _apply(self) -> Any:
@@ -102,6 +107,7 @@ class TaskModel:
             return []
         c = self.config.train
         examples = self.task.examples(records, c.length, False, False)
+        self.full_rows += count_full(examples, c.length)
         batches = Batches(examples, batch_size or c.eval_batch_size, self.task.tokenizer.pad_id)
         outputs: list[Any] = [None] * len(examples)
         mesh = make_mesh(MeshConfig(), list(jax.tree.leaves(self.params)[0].sharding.device_set))
@@ -138,8 +144,7 @@ def as_row(task: Task, value: Any, where: str) -> Row:
     """An input of `predict` as a row with the columns that the task reads."""
     if isinstance(value, dict):
         return Row(where, value)
-    columns = [getattr(task.config, field) for field in task.columns]
-    columns = [column for column in columns if column]
+    columns = task.input_columns
     values = [value] if isinstance(value, str) or len(columns) == 1 else list(value)
     if len(values) != len(columns):
         raise UsageError(f"{where}: {len(values)} values, where {len(columns)} are needed "
@@ -147,18 +152,25 @@ def as_row(task: Task, value: Any, where: str) -> Row:
     return Row(where, dict(zip(columns, values, strict=True)))
 
 
-def embed(encoder: Encoder, texts: Sequence[str], length: int, pooling: str = "mean") -> np.ndarray:
-    """Unit vectors of texts, float32 [texts, hidden]; longer texts are cut to `length` tokens.
+def embed(
+    encoder: Encoder, texts: Sequence[str], length: int, pooling: str = "mean", progress=False
+) -> np.ndarray:
+    """Unit vectors of texts, float32 [texts, hidden].
+
+    Texts longer than `length` tokens are cut, and counted in a warning.
 
     Raises:
       UsageError: a pooling that is neither "mean" nor "cls".
     """
     if pooling not in ("mean", "cls"):
         raise UsageError(f"pooling {pooling!r} is unknown; use mean or cls")
-    examples = []
+    examples, cut = [], 0
     for number, ids in enumerate(encoder.tokenizer.encode(list(texts))):
+        cut += len(ids) > length - 2
         tokens, types = join(encoder.tokenizer, ids, None, length)
         examples.append(Example([tokens], [types], {}, number))
+    if cut:
+        log.warning("%d of %d texts are cut to %d tokens", cut, len(examples), length)
     vectors = np.zeros((len(examples), encoder.model.hidden), np.float32)
     if not examples:
         return vectors
@@ -166,8 +178,10 @@ def embed(encoder: Encoder, texts: Sequence[str], length: int, pooling: str = "m
     network = EncoderWithHead(encoder.model, PoolingHead(pooling))
     apply = _embedder(network)
     mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
-    for output, numbers in run_examples(apply, encoder.params, batches, mesh):
-        vectors[numbers] = output[: len(numbers)]
+    with tqdm(total=len(examples), unit="text", dynamic_ncols=True, disable=not progress) as bar:
+        for output, numbers in run_examples(apply, encoder.params, batches, mesh):
+            vectors[numbers] = output[: len(numbers)]
+            bar.update(len(numbers))
     return vectors
 
 

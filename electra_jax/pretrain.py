@@ -83,6 +83,12 @@ def parse_stores(text: str) -> list[tuple[str, float]]:
     return stores
 
 
+def mixture(text: str) -> np.ndarray:
+    """The share of each store of `data.store`, as far as their weights say it."""
+    weights = np.array([weight for _, weight in parse_stores(text)])
+    return weights / weights.sum()
+
+
 def open_stores(text: str, tokenizer: Tokenizer | None = None) -> list[tuple[TokenStore, float]]:
     """The stores of `data.store` with their weights.
 
@@ -102,6 +108,15 @@ def open_stores(text: str, tokenizer: Tokenizer | None = None) -> list[tuple[Tok
                 "the one in use"
             )
     return stores
+
+
+def held_out_stores(stores: list[tuple[TokenStore, float]]) -> list[tuple[TokenStore, float]]:
+    """Those that have a validation split; says which have none, where others have."""
+    has_any = [len(store.split("validation").tokens) > 0 for store, _ in stores]
+    for (store, _), has in zip(stores, has_any, strict=True):
+        if any(has_any) and not has:
+            log.warning("%s holds nothing out: it is not evaluated on", store.path)
+    return [one for one, has in zip(stores, has_any, strict=True) if has]
 
 
 def make_sampler(
@@ -198,8 +213,9 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
     flops = sum(flops_per_token(config).values())
     announce(config, workdir, mesh, sampler, state.params, flops, int(state.step))
     evaluate = None
-    if all(len(store.split("validation").tokens) for store, _ in stores):
-        held_out = make_sampler(config, stores, "validation", config.eval.batch_size)
+    judging = held_out_stores(stores)
+    if judging:
+        held_out = make_sampler(config, judging, "validation", config.eval.batch_size)
         evaluate = make_evaluate(program, held_out, mesh, config.eval.max_batches)
     else:
         log.warning("no validation split: nothing is held out, the best checkpoint is the last")
@@ -286,7 +302,8 @@ def check_resume(old: PretrainConfig, new: PretrainConfig, record: dict, identit
         "eval.",
         "checkpoint.",
         "train.log_every",
-        "data.store",
+        "data.store",  # moved, perhaps: what it holds is compared below
+        "model.attention",
     )
     if new.optimizer.schedule == "constant":
         free += ("train.steps",)
@@ -304,6 +321,11 @@ def check_resume(old: PretrainConfig, new: PretrainConfig, record: dict, identit
         raise UsageError(
             "the run directory holds a run on another token store: go on with that one, or "
             "choose another --workdir"
+        )
+    if not np.allclose(mixture(old.data.store), mixture(new.data.store)):
+        raise UsageError(
+            f"the run directory holds a run with data.store={old.data.store!r}, whose weights "
+            "are others: go on with those, or choose another --workdir"
         )
 
 

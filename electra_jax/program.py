@@ -182,4 +182,5 @@ def flops_per_token(config: PretrainConfig) -> dict[str, float]:
         config.data.length,
         max_masked(config.objective.mask_rate, config.data.length),
         config.electra.head,
+        objectives()[config.objective.name].generates_everywhere,
     )

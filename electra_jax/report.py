@@ -75,7 +75,7 @@ def write_report(workdir: str | Path, examples: Sequence[Example] = ()) -> Path:
     try:
         page.parent.mkdir(exist_ok=True)
         partial = page.with_suffix(".partial")
-        partial.write_text(text)
+        partial.write_text(text, "utf-8")
         os.replace(partial, page)
     except OSError as error:
         raise UsageError(f"cannot write {page}: {error}") from error

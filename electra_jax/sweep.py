@@ -3,8 +3,9 @@
 import itertools
 import json
 import logging
+import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from electra_jax.config import (
 from electra_jax.errors import UsageError
 from electra_jax.finetune import RESULTS_FILE, check_resume, finetune
 from electra_jax.parallel.runtime import from_main, is_main
+from electra_jax.training.loop import NonFiniteLoss
 
 log = logging.getLogger(__name__)
 
@@ -52,18 +54,29 @@ def run_all(
       UsageError: see `load_config` and `finetune`.
       Stopped: a signal stopped a run.
     """
-    if seeds < 1:
-        raise UsageError(f"--seeds must be at least 1, not {seeds}")
     names = [name for name, _ in flatten(load_config(spec))]
     axes = [parse_axis(axis, names) for axis in sweep]
     if baseline:
         axes.insert(0, ("init.fresh", ["false", "true"]))
-    rows = []
-    for values in itertools.product(*(choices for _, choices in axes)):
-        chosen = [f"{name}={value}" for (name, _), value in zip(axes, values, strict=True)]
+    combinations = [
+        [f"{name}={value}" for (name, _), value in zip(axes, values, strict=True)]
+        for values in itertools.product(*(choices for _, choices in axes))
+    ]
+    for chosen in combinations:  # a wrong value is found before the first run
+        finetune_config(load_config(spec, [*overrides, *chosen]))
+    rows: list[tuple[str, list[dict[str, Any]]]] = []
+    for chosen in combinations:
         group = [describe(field) for field in chosen]
-        results = run_group(spec, [*overrides, *chosen], Path(workdir, *group), seeds)
+        try:
+            results = run_group(spec, [*overrides, *chosen], Path(workdir, *group), seeds)
+        except NonFiniteLoss as error:
+            if len(combinations) == 1:
+                raise
+            log.warning("%s: %s", " ".join(group), error)
+            results = []
         rows.append((" ".join(group) or "fine-tuned", results))
+    if not any(results for _, results in rows):
+        raise UsageError("every run diverged: try a lower learning rate")
     table = render(rows)
     if not is_main():
         return table
@@ -77,7 +90,15 @@ def run_all(
 def run_group(
     spec: str, overrides: Sequence[str], folder: Path, seeds: int
 ) -> list[dict[str, Any]]:
-    """The results of a run with each seed."""
+    """The results of a run with each seed.
+
+    Raises:
+      UsageError: no seeds; see `load_config` and `finetune`.
+      NonFiniteLoss: a run diverged.
+      Stopped: a signal stopped a run.
+    """
+    if seeds < 1:
+        raise UsageError(f"--seeds must be at least 1, not {seeds}")
     first = finetune_config(load_config(spec, overrides)).train.seed
     results = []
     for seed in range(first, first + seeds):
@@ -87,6 +108,7 @@ def run_group(
         result = finished(workdir, config) if is_main() else None
         if from_main(result is not None):
             result = result or json.loads((workdir / RESULTS_FILE).read_text())
+            log.info("%-11s %s", "done before", workdir)
         else:
             result = finetune(config, workdir)
         results.append({"folder": str(workdir), **result})
@@ -123,28 +145,36 @@ def finished(folder: Path, config: FinetuneConfig) -> dict[str, Any] | None:
     if not file.exists():
         return None
     old = read_any_config(folder)
-    check_resume(old, config)
+    check_resume(old, config, folder)
     if old.task.test != config.task.test:  # type: ignore[union-attr]
         return None
     return json.loads(file.read_text())
 
 
 def render(rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
-    """Markdown: of each group of seeds the median and spread of every metric, in percent."""
-    metric = rows[0][1][0]["metric"]
-    names = [metric, *(name for name in rows[0][1][0]["metrics"] if name != metric)]
-    seeds = len(rows[0][1])
+    """Markdown: of each group of seeds the median and spread of every metric, in percent.
+
+    A group without results is one that diverged.
+    """
+    some = next(results for _, results in rows if results)
+    metric = some[0]["metric"]
+    names = [metric, *(name for name in some[0]["metrics"] if name != metric)]
     head = ["run", *names]
     lines = [head, ["---"] * len(head)]
-    lines += [[run, *cells(results, "metrics", names)] for run, results in rows]
-    lines.append(["trivial", *cells(rows[0][1], "trivial", names)])
-    note = f"\nMedian ± standard deviation of {seeds} seeds.\n" if seeds > 1 else ""
+    for run, results in rows:
+        cells = figures(results, "metrics", names) if results else ["diverged"] * len(names)
+        lines.append([run, *cells])
+    lines.append(["trivial", *figures(some, "trivial", names)])
+    note = f"\nMedian ± standard deviation of {len(some)} seeds.\n" if len(some) > 1 else ""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n" + note
 
 
-def cells(results: Sequence[dict[str, Any]], part: str, names: Sequence[str]) -> Iterator[str]:
+def figures(results: Sequence[dict[str, Any]], part: str, names: Sequence[str]) -> list[str]:
     """Each metric over the seeds."""
-    for name in names:
-        values = [100 * result[part].get(name, float("nan")) for result in results]
-        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        yield f"{statistics.median(values):.1f}{spread}"
+    return [cell([100 * result[part].get(name, math.nan) for result in results]) for name in names]
+
+
+def cell(values: Sequence[float]) -> str:
+    """Median, and standard deviation where there are several."""
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.median(values):.1f}{spread}"

@@ -79,6 +79,7 @@ def test_tokenizer_and_prepare(text, tmp_path, capsys):
             "did you mean --config.train.steps",
         ),
         (["evaluate", "--workdir", "{tmp}"], "no run directory"),
+        (["predict", "--model", "{tmp}/none", "--input", "-"], "no run directory"),
         (["inspect", "--model", "{tmp}", "text"], "no run directory"),
         (["report", "--workdir", "{tmp}/none"], "no run directory|nothing to report"),
         (["report", "--workdir", "w", "--config.a=1"], "takes no --config.a"),

@@ -6,6 +6,7 @@ import pytest
 
 from electra_jax.config import (
     find_config,
+    finetune_config,
     load_config,
     pretrain_config,
     read_config,
@@ -98,6 +99,34 @@ def test_a_broken_config_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("config.train.stepz = 5", "stepz"),
+        ("config.evaluation = {'every': 5}", "evaluation"),
+        ("config = {'train': {'steps': 5}}", "get_config returns no ConfigDict"),
+        ("config = ConfigDict({'train': {'stepz': 5}})", "config.train.stepz: there is no such"),
+        ("config = ConfigDict({'trian': {'steps': 5}})", "config.trian: there is no such section"),
+    ],
+)
+def test_a_misspelt_field_of_a_config_file_is_named(tmp_path, change, message):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from ml_collections import ConfigDict\n"
+        "from electra_jax.config import pretrain_defaults\n"
+        f"def get_config(variant):\n    config = pretrain_defaults()\n    {change}\n"
+        "    return config\n"
+    )
+    with pytest.raises(UsageError, match=message):
+        pretrain_config(load_config(str(file)).to_dict())
+
+
+@pytest.mark.parametrize("field", ["train.epochs=nan", "train.evaluations=inf", "task.scale=0"])
+def test_fields_of_fine_tuning_that_are_no_numbers_are_refused(field):
+    with pytest.raises(UsageError, match=f"{field.partition('=')[0]} must be above 0"):
+        finetune_config(load_config("finetune/classify:regression", [field]))
+
+
+@pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["objective.name=mlm"], "generator.kind=none, not transformer"),
@@ -115,6 +144,15 @@ def test_a_broken_config_file_is_named(tmp_path):
         (["checkpoint.keep=0"], "checkpoint.keep"),
         (["model.heads=3"], "not a multiple of model.heads"),
         (["model.dtype=float8"], "model.dtype"),
+        (["model.attention=cudnn"], "set model.attention_dropout=0"),
+        (["model.local_window=-1"], "model.local_window must be at least 0"),
+        (["model.local_window=64", "model.global_every=0"], "model.global_every"),
+        (["model.token_types=1"], "data.layout=pair needs model.token_types=2"),
+        (["optimizer.frozen=("], "optimizer.frozen='.' is no regular expression"),
+        (["optimizer.weight_decay=-1"], "optimizer.weight_decay must be a number from 0"),
+        (["optimizer.clip=nan"], "optimizer.clip must be a number from 0"),
+        (["optimizer.b2=1"], "optimizer.b2 must be in"),
+        (["optimizer.name=muon", "optimizer.learning_rate=0"], "above 0 with optimizer.name=muon"),
     ],
 )
 def test_fields_that_make_no_sense_together_are_refused(overrides, message):

@@ -1,5 +1,6 @@
 """The pretraining run: its first losses, its end, and going on after any kind of stop."""
 
+import contextlib
 import errno
 import json
 import os
@@ -17,7 +18,7 @@ from tiny_run import TINY, logged, make_store, tiny
 
 from electra_jax import cli
 from electra_jax.config import load_config, pretrain_config
-from electra_jax.data.token_store import TokenStore
+from electra_jax.data.token_store import TokenStore, prepare
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.inference import load
 from electra_jax.models.electra import init_params
@@ -171,6 +172,8 @@ def test_a_truncated_checkpoint_makes_way_for_the_one_before(store, tmp_path, ca
             file.write_bytes(file.read_bytes()[:500])
     pretrain(tiny(store, *overrides), tmp_path / "run")
     assert "checkpoint 20 cannot be read" in caplog.text
+    # What may be readable on another day is kept.
+    assert (tmp_path / "run" / "unreadable-checkpoints" / "20" / "params").is_dir()
     assert_same_run(tmp_path / "run", tmp_path / "straight")
 
 
@@ -182,6 +185,8 @@ def test_a_run_none_of_whose_checkpoints_can_be_read_keeps_them(store, tmp_path)
             file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(UsageError, match="no checkpoint in .* can be read"):
         pretrain(tiny(store, "train.steps=2"), tmp_path / "run")
+    with pytest.raises(UsageError, match="checkpoints/2 cannot be read"):
+        load(tmp_path / "run")
     assert last.is_dir()
 
 
@@ -199,6 +204,31 @@ def test_a_loss_that_is_no_number_stops_the_run(store, tmp_path):
     config = tiny(store, "optimizer.learning_rate=1e38", "optimizer.name=adamw")
     with pytest.raises(NonFiniteLoss, match="the loss is .* at step"):
         pretrain(config, tmp_path / "run")
+
+
+def test_parameters_that_are_no_numbers_are_not_saved(store, tmp_path, monkeypatch):
+    """At a save between two lines of the log, when no loss has been looked at."""
+    from electra_jax.training import loop
+
+    real = loop.Loop.run
+
+    def run(self, state, key):
+        step = self.train_step
+
+        def train_step(state, *args):
+            state = step(state, *args)
+            broken = jax.tree.map(lambda x: x * np.nan, state.params)
+            return state.replace(params=broken) if state.step == 7 else state
+
+        self.train_step = train_step
+        return real(self, state, key)
+
+    monkeypatch.setattr(loop.Loop, "run", run)
+    monkeypatch.setattr(jax, "transfer_guard_host_to_device", lambda _: contextlib.nullcontext())
+    config = tiny(store, "checkpoint.every_steps=7", "train.log_every=20", "eval.every_steps=3")
+    with pytest.raises(loop.NonFiniteLoss, match="a parameter is no number at step 7"):
+        pretrain(config, tmp_path / "run")
+    assert load(tmp_path / "run", "last").step == 6
 
 
 def start(store, workdir, *overrides):
@@ -276,6 +306,20 @@ def test_a_save_that_fails_stops_the_run_with_its_reason(store, tmp_path, monkey
     with pytest.raises(SaveFailed, match="No space left on device.*goes on from the last one"):
         pretrain(longer, tmp_path / "run")
     assert load(tmp_path / "run", "last").step == 20
+
+
+def test_a_mixture_is_judged_by_what_is_held_out_and_keeps_its_weights(store, tmp_path, caplog):
+    whole = tmp_path / "whole"
+    texts = [f"the cat sees the {word} ." for word in ("dog", "cow", "fish")] * 99
+    prepare(texts, TokenStore.open(store).tokenizer, whole, workers=1, validation_share=0.0,
+            progress=False)  # fmt: skip
+    workdir = tmp_path / "run"
+    pretrain(tiny(store, "train.steps=2", f"data.store={store}:3,{whole}:1"), workdir)
+    assert f"{whole} holds nothing out" in caplog.text
+    assert "eval/loss" in read_metrics(workdir)[-1]
+    pretrain(tiny(store, "train.steps=2", f"data.store={store}:0.75,{whole}:0.25"), workdir)
+    with pytest.raises(UsageError, match="whose weights are others"):
+        pretrain(tiny(store, "train.steps=2", f"data.store={store}:1,{whole}:3"), workdir)
 
 
 def test_a_store_that_was_moved_is_told(store, tmp_path):

@@ -60,18 +60,19 @@ def read_collection(source: str) -> Collection:
 
 
 def collect_pairs(rows: Iterable[Row], query: str, positive: str) -> Collection:
-    """Pairs of a query and its document as a collection; equal documents are one."""
-    numbers: dict[str, str] = {}
-    collection = Collection({}, {}, {})
+    """Pairs of a query and its document as a collection; equal texts are one."""
+    documents: dict[str, str] = {}
+    queries: dict[str, str] = {}
+    relevant: dict[str, dict[str, int]] = {}
     for row in rows:
-        text = row.text(positive)
-        if text not in numbers:
-            numbers[text] = str(len(numbers))
-            collection.documents[numbers[text]] = text
-        id = f"q{len(collection.queries)}"  # no document's
-        collection.queries[id] = row.text(query)
-        collection.relevant[id] = {numbers[text]: 1}
-    return collection
+        document = documents.setdefault(row.text(positive), str(len(documents)))
+        id = queries.setdefault(row.text(query), f"q{len(queries)}")  # no document's
+        relevant.setdefault(id, {})[document] = 1
+    return Collection(
+        {id: text for text, id in queries.items()},
+        {id: text for text, id in documents.items()},
+        relevant,
+    )
 
 
 def write_run(rankings: dict[str, list[tuple[str, float]]], path: Path, tag: str) -> None:

@@ -84,7 +84,7 @@ class Batches:
             last = bucket == len(self._lengths) - 1
             whole = len(left) if last else len(left) // self.batch_size * self.batch_size
             for start in range(0, whole, self.batch_size):
-                batches.append((left[start : start + self.batch_size][:whole], int(length)))
+                batches.append((left[start : start + self.batch_size], int(length)))
             left = left[whole:]
         return batches
 
@@ -134,6 +134,11 @@ class Batches:
                 else:
                     batch[name][place] = target
         return batch
+
+
+def count_full(examples: Sequence[Example], length: int) -> int:
+    """How many have a row of `length` tokens: they are cut, or go on in further rows."""
+    return sum(max(map(len, example.tokens)) >= length for example in examples)
 
 
 def _longest(example: Example) -> int:

@@ -24,6 +24,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from electra_jax.data import prose
+from electra_jax.data.text_files import without_surrogates
 from electra_jax.errors import UsageError
 
 # Raised when the rules below change what text comes out, so that a store made by older
@@ -87,7 +88,8 @@ def find_files(packages: Iterable[str]) -> list[Path]:
                     if os.path.splitext(file)[1] in _SUFFIXES
                 ]
         files += _descriptions(name)
-    return [file for file in files if file.stat().st_size <= _LARGEST_FILE]
+    # A link may lead nowhere.
+    return [file for file in files if file.is_file() and file.stat().st_size <= _LARGEST_FILE]
 
 
 def read_documents(files: Sequence[Path], workers: int | None = None) -> Iterator[tuple[str, int]]:
@@ -107,7 +109,7 @@ def read_documents(files: Sequence[Path], workers: int | None = None) -> Iterato
     for file, paragraphs in zip(files, _read_all(files, workers), strict=True):
         consumed += file.stat().st_size
         fresh = []
-        for paragraph in paragraphs:
+        for paragraph in map(without_surrogates, paragraphs):
             digest = hashlib.blake2b(paragraph.lower().encode(), digest_size=16).digest()
             if digest not in seen:
                 seen.add(digest)

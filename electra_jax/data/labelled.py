@@ -75,12 +75,15 @@ class Row(NamedTuple):
         return [str(x) for x in value]
 
 
-def read_rows(sources: str, columns: Sequence[str] = ()) -> Iterator[Row]:
+def read_rows(
+    sources: str, columns: Sequence[str] = (), skip_broken: bool = False
+) -> Iterator[Row]:
     """The rows of all sources, in order.
 
     Args:
       sources: see the module.
       columns: names of the columns of csv and tsv files that do not start with them.
+      skip_broken: whether the few broken lines of a large tsv file are left out, and said.
 
     Raises:
       UsageError: a file is missing or empty, is of no known format, or breaks it; names the
@@ -88,14 +91,14 @@ def read_rows(sources: str, columns: Sequence[str] = ()) -> Iterator[Row]:
     """
     for source in sources.split(","):
         empty = True
-        for row in _read_source(source.strip(), columns):
+        for row in _read_source(source.strip(), columns, skip_broken):
             empty = False
             yield row
         if empty:
             raise UsageError(f"{source}: there is no row in it")
 
 
-def _read_source(source: str, columns: Sequence[str]) -> Iterator[Row]:
+def _read_source(source: str, columns: Sequence[str], skip_broken: bool) -> Iterator[Row]:
     scheme, colon, address = source.partition(":")
     if scheme == "tfds" and colon:
         yield from _read_tfds(address)
@@ -114,7 +117,7 @@ def _read_source(source: str, columns: Sequence[str]) -> Iterator[Row]:
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file")
     lines = ((number, decode(line, path, number)) for number, line, _ in read_lines(path))
-    yield from parse_rows(lines, kind, str(path), columns)
+    yield from parse_rows(lines, kind, str(path), columns, skip_broken)
 
 
 def kind_of(path: str) -> str:
@@ -125,25 +128,29 @@ def kind_of(path: str) -> str:
     return SUFFIXES.get(bare.suffix, "")
 
 
-def parse_rows(lines: Lines, kind: str, name: str, columns: Sequence[str] = ()) -> Iterator[Row]:
+def parse_rows(
+    lines: Lines, kind: str, name: str, columns: Sequence[str] = (), skip_broken: bool = False
+) -> Iterator[Row]:
     """The rows in lines of a format, as they come.
 
     Args:
       lines: numbered lines.
       kind: the format.
       name: what messages call the file.
-      columns: see `read_rows`.
+      columns, skip_broken: see `read_rows`.
 
     Raises:
       UsageError: a line breaks the format.
     """
     if kind in ("csv", "tsv"):
-        yield from _parse_table(lines, kind, name, columns)
+        yield from _parse_table(lines, kind, name, columns, skip_broken)
     else:
         yield from FORMATS[kind](lines, name)
 
 
-def _parse_table(lines: Lines, kind: str, name: str, named: Sequence[str]) -> Iterator[Row]:
+def _parse_table(
+    lines: Lines, kind: str, name: str, named: Sequence[str], skip_broken: bool
+) -> Iterator[Row]:
     """A line of TSV is a row whatever quotes are in it; CSV may quote line breaks."""
     dialect: dict[str, Any] = {"strict": True}
     if kind == "tsv":
@@ -169,7 +176,7 @@ def _parse_table(lines: Lines, kind: str, name: str, named: Sequence[str]) -> It
                 yield Row(where, dict(zip(columns, cells, strict=True)))
                 continue
             ragged.append(f"{where}: {len(cells)} columns, where {len(columns)} are expected")
-            if kind == "csv":
+            if kind == "csv" or not skip_broken:
                 raise UsageError(ragged[0])
     except csv.Error as error:
         raise UsageError(f"{name}:{start}: not valid {kind}: {error}") from error

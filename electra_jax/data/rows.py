@@ -5,10 +5,12 @@ first[r] to first[r + 1]; a piece is a stretch of one document.
 """
 
 import array
+import itertools
 import logging
 import os
 import socket
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +24,9 @@ log = logging.getLogger(__name__)
 LAYOUTS = ("pair", "packed")
 TABLE_VERSION = 1
 SHORTEST_LENGTH = 8
-# A packed row's last few slots stay empty rather than hold a scrap of a long document.
+# A packed row's last few slots stay empty rather than hold the scrap of a document that goes on.
 SHORTEST_PIECE = 8
+DOCUMENTS_AT_ONCE = 1_000_000
 
 
 class RowTable(NamedTuple):
@@ -72,7 +75,7 @@ def pack(documents: np.ndarray, length: int) -> RowTable:
     """
     first, starts, lengths = array.array("q", [0]), array.array("q"), array.array("i")
     room = length
-    for start, end in zip(documents[:-1].tolist(), documents[1:].tolist(), strict=True):
+    for start, end in _pairs(documents):
         while start < end:
             left, fits = end - start, room - 2
             if fits < left and fits < SHORTEST_PIECE and room < length:
@@ -88,6 +91,13 @@ def pack(documents: np.ndarray, length: int) -> RowTable:
     return RowTable(
         np.array(first, np.int64), np.array(starts, np.int64), np.array(lengths, np.int32)
     )
+
+
+def _pairs(documents: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Each document's first token and the next one's, as Python's numbers, some at a time."""
+    for begin in range(0, len(documents) - 1, DOCUMENTS_AT_ONCE):
+        some = documents[begin : begin + DOCUMENTS_AT_ONCE + 1].tolist()
+        yield from itertools.pairwise(some)
 
 
 def chunk(documents: np.ndarray, length: int) -> RowTable:

@@ -82,7 +82,7 @@ class TokenStore:
                 )
             store = cls(path, manifest)
             sizes = {name: entry["bytes"] for name, entry in manifest["files"].items()}
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{file} cannot be read: {error!r}") from error
         for name, size in sizes.items():
             found = (path / name).stat().st_size if (path / name).is_file() else None

@@ -77,8 +77,7 @@ def attend(
     """
     mask = attention_mask(documents_BL, window, direction)
     if kernel == "cudnn":
-        if dropout:
-            raise ValueError("the cudnn kernel has no dropout: set model.attention_dropout=0")
+        assert not dropout
         return jax.nn.dot_product_attention(
             query_BLNK, key_BLNK, value_BLNK, mask=mask, implementation="cudnn"
         )

@@ -1,5 +1,7 @@
 """A small Transformer that writes text from an encoder's hidden states."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -7,6 +9,27 @@ from flax import linen as nn
 from electra_jax.models.encoder import Dense, ModelConfig, gelu, normal_init
 
 NEVER = -1e9
+
+
+class Attention(nn.Module):
+    """Multi-head attention of x to a memory of S vectors, where `mask` lets it."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_NTD, memory_NSD, mask, train: bool = False) -> jax.Array:
+        c = self.config
+        query, key, value = (
+            Dense(c.hidden, kernel_init=normal_init, name=name)(y).reshape(
+                *y.shape[:2], c.heads, c.hidden // c.heads
+            )
+            for name, y in (("query", x_NTD), ("key", memory_NSD), ("value", memory_NSD))
+        )
+        scores_NHTS = jnp.einsum("nthk,nshk->nhts", query, key) / math.sqrt(query.shape[-1])
+        weights_NHTS = jax.nn.softmax(jnp.where(mask, scores_NHTS, NEVER))
+        weights_NHTS = nn.Dropout(c.attention_dropout, deterministic=not train)(weights_NHTS)
+        mixed = jnp.einsum("nhts,nshk->nthk", weights_NHTS, value).reshape(x_NTD.shape)
+        return Dense(c.hidden, kernel_init=normal_init, name="output")(mixed)
 
 
 class DecoderLayer(nn.Module):
@@ -21,19 +44,14 @@ class DecoderLayer(nn.Module):
         length = x_NTD.shape[1]
         causal_TT = jnp.tril(jnp.ones((length, length), bool))[None, None]
 
-        def attend(name, queries, keys, mask):
-            return nn.MultiHeadDotProductAttention(
-                c.heads, kernel_init=normal_init, dropout_rate=c.attention_dropout,
-                deterministic=not train, name=name,
-            )(queries, keys, mask=mask)  # fmt: skip
-
         def norm(name):
             return nn.LayerNorm(epsilon=1e-5, name=name)
 
         y_NTD = norm("self_norm")(x_NTD)
-        x_NTD += drop(attend("self_attention", y_NTD, y_NTD, causal_TT))
+        x_NTD += drop(Attention(c, name="self_attention")(y_NTD, y_NTD, causal_TT, train))
         y_NTD = norm("cross_norm")(x_NTD)
-        x_NTD += drop(attend("cross_attention", y_NTD, hidden_NLD, real_NL[:, None, None]))
+        seen = real_NL[:, None, None]
+        x_NTD += drop(Attention(c, name="cross_attention")(y_NTD, hidden_NLD, seen, train))
         y_NTD = Dense(c.intermediate, kernel_init=normal_init, name="wide")(
             norm("feedforward_norm")(x_NTD)
         )
@@ -131,7 +149,7 @@ def beam_search(
     tokens = jnp.full((rows, beam, longest), -1, jnp.int32).at[..., 0].set(start_id)
     # At first all candidates are the same: but one counts.
     sums = jnp.where(jnp.arange(beam) == 0, 0.0, NEVER) * jnp.ones((rows, 1))
-    lengths = jnp.ones((rows, beam), jnp.int32)
+    lengths = jnp.zeros((rows, beam), jnp.int32)  # without the start, which costs nothing
     done = jnp.zeros((rows, beam), bool)
 
     def step(place, carry):

@@ -75,6 +75,13 @@ class ModelConfig:
         for field in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, field) < 1:
                 raise UsageError(f"model.{field} must be in [0, 1), not {getattr(self, field)}")
+        for field, least in (("local_window", 0), ("global_every", 1), ("token_types", 1)):
+            if getattr(self, field) < least:
+                raise UsageError(f"model.{field} must be at least {least}")
+        if self.attention == "cudnn" and self.attention_dropout:
+            raise UsageError(
+                "the kernel model.attention=cudnn has no dropout: set model.attention_dropout=0"
+            )
         if self.hidden % self.heads:
             raise UsageError(
                 f"model.hidden={self.hidden} is not a multiple of model.heads={self.heads}"
@@ -90,6 +97,11 @@ class ModelConfig:
     @property
     def block(self) -> Architecture:
         return ARCHITECTURES[self.architecture]
+
+    @property
+    def anywhere(self) -> "ModelConfig":
+        """The same model with a kernel that every kind of device has."""
+        return dataclasses.replace(self, attention="xla")
 
     @property
     def compute_dtype(self) -> jnp.dtype:

@@ -28,18 +28,18 @@ def masked_lm_head_flops(config: ModelConfig) -> float:
 
 
 def generator_flops_per_token(
-    model: ModelConfig, generator: GeneratorConfig, length: int, masked: int
+    model: ModelConfig, generator: GeneratorConfig, length: int, predicted: int
 ) -> dict[str, float]:
-    """Forward operations per token of a generator that predicts `masked` positions of a row."""
+    """Forward operations per token of a generator that predicts `predicted` positions of a row."""
     small = generator_model(model, generator)
     encoder = encoder_flops_per_token(small, length)
     head = masked_lm_head_flops(small)
-    if generator.kind == "two_tower":  # which predicts every position, from both sides
-        wider = 2 * small.hidden * small.embedding
-        return {"generator": 2 * encoder, "masked_lm_head": head + wider}
-    if generator.kind == "transformer":
-        return {"generator": encoder, "masked_lm_head": masked / length * head}
-    return {}
+    if generator.kind == "two_tower":
+        encoder *= 2
+        head += 2 * small.hidden * small.embedding  # reads both towers
+    elif generator.kind != "transformer":
+        return {}
+    return {"generator": encoder, "masked_lm_head": predicted / length * head}
 
 
 def train_flops_per_token(
@@ -48,10 +48,11 @@ def train_flops_per_token(
     length: int,
     masked: int,
     head: str = "detector",
+    generates_everywhere: bool = False,
 ) -> dict[str, float]:
     """Training operations per token by part, with `masked` positions in rows of `length`.
 
-    `head` is the main network's (see `Electra`).
+    `head` is the main network's (see `Electra`); a generator may predict every position.
     """
     heads = {
         "detector": 2 * (model.hidden**2 + model.hidden),
@@ -60,6 +61,8 @@ def train_flops_per_token(
     }
     forward = {
         "discriminator": encoder_flops_per_token(model, length) + heads[head],
-        **generator_flops_per_token(model, generator, length, masked),
+        **generator_flops_per_token(
+            model, generator, length, length if generates_everywhere else masked
+        ),
     }
     return {name: 3 * flops for name, flops in forward.items()}

@@ -13,7 +13,6 @@ from electra_jax.models.attention import positions_in_documents
 from electra_jax.models.encoder import Dense, Embeddings, Encoder, ModelConfig, dense, gelu, norm
 from electra_jax.models.encoder import normal_init as head_init
 
-BEAM = 20  # of the joint prediction of answers
 JOINT_WIDTH = 512  # of its hidden layers
 
 
@@ -147,14 +146,15 @@ class PoolingHead(nn.Module):
 class JointSpanHead(nn.Module):
     """Answers as ELECTRA's own code has them, after XLNet: the end given the start.
 
-    In training the end's scores are given the true start; else for each of the BEAM
+    In training the end's scores are given the true start; else for each of the `beam`
     likeliest starts. Allowed are the tokens with `allowed` above 0.
 
-    Outputs: start scores [N, L]; starts of the beam [N, K] and their scores; end scores
-    [N, K, L], with K = 1 in training; and the score that there is no answer [N].
+    Outputs: start scores [N, L]; starts of the beam [N, K]; end scores [N, K, L], with K = 1
+    in training; and the score that there is no answer [N].
     """
 
     config: ModelConfig
+    beam: int = 20
 
     @nn.compact
     def __call__(self, hidden_NLD, real_NL, batch, train: bool = False) -> dict[str, jax.Array]:
@@ -165,11 +165,10 @@ class JointSpanHead(nn.Module):
             return jnp.where(allowed, scores, -1e9)
 
         start_NL = mask(scores(1, True, "start")(hidden_NLD)[..., 0], allowed_NL)
-        beam = min(BEAM, start_NL.shape[1])
         if train:
             top_NK = jnp.maximum(batch["start"], 0)[:, None]
         else:
-            top_NK = jax.lax.top_k(start_NL, beam)[1]
+            top_NK = jax.lax.top_k(start_NL, min(self.beam, start_NL.shape[1]))[1]
         starts_NKD = jnp.take_along_axis(hidden_NLD, top_NK[..., None], axis=1)
         # The end's hidden layer over [token, start], as a sum: the two parts of one product.
         wide = JOINT_WIDTH
@@ -186,7 +185,6 @@ class JointSpanHead(nn.Module):
         return {
             "start": start_NL,
             "starts": top_NK,
-            "start_scores": jnp.take_along_axis(start_NL, top_NK, axis=1),
             "end": mask(end_NKL, allowed_NL[:, None]),
             "impossible": impossible_N,
         }

@@ -26,6 +26,7 @@ class Corruption:
 
     # Kinds that fit.
     generators: ClassVar[tuple[str, ...]] = ("transformer", "two_tower", "unigram", "uniform")
+    generates_everywhere: ClassVar[bool] = False  # and not at the masked positions alone
 
     config: ObjectiveConfig
     electra: Electra

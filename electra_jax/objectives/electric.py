@@ -30,6 +30,7 @@ class Electric(Corruption):
     name = "electric"
     head = "detector"
     generators = ("two_tower", "unigram", "uniform")  # a transformer would see what it predicts
+    generates_everywhere = True
 
     def mask(self, key: jax.Array, tokens_BL: jax.Array, masked: masking.Masked) -> jax.Array:
         # Neither tower sees the token that it predicts: nothing needs to be masked.

@@ -74,10 +74,13 @@ def check_shared(folder: Path) -> None:
     """Makes a run directory, and checks that all processes see the same one.
 
     Raises:
-      UsageError: it is not on a file system that they share.
+      UsageError: it cannot be made, or is not on a file system that they share.
     """
     if is_main():
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be made a run directory: {error}") from error
     if jax.process_count() == 1:
         return
     probe = folder / f".shared-{int(from_main(secrets.randbelow(2**24)))}"

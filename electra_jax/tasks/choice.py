@@ -13,7 +13,7 @@ from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import RowHead
-from electra_jax.tasks.task import Answer, Task, TaskConfig
+from electra_jax.tasks.task import Answer, Task, TaskConfig, read_label
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -23,14 +23,14 @@ class ChoiceConfig(TaskConfig):
     name: str = "choice"
     text: str = "text"  # column of what comes before
     options: str = "options"  # column: a list, of the same size in all rows
-    label: str = "label"  # column: a letter from A, a number from 0, or the option itself
+    label: str = "label"  # column: of all rows a letter from A, a number from 0, or the option
 
 
 class Record(NamedTuple):
     where: str
     text: str
     options: list[str]
-    label: int | None
+    label: str | None
 
 
 class Choice(Task):
@@ -39,7 +39,7 @@ class Choice(Task):
     name: ClassVar[str] = "choice"
     Config = ChoiceConfig
     metrics = ("accuracy", "mrr")
-    columns = ("text", "options")
+    inputs = ("text", "options")
 
     def parse(self, row: Row, labelled: bool) -> Record:
         c = self.config
@@ -49,7 +49,7 @@ class Choice(Task):
             raise UsageError(
                 f"{row.where}: {len(options)} options, where {max(expected, 2)} are expected"
             )
-        label = _option_number(row.text(c.label), options, row.where) if labelled else None
+        label = read_label(row, c.label) if labelled else None
         return Record(row.where, row.text(c.text), options, label)
 
     def fit(self, records: Sequence[Record]) -> None:
@@ -60,6 +60,27 @@ class Choice(Task):
                     f"{record.where}: {len(record.options)} options, where the first row has "
                     f"{self.state['options']}"
                 )
+        # An option that reads "2" is not the number 2: all labels are of one kind.
+        self.state["by_text"] = all(record.label in record.options for record in records)
+
+    def number(self, record: Record) -> int:
+        """The place of the right option.
+
+        Raises:
+          UsageError: the label names none.
+        """
+        label, number = record.label or "", -1
+        if self.state["by_text"]:
+            number = record.options.index(label) if label in record.options else -1
+        elif label.isdecimal():
+            number = int(label)
+        elif len(label) == 1 and label.upper() in LETTERS:
+            number = LETTERS.index(label.upper())
+        if not 0 <= number < len(record.options):
+            raise UsageError(
+                f"{record.where}: label {label!r} names none of {len(record.options)} options"
+            )
+        return number
 
     @property
     def exported_as(self) -> str:
@@ -82,7 +103,7 @@ class Choice(Task):
                 row, kinds = join(tokenizer, text[-room:], option, length)
                 tokens.append(row)
                 types.append(kinds)
-            targets = {"label": np.array(record.label, np.int32)} if labelled else {}
+            targets = {"label": np.array(self.number(record), np.int32)} if labelled else {}
             examples.append(Example(tokens, types, targets, number))
         return examples
 
@@ -104,7 +125,7 @@ class Choice(Task):
         for answer, record in zip(answers, records, strict=True):
             scores = np.array(answer["scores"])
             # Ties count against it.
-            ranks.append(int((scores >= scores[record.label]).sum()))
+            ranks.append(int((scores >= scores[self.number(record)]).sum()))
         return {
             "accuracy": float(np.mean([rank == 1 for rank in ranks])),
             "mrr": float(np.mean([1 / rank for rank in ranks])),
@@ -123,16 +144,3 @@ class Choice(Task):
             scores = [share - 1e-6 * place for place, share in enumerate(shares)]
             answers.append({"label": int(np.argmax(scores)), "scores": scores})
         return answers
-
-
-def _option_number(label: str, options: Sequence[str], where: str) -> int:
-    number = -1
-    if label.isdecimal():
-        number = int(label)
-    elif len(label) == 1 and label.upper() in LETTERS:
-        number = LETTERS.index(label.upper())
-    elif label in options:
-        number = options.index(label)
-    if not 0 <= number < len(options):
-        raise UsageError(f"{where}: label {label!r} names none of {len(options)} options")
-    return number

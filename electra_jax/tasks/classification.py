@@ -34,15 +34,12 @@ POOLINGS = ("cls", "mean")
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassificationConfig(TaskConfig):
-    name: str = "classification"
+class TextTaskConfig(TaskConfig):
     text: str = "text"  # column
     text_b: str = ""  # column of a second text
     label: str = "label"  # column
     pooling: str = "cls"
     both_orders: bool = False  # train on pairs in both orders (of the official MRPC and STS-B)
-    positive: str = ""  # the label that F1 is of; empty: the last of the label set
-    out_of_scope: str = ""  # the label of what is none of the others
 
     def __post_init__(self):
         super().__post_init__()
@@ -62,7 +59,7 @@ class Record(NamedTuple):
 class TextTask(Task):
     """What tasks over one or two texts of a row share."""
 
-    columns = ("text", "text_b")
+    inputs = ("text", "text_b")
 
     def parse(self, row: Row, labelled: bool) -> Record:
         c = self.config
@@ -103,6 +100,13 @@ class TextTask(Task):
                 tokens, types = join(tokenizer, one, other, length)
                 examples.append(Example([tokens], [types], targets, number))
         return examples
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationConfig(TextTaskConfig):
+    name: str = "classification"
+    positive: str = ""  # the label that F1 is of; empty: the last of the label set
+    out_of_scope: str = ""  # the label of what is none of the others
 
 
 class Classification(TextTask):
@@ -163,7 +167,8 @@ class Classification(TextTask):
         if self.config.out_of_scope:
             outside = np.array([label == self.config.out_of_scope for label in truth])
             for name, rows in (("in_scope_accuracy", ~outside), ("out_of_scope_recall", outside)):
-                figures[name] = float(right[rows].mean()) if rows.any() else math.nan
+                if rows.any():
+                    figures[name] = right[rows].mean()
         return {name: float(value) for name, value in figures.items()}
 
     def trivial(self, train, records) -> list[Answer]:
@@ -176,9 +181,14 @@ class Classification(TextTask):
 
 
 @dataclasses.dataclass(frozen=True)
-class RegressionConfig(ClassificationConfig):
+class RegressionConfig(TextTaskConfig):
     name: str = "regression"
     scale: float = 1.0  # labels are divided by it
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.scale < math.inf:
+            raise UsageError(f"task.scale must be above 0, not {self.scale}")
 
 
 class Regression(TextTask):
@@ -186,7 +196,7 @@ class Regression(TextTask):
 
     name: ClassVar[str] = "regression"
     Config = RegressionConfig
-    metrics = ("spearman", "pearson", "negative_squared_error")
+    metrics = ("spearman", "pearson", "r2")
     suffix = ".tsv"
 
     def fit(self, records: Sequence[Record]) -> None:
@@ -218,13 +228,15 @@ class Regression(TextTask):
     def score(self, answers, records) -> dict[str, float]:
         guesses = np.array([answer["score"] for answer in answers])
         truth = np.array([record.label for record in records])
-        error = float(np.square(guesses - truth).mean())
-        if np.ptp(guesses) == 0 or np.ptp(truth) == 0:  # a correlation is undefined
-            return {"spearman": 0.0, "pearson": 0.0, "negative_squared_error": -error}
+        if np.ptp(truth) == 0:  # all three are undefined
+            return dict.fromkeys(self.metrics, 0.0)
+        figures = {"r2": float(sklearn_metrics.r2_score(truth, guesses))}
+        if np.ptp(guesses) == 0:  # correlations are undefined
+            return {"spearman": 0.0, "pearson": 0.0, **figures}
         return {
             "spearman": float(scipy.stats.spearmanr(guesses, truth).statistic),
             "pearson": float(scipy.stats.pearsonr(guesses, truth).statistic),
-            "negative_squared_error": -error,
+            **figures,
         }
 
     def trivial(self, train, records) -> list[Answer]:

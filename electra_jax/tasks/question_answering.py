@@ -69,7 +69,7 @@ class QuestionAnswering(Task):
     name: ClassVar[str] = "question_answering"
     Config = QuestionAnsweringConfig
     metrics = ("f1", "exact", "has_answer_f1", "no_answer_accuracy")
-    columns = ("question", "context")
+    inputs = ("question", "context")
     suffix = ".json"
 
     def parse(self, row: Row, labelled: bool) -> Record:
@@ -104,7 +104,9 @@ class QuestionAnswering(Task):
         return "ForQuestionAnswering" if self.config.head == "default" else ""
 
     def head(self, model: ModelConfig) -> nn.Module:
-        return JointSpanHead(model) if self.config.head == "official" else TokenHead(model, 2)
+        if self.config.head == "official":
+            return JointSpanHead(model, self.config.candidates)
+        return TokenHead(model, 2)
 
     def sample_batch(self) -> dict[str, jax.Array]:
         batch = super().sample_batch()
@@ -118,6 +120,11 @@ class QuestionAnswering(Task):
         examples: list[Example] = []
         wrong: list[Record] = []
         lost: list[Record] = []
+        cut = sum(len(question) > c.question_length for question in questions)
+        if cut:
+            log.warning(
+                "%d questions are cut to task.question_length=%d tokens", cut, c.question_length
+            )
         for number, record in enumerate(records):
             answer = None
             if labelled and record.answers:
@@ -208,7 +215,7 @@ class QuestionAnswering(Task):
         return (losses_B * batch["weight"]).sum()
 
     def answers(self, outputs, examples, records) -> list[Answer]:
-        best: list[tuple[float, str]] = [(-np.inf, "")] * len(records)
+        best: list[tuple[float, str]] = [(NEVER, "")] * len(records)
         none = [np.inf] * len(records)
         for output, example in zip(outputs, examples, strict=True):
             number = example.record
@@ -258,8 +265,9 @@ class QuestionAnswering(Task):
             found.append((float(start[first] + end[last]), int(first), last))
         return found, float(output["impossible"])
 
-    def calibrate(self, answers, records) -> None:
-        self.state["threshold"] = self._best_threshold(answers, records)
+    def calibrate(self, answers, records) -> list[Answer]:
+        threshold = self.state["threshold"] = self._best_threshold(answers, records)
+        return [{**answer, "text": self._decide(answer, threshold)} for answer in answers]
 
     def _best_threshold(self, answers, records) -> float:
         """The threshold of best F1, by going through all of them (the official evaluation)."""

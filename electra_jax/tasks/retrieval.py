@@ -54,11 +54,12 @@ class RetrievalConfig(TaskConfig):
 
 
 class Pair(NamedTuple):
-    """A query and the document that answers it; equal documents have one number."""
+    """A query and a document that answers it; equal texts have equal numbers."""
 
     query: str
     document: str
-    number: int
+    query_number: int
+    document_number: int
     negatives: tuple[str, ...] = ()
 
     @property
@@ -80,7 +81,8 @@ class Retrieval(Task):
     name: ClassVar[str] = "retrieval"
     Config = RetrievalConfig
     metrics: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr@10", "recall@10", "recall@100")
-    columns: ClassVar[tuple[str, ...]] = ("query",)
+    inputs: ClassVar[tuple[str, ...]] = ("query",)
+    whole_batch: ClassVar[bool] = True
     suffix = ".trec"
 
     def parse(self, row: Row, labelled: bool) -> Any:
@@ -107,8 +109,8 @@ class Retrieval(Task):
         )
         collection = self._collect(train)
         pairs = [
-            Pair(query, collection.documents[document], int(document))
-            for id, query in collection.queries.items()
+            Pair(query, collection.documents[document], number, int(document))
+            for number, (id, query) in enumerate(collection.queries.items())
             for document in collection.relevant[id]
         ]
         if not self.state:
@@ -150,7 +152,13 @@ class Retrieval(Task):
             queries = tokenizer.encode([record.query for record in records])
             documents = tokenizer.encode([record.document for record in records])
             rows = [list(pair) for pair in zip(queries, documents, strict=True)]
-            targets = [{"document": np.array(record.number, np.int32)} for record in records]
+            targets = [
+                {
+                    "query": np.array(record.query_number, np.int32),
+                    "document": np.array(record.document_number, np.int32),
+                }
+                for record in records
+            ]
         examples = []
         for number, (row, target) in enumerate(zip(rows, targets, strict=True)):
             joined = [join(tokenizer, ids, None, length) for ids in row]
@@ -163,8 +171,10 @@ class Retrieval(Task):
         if "document" not in batch:
             return jnp.zeros(())
         scores_BB = outputs[:, 0] @ outputs[:, 1].T / self.config.temperature
-        # Rows that fill up are no candidates, nor is the same document a second time.
+        # Rows that fill up are no candidates, nor is the same document a second time, nor
+        # another that answers the same query.
         same_BB = batch["document"][:, None] == batch["document"][None]
+        same_BB |= batch["query"][:, None] == batch["query"][None]
         other_BB = same_BB & ~jnp.eye(len(same_BB), dtype=bool)
         scores_BB = jnp.where(other_BB | (batch["weight"][None] == 0), -1e9, scores_BB)
         labels_B = jnp.arange(len(same_BB))
@@ -205,6 +215,7 @@ class Retrieval(Task):
 @dataclasses.dataclass(frozen=True)
 class RerankingConfig(RetrievalConfig):
     name: str = "reranking"
+    pooling: str = "cls"
     negatives: int = 3  # wrong documents beside the right one: what BM25 finds, and random ones
     candidates: int = 50  # of BM25, to be put in order
 
@@ -229,7 +240,8 @@ class Reranking(Retrieval):
 
     name: ClassVar[str] = "reranking"
     Config = RerankingConfig
-    columns = ("query", "positive")
+    inputs = ("query", "positive")
+    whole_batch = False
 
     def parse(self, row: Row, labelled: bool) -> Any:
         collection = self._collect([row])
@@ -244,17 +256,22 @@ class Reranking(Retrieval):
 
     def read_splits(self, seed: int = 0) -> tuple[list[Any], list[Any]]:
         pairs, validation = super().read_splits(seed)
-        documents = list({pair.number: pair.document for pair in pairs}.values())
+        documents = list({pair.document_number: pair.document for pair in pairs}.values())
+        right: dict[int, set[str]] = {}
+        for pair in pairs:
+            right.setdefault(pair.query_number, set()).add(pair.document)
         queries = {f"q{place}": pair.query for place, pair in enumerate(pairs)}
         numbers = {str(place): text for place, text in enumerate(documents)}
         wanted = self.config.negatives
-        found = bm25(Collection(queries, numbers, {}), wanted + 1)
+        most = max(map(len, right.values()))
+        found = bm25(Collection(queries, numbers, {}), wanted + most)
         rng = np.random.default_rng(seed)
         train = []
         for place, pair in enumerate(pairs):
-            hard = [numbers[id] for id, _ in found[f"q{place}"] if numbers[id] != pair.document]
+            known = right[pair.query_number]
+            hard = [numbers[id] for id, _ in found[f"q{place}"] if numbers[id] not in known]
             drawn = [documents[i] for i in rng.integers(len(documents), size=4 * wanted)]
-            easy = [text for text in drawn if text != pair.document]
+            easy = [text for text in drawn if text not in known]
             negatives = (hard[: (wanted + 1) // 2] + easy)[:wanted]
             if len(negatives) < wanted:
                 raise UsageError("task.train has too few documents to draw wrong ones from")
@@ -266,7 +283,7 @@ class Reranking(Retrieval):
         return "ForSequenceClassification" if self.config.head == "default" else ""
 
     def head(self, model: ModelConfig) -> nn.Module:
-        return RowHead(model, 1, "cls", self.config.head == "official")
+        return RowHead(model, 1, self.config.pooling, self.config.head == "official")
 
     def examples(self, records, length, labelled, train) -> list[Example]:
         tokenizer = self.tokenizer

@@ -1,6 +1,8 @@
 """Short summaries of long texts: sentences chosen from them, or written anew."""
 
 import dataclasses
+import functools
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -19,6 +21,8 @@ from electra_jax.models.decoder import WritingHead
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import TokenHead
 from electra_jax.tasks.task import Answer, Task, TaskConfig
+
+log = logging.getLogger(__name__)
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
@@ -54,7 +58,7 @@ class ExtractiveSummarization(Task):
     name: ClassVar[str] = "extractive_summarization"
     Config = SummarizationConfig
     metrics: ClassVar[tuple[str, ...]] = (*ROUGE, "oracle_rouge1", "oracle_rougeL")
-    columns = ("source",)
+    inputs = ("source",)
 
     def parse(self, row: Row, labelled: bool) -> Record:
         c = self.config
@@ -108,8 +112,13 @@ class ExtractiveSummarization(Task):
         return Example([row], [np.zeros_like(row)], {"labels": np.array(targets, np.int32)}, number)
 
     def _chosen_by_oracle(self, record: Record) -> list[int]:
-        chosen = best_sentences(record, self.config.sentences)
+        chosen = self._oracle(record)
         return [int(place in chosen) for place in range(len(record.sentences))]
+
+    def _oracle(self, record: Record) -> frozenset[int]:
+        return best_sentences(
+            tuple(record.sentences), tuple(record.summaries), self.config.sentences
+        )
 
     def loss(self, outputs: jax.Array, batch) -> jax.Array:
         """Each sentence's cross-entropy, summed over sentences."""
@@ -138,10 +147,7 @@ class ExtractiveSummarization(Task):
 
     def score(self, answers, records) -> dict[str, float]:
         figures = rouge([answer["text"] for answer in answers], records)
-        best = [
-            " ".join(r.sentences[i] for i in sorted(best_sentences(r, self.config.sentences)))
-            for r in records
-        ]
+        best = [" ".join(r.sentences[i] for i in sorted(self._oracle(r))) for r in records]
         oracle = rouge(best, records)
         return {**figures, **{f"oracle_{n}": oracle[n] for n in ("rouge1", "rougeL")}}
 
@@ -184,21 +190,24 @@ def rouge(texts: Sequence[str], records: Sequence[Record]) -> dict[str, float]:
 _SCORER = rouge_scorer.RougeScorer(("rouge1",), use_stemmer=True)
 
 
-def best_sentences(record: Record, count: int) -> set[int]:
+@functools.cache  # asked again at each evaluation
+def best_sentences(
+    sentences: tuple[str, ...], summaries: tuple[str, ...], count: int
+) -> frozenset[int]:
     """The oracle: sentences added one by one, as long as each raises ROUGE-1 most."""
     chosen: set[int] = set()
     best = 0.0
     for _ in range(count):
         scored = []
-        for place in set(range(len(record.sentences))) - chosen:
-            text = " ".join(record.sentences[i] for i in sorted({*chosen, place}))
-            score = _SCORER.score_multi(record.summaries, text)["rouge1"].fmeasure
+        for place in set(range(len(sentences))) - chosen:
+            text = " ".join(sentences[i] for i in sorted({*chosen, place}))
+            score = _SCORER.score_multi(summaries, text)["rouge1"].fmeasure
             scored.append((score, -place))
         if not scored or max(scored)[0] <= best:
             break
         best, place = max(scored)
         chosen.add(-place)
-    return chosen
+    return frozenset(chosen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,11 +231,12 @@ class AbstractiveSummarization(ExtractiveSummarization):
 
     name: ClassVar[str] = "abstractive_summarization"
     Config = AbstractiveConfig
+    metrics = ROUGE
 
     def examples(self, records, length, labelled, train) -> list[Example]:
         tokenizer = self.tokenizer
         texts = tokenizer.encode([record.text for record in records])
-        examples = []
+        examples, cut = [], 0
         for number, (record, ids) in enumerate(zip(records, texts, strict=True)):
             tokens, types = join(tokenizer, ids, None, length)
             # Trained on each of the summaries, judged by the first.
@@ -236,12 +246,20 @@ class AbstractiveSummarization(ExtractiveSummarization):
             for summary in summaries:
                 targets = {}
                 if summary is not None:
-                    target, _ = join(
-                        tokenizer, tokenizer.encode([summary])[0], None, self.config.summary_length
-                    )
+                    [written] = tokenizer.encode([summary])
+                    cut += len(written) > self.config.summary_length - 2
+                    target, _ = join(tokenizer, written, None, self.config.summary_length)
                     targets["target"] = target
                 examples.append(Example([tokens], [types], targets, number))
+        if cut:
+            log.warning(
+                "%d summaries are cut to task.summary_length=%d tokens",
+                cut, self.config.summary_length,
+            )  # fmt: skip
         return examples
+
+    def score(self, answers, records) -> dict[str, float]:
+        return rouge([answer["text"] for answer in answers], records)
 
     def head(self, model: ModelConfig) -> nn.Module:
         c, tokenizer = self.config, self.tokenizer

@@ -87,7 +87,7 @@ class Tagging(Task):
     name: ClassVar[str] = "tagging"
     Config = TaggingConfig
     metrics: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy")
-    columns = ("words",)
+    inputs = ("words",)
     suffix = ".conll"
 
     def parse(self, row: Row, labelled: bool) -> Record:

@@ -60,7 +60,8 @@ class Task(abc.ABC):
     name: ClassVar[str] = ""
     Config: ClassVar[type[TaskConfig]] = TaskConfig
     metrics: ClassVar[tuple[str, ...]] = ()  # the first chooses the best; higher is better
-    columns: ClassVar[tuple[str, ...]] = ("text",)  # fields of the config that name input columns
+    inputs: ClassVar[tuple[str, ...]] = ("text",)  # fields of the config that name input columns
+    whole_batch: ClassVar[bool] = False  # whether the loss compares the rows of a batch
     suffix: ClassVar[str] = ".jsonl"  # of a file of predictions
 
     def __init__(self, config: Any, tokenizer: Tokenizer, state: Mapping[str, Any] | None = None):
@@ -77,7 +78,13 @@ class Task(abc.ABC):
         return self.config.metric or self.metrics[0]
 
     @property
+    def input_columns(self) -> list[str]:
+        """The columns that an answer needs."""
+        return [column for field in self.inputs if (column := getattr(self.config, field))]
+
+    @property
     def column_names(self) -> list[str]:
+        """Of csv and tsv files without a header."""
         return [name for name in self.config.columns.split(",") if name]
 
     @property
@@ -135,8 +142,13 @@ class Task(abc.ABC):
     def trivial(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """Answers that need no encoder: the baseline."""
 
-    def calibrate(self, answers: Sequence[Answer], records: Sequence[Any]) -> None:  # noqa: B027
-        """Sets what of the state is chosen on validation data, such as a threshold."""
+    def calibrate(self, answers: Sequence[Answer], records: Sequence[Any]) -> Sequence[Answer]:
+        """Sets what of the state is chosen on validation data, such as a threshold.
+
+        Returns:
+          The answers as they are with it.
+        """
+        return answers
 
     def sample_batch(self) -> dict[str, jax.Array]:
         """A batch of the least size, to make parameters with."""
@@ -153,13 +165,14 @@ class Task(abc.ABC):
 
     def read(self, sources: str, labelled: bool = True) -> list[Any]:
         """The records of sources; empty texts are counted and said."""
-        rows = self.rows(sources)
+        rows = self.rows(sources, labelled)
         records = [self.parse(row, labelled) for row in rows]
         self._warn_of_empty(rows, records)
         return records
 
-    def rows(self, sources: str) -> list[Row]:
-        return list(read_rows(sources, self.column_names))
+    def rows(self, sources: str, labelled: bool = True) -> list[Row]:
+        # Of rows to be answered none may be left out.
+        return list(read_rows(sources, self.column_names, skip_broken=labelled))
 
     def read_splits(self, seed: int = 0) -> tuple[list[Any], list[Any]]:
         """Training and validation records; learns the state from all of `task.train`.
@@ -209,8 +222,8 @@ class Task(abc.ABC):
         warn_of_empty([row for row, record in pairs if self.is_empty(record)])
 
     def is_empty(self, record: Any) -> bool:
-        """Whether a record has no text."""
-        return not record.text.strip()
+        """Whether a record has no text; one without a field `text` is never empty."""
+        return not getattr(record, "text", "?").strip()
 
     @property
     def vector_pooling(self) -> str:

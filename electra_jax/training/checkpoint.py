@@ -8,6 +8,7 @@ over, and one that cannot be read makes way for the one before it, with a warnin
 import contextlib
 import dataclasses
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -171,15 +172,16 @@ class Checkpoints:
     def restore_latest(self, like: TrainState) -> Restored | None:
         """The latest checkpoint that can be read, placed as `like` is; None if there is none.
 
-        Damaged ones after it are deleted, as the run will save those steps again; of several
-        processes none can tell whether the others could read one, and none is passed over.
+        Those after it that cannot be read are put aside, as the run will save those steps again;
+        of several processes none can tell whether the others could read one, and none is passed
+        over.
 
         Args:
           like: a state of arrays, or of ShapeDtypeStructs with shardings.
 
         Raises:
           UsageError: there are checkpoints, but none can be read (one cannot, where there are
-        several processes); nothing is deleted.
+        several processes); all stay where they are.
         """
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -195,7 +197,7 @@ class Checkpoints:
                 log.warning("checkpoint %d cannot be read (%s)", step, damaged[step])
                 continue
             for later in damaged:
-                self._manager.delete(later)
+                self._put_aside(later)
             return restored
         if damaged:
             raise UsageError(
@@ -204,6 +206,19 @@ class Checkpoints:
                 "start anew"
             )
         return None
+
+    def _put_aside(self, step: int) -> None:
+        """Not deleted: what could not be read may have been the file system's fault."""
+        folder = Path(self._manager.directory)
+        target = folder.parent / f"unreadable-{FOLDER}" / str(step)
+        try:
+            target.parent.mkdir(exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)  # of an earlier start
+            shutil.move(folder / str(step), target)
+        except OSError as error:
+            raise UsageError(f"{folder / str(step)} cannot be put aside: {error}") from error
+        log.warning("it lies in %s now", target)
+        self._manager.reload()
 
     def _restore(self, step: int, like: TrainState) -> Restored:
         restored = self._manager.restore(
@@ -217,12 +232,20 @@ class Checkpoints:
         return Restored(restored.rest.replace(params=restored.params), restored.record, step)
 
     def restore_params(self, step: int, shapes: Any) -> Any:
-        """The parameters of a checkpoint alone, on this process's first device."""
+        """The parameters of a checkpoint alone, on this process's first device.
+
+        Raises:
+          UsageError: they cannot be read, or are not of these shapes.
+        """
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
-        return self._manager.restore(
-            step, args=ocp.args.Composite(params=ocp.args.StandardRestore(like))
-        ).params
+        try:
+            return self._manager.restore(
+                step, args=ocp.args.Composite(params=ocp.args.StandardRestore(like))
+            ).params
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            folder = Path(self._manager.directory) / str(step)
+            raise UsageError(f"{folder} cannot be read: {first_line(error)}") from error
 
     def choose(self, which: str) -> int:
         """The step that "last", "best" or a number names.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -104,10 +105,14 @@ class Clock:
         """
         if jax.process_count() == 1 or step < self._due:
             return
-        before, self._agreed = self.agreed(), from_main(self.elapsed())
-        pace = (self._agreed - before) / max(step - self._read, 1)
-        self._read = step
-        self._due = step + max(1, int(PRECISION * budget / max(pace, 1e-6)))
+        before, self._agreed = self._agreed, from_main(self.elapsed())
+        steps, self._read = step - self._read, step
+        ahead = 1
+        if before is not None:
+            pace = (self._agreed - before) / steps
+            # A pace read over few steps says little of many.
+            ahead = min(2 * steps, int(PRECISION * budget / max(pace, 1e-6)))
+        self._due = step + max(1, ahead)
 
     def agreed(self) -> float:
         """The same in every process: as old as the last `agree` where there are several."""
@@ -115,7 +120,20 @@ class Clock:
 
 
 class NonFiniteLoss(UsageError):
-    """The training loss is no longer a number."""
+    """The loss, or a parameter, is no longer a number."""
+
+
+def non_finite(what: str) -> NonFiniteLoss:
+    return NonFiniteLoss(
+        f"{what}: a lower learning rate, a longer warm-up or a tighter clip may help; the last "
+        "good checkpoint is kept"
+    )
+
+
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every entry of a tree's arrays is a number."""
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 @dataclasses.dataclass
@@ -216,9 +234,13 @@ class Loop:
                     self._log(bar, pending)
                     pending = None
                 metrics = None
+                if saves and not all_finite(state.params):
+                    raise non_finite(f"a parameter is no number at step {step}")
                 if evaluate:
                     watchdog.note(step, "evaluating")
                     metrics = evaluate(state.params)
+                    if not math.isfinite(metrics["loss"]):
+                        raise non_finite(f"the held-out loss is {metrics['loss']} at step {step}")
                     self._write(step, {f"eval/{k}": v for k, v in metrics.items()})
                     finished = finished or bool(from_main(self.enough()))
                 if saves:
@@ -244,10 +266,7 @@ class Loop:
         step, sums = pending
         values = self.summarise(jax.device_get(sums))
         if not math.isfinite(values["loss"]):
-            raise NonFiniteLoss(
-                f"the loss is {values['loss']} at step {step}: a lower learning rate, a longer "
-                "warm-up or a tighter clip may help; the last good checkpoint is kept"
-            )
+            raise non_finite(f"the loss is {values['loss']} at step {step}")
         last_step, last_seconds = self._since
         now = self.clock.elapsed()
         self._since = (step, now)

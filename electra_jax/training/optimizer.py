@@ -6,6 +6,7 @@ counted in steps and runs counted by the clock, and holds no step counter of its
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,7 +27,8 @@ class OptimizerConfig:
     """An optimizer. Learning rates are peaks.
 
     `muon` takes the matrices and leaves the rest to AdamW, as optax.contrib has it:
-    weight decay on the matrices only, AdamW with bias correction and Nesterov momentum.
+    weight decay on the matrices only, AdamW with Nesterov momentum, bias correction and
+    optax's own epsilon.
     """
 
     name: str = "adamw"
@@ -51,9 +53,26 @@ class OptimizerConfig:
                 raise UsageError(
                     f"optimizer.{field}={getattr(self, field)!r} is unknown; use {', '.join(known)}"
                 )
-        for field in ("learning_rate", "muon_learning_rate", "warmup_steps", "clip"):
-            if getattr(self, field) < 0:
-                raise UsageError(f"optimizer.{field} must not be negative")
+        for field in (
+            "learning_rate", "muon_learning_rate", "separate_learning_rate", "warmup_steps",
+            "weight_decay", "epsilon", "clip",
+        ):  # fmt: skip
+            if not 0 <= getattr(self, field) < math.inf:
+                raise UsageError(
+                    f"optimizer.{field} must be a number from 0 on, not {getattr(self, field)}"
+                )
+        if self.name == "muon" and not self.learning_rate:
+            raise UsageError("optimizer.learning_rate must be above 0 with optimizer.name=muon")
+        for field in ("b1", "b2"):
+            if not 0 <= getattr(self, field) < 1:
+                raise UsageError(f"optimizer.{field} must be in [0, 1), not {getattr(self, field)}")
+        for field in ("separate", "frozen"):
+            try:
+                re.compile(getattr(self, field))
+            except re.error as error:
+                raise UsageError(
+                    f"optimizer.{field}={getattr(self, field)!r} is no regular expression: {error}"
+                ) from None
         if not 0 < self.decay_share <= 1:
             raise UsageError(f"optimizer.decay_share must be in (0, 1], not {self.decay_share}")
 
@@ -178,10 +197,13 @@ def _parted_optimizer(config: OptimizerConfig) -> optax.GradientTransformationEx
             return "frozen"
         return "other" if config.separate and re.search(config.separate, name) else "main"
 
-    return optax.partition(
-        {"main": main, "other": other, "frozen": optax.set_to_zero()},
-        lambda params: jax.tree_util.tree_map_with_path(label, params),
-    )
+    def labels(params: Any) -> Any:
+        found = jax.tree_util.tree_map_with_path(label, params)
+        if config.frozen and "frozen" not in jax.tree.leaves(found):
+            raise UsageError(f"optimizer.frozen={config.frozen!r} is in no parameter's path")
+        return found
+
+    return optax.partition({"main": main, "other": other, "frozen": optax.set_to_zero()}, labels)
 
 
 def _one_optimizer(config: OptimizerConfig, learning_rate: float):

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tasks"))
 import test_learning  # noqa: E402
 from tiny_encoder import make_model  # noqa: E402
 
+from electra_jax.data.labelled import Row  # noqa: E402
 from electra_jax.errors import UsageError  # noqa: E402
 from electra_jax.exchange import export_model  # noqa: E402
 from electra_jax.finetune import finetune  # noqa: E402
@@ -99,6 +100,22 @@ def test_answers(encoder, tmp_path):
         assert record.context[offsets[i, 0] : offsets[j, 1]] == answer["span"]
         margin = start[0] + end[0] - scores[i, j]
         assert answer["no_answer_margin"] == pytest.approx(float(margin), abs=1e-3)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_scores_of_documents(pooling, encoder, tmp_path):
+    if pooling == "mean" and "modern" not in encoder.name:
+        pytest.skip("the published classes know [CLS] alone")
+    model, folder, _ = tuned("retrieve:rerank", encoder, tmp_path, f"task.pooling={pooling}")
+    theirs, tokenizer = opened(folder)
+    rows = [Row(str(i), {"query": "bad", "positive": text}) for i, text in enumerate("abc")]
+    for row in rows:
+        record = model.task.parse(row, False)
+        [answer] = model.answer([record])
+        inputs = tokenizer("bad", row.fields["positive"], return_tensors="pt")
+        score = float(run(theirs, inputs).logits[0, 0])
+        assert answer["ranking"][0][1] == pytest.approx(score, abs=1e-4)
 
 
 @pytest.mark.full

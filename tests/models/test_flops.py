@@ -44,3 +44,12 @@ def test_local_layers_are_counted_by_what_they_see():
     full = dataclasses.replace(MODERN, layers=3)
     saved = encoder_flops_per_token(full, 512) - encoder_flops_per_token(local, 512)
     assert saved == 2 * 4 * (512 - 17) * 256
+
+
+def test_a_generator_that_predicts_everywhere_costs_more():
+    shape, towers = ModelConfig(vocab_size=30522), GeneratorConfig(kind="two_tower")
+    masked, everywhere = (
+        train_flops_per_token(shape, towers, 128, 19, generates_everywhere=x)["masked_lm_head"]
+        for x in (False, True)
+    )
+    assert everywhere == pytest.approx(128 / 19 * masked)

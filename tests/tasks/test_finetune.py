@@ -13,7 +13,7 @@ from tiny_encoder import TOKENIZER, WORDS
 from electra_jax.cli import PREEMPTED, main
 from electra_jax.config import finetune_config, load_config
 from electra_jax.errors import UsageError
-from electra_jax.finetune import finetune, is_enough
+from electra_jax.finetune import finetune, is_enough, starting_encoder
 from electra_jax.prediction import load
 from electra_jax.sweep import parse_axis, run_all
 from electra_jax.tasks.question_answering import QuestionAnswering, QuestionAnsweringConfig
@@ -212,6 +212,40 @@ def test_seeds_sweeps_and_the_baseline_share_a_table(encoder_dir, data, tmp_path
     assert len(json.loads((tmp_path / "runs.json").read_text())) == 2
 
 
+@pytest.mark.slow
+def test_a_run_that_diverges_stands_in_the_table(encoder_dir, data, tmp_path):
+    overrides = fields(encoder_dir, data, "train.epochs=1", "train.log_every=1")
+    sweep = ["learning_rate=3e-3,1e38"]
+    table = run_all("finetune/classify", overrides, tmp_path, sweep=sweep)
+    assert "| learning_rate=1e38 | diverged |" in table
+    with pytest.raises(UsageError, match="train.epochs must be above 0, not -1"):
+        run_all("finetune/classify", overrides, tmp_path / "b", sweep=["epochs=1,-1"])
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.slow
+def test_other_data_under_the_same_name_is_another_run(encoder_dir, data, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    overrides = fields(encoder_dir, copy, "train.epochs=1")
+    run_all("finetune/classify", overrides, tmp_path / "run")
+    with (copy / "train.csv").open("a") as file:
+        file.write("bal bad,bad\n")
+    with pytest.raises(UsageError, match="train.csv has .* bytes, and had"):
+        run_all("finetune/classify", overrides, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_rows_longer_than_any_before_are_said(encoder_dir, data, tmp_path, caplog):
+    encoder = starting_encoder(config(encoder_dir, data))
+    assert "longer than" not in caplog.text
+    with pytest.MonkeyPatch.context() as patch:
+        model = load(encoder_dir)
+        patch.setattr(type(model), "encoder", encoder._replace(length=12))
+        starting_encoder(config(encoder_dir, data))
+    assert "rows of up to 16 tokens are longer than the 12" in caplog.text
+
+
 def test_a_sweep_names_one_field():
     names = ["optimizer.learning_rate", "train.epochs", "optimizer.name", "task.name"]
     assert parse_axis("epochs=1,2", names) == ("train.epochs", ["1", "2"])
@@ -242,13 +276,24 @@ def command(encoder_dir, data, tmp_path, *more):
         ("task.both_orders=true", "needs a second text"),
         ("task.lable=x", "did you mean --config.task.label"),
         ("train.batch_size=30", "does not divide"),
+        ("task.validation={data}/other.csv", "other.csv:2: label 'Good' is none of bad, good"),
     ],
 )
 def test_wrong_input_is_one_line(encoder_dir, data, tmp_path, capsys, field, message):
-    assert main(command(encoder_dir, data, tmp_path, field)) == 2
+    (data / "other.csv").write_text("text,label\nbal,Good\n")
+    assert main(command(encoder_dir, data, tmp_path, field.replace("{data}", str(data)))) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert error[-1].startswith("electra-jax: ") and message in error[-1]
     assert not (tmp_path / "w" / "task.json").exists()
+
+
+def test_retrieval_refuses_to_cut_its_batch(encoder_dir, tmp_path, capsys):
+    (tmp_path / "p.jsonl").write_text('{"query": "good", "positive": "bad"}\n')
+    overrides = [f"init.from={encoder_dir}", f"task.train={tmp_path}/p.jsonl",
+                 "train.accumulate=2", "train.length=16"]  # fmt: skip
+    flags = ["--config", "finetune/retrieve", "--workdir", str(tmp_path / "w")]
+    assert main(["finetune", *flags, *(f"--config.{field}" for field in overrides)]) == 2
+    assert "train.accumulate must be 1" in capsys.readouterr().err
 
 
 def test_answers_that_are_not_in_their_context_are_said(tmp_path, caplog):
@@ -274,7 +319,13 @@ def test_predict_and_embed_from_files(finished, tmp_path, capsys):
     assert main(["predict", "--model", str(finished), "--input", str(source)]) == 0
     out = capsys.readouterr().out.splitlines()
     assert [set(json.loads(line)) for line in out] == [{"label", "score", "scores"}] * 2
-    target = tmp_path / "v.npy"
+    flags = ["--model", str(finished), "--input", str(source), "--format", "lines"]
+    assert main(["predict", *flags]) == 0
+    assert capsys.readouterr().out.splitlines() == out
+    source.write_text("good " * 30 + "\nbad\n")
+    assert main(["predict", "--model", str(finished), "--input", str(source)]) == 0
+    assert "1 fill 16 tokens" in capsys.readouterr().err
+    target = tmp_path / "vectors"  # as it is named, without an ending
     flags = ["--model", str(finished), "--input", str(source), "--output", str(target)]
     assert main(["embed", *flags]) == 0
     assert np.load(target).shape == (2, 32)

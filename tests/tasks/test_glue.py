@@ -1,6 +1,7 @@
 """GLUE in one go, from its official files."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from tiny_encoder import WORDS
 
 from electra_jax.cli import main
 from electra_jax.errors import UsageError
-from electra_jax.glue import glue
+from electra_jax.glue import SETS, average, data_fields, find_files, glue
 
 FEW = ["train.epochs=1", "train.length=16", "train.batch_size=8", "train.eval_batch_size=8"]
 
@@ -54,6 +55,29 @@ def test_all_sets_that_are_there(folder, encoder_dir, tmp_path, caplog):
     lines = (tmp_path / "runs" / "submission" / "CoLA.tsv").read_text().splitlines()
     assert lines[0] == "index\tprediction" and len(lines) == 6
     assert set(line.split("\t")[1] for line in lines[1:]) <= {"0", "1"}
+    # Written again where another run is the best, and only there.
+    submission = tmp_path / "runs" / "submission" / "CoLA.tsv"
+    submission.write_text("old")
+    glue(str(encoder_dir), [str(folder)], tmp_path / "runs", overrides=FEW)
+    assert submission.read_text() == "old"
+    os.utime(submission, (1, 1))
+    glue(str(encoder_dir), [str(folder)], tmp_path / "runs", overrides=FEW)
+    assert submission.read_text().splitlines() == lines
+
+
+def test_the_average_leaves_wnli_out():
+    assert average({"CoLA": [10.0, 30.0, 20.0], "RTE": [60.0], "WNLI": [0.0]}) == "40.0"
+    assert average({"WNLI": [0.0]}) == ""
+
+
+def test_sets_in_json_lines_name_their_columns(tmp_path):
+    (tmp_path / "SST-2").mkdir()
+    for part in ("train", "dev"):
+        (tmp_path / "SST-2" / f"{part}.jsonl").write_text("{}")
+    [sst2, mrpc] = (one for one in SETS if one.folder in ("SST-2", "MRPC"))
+    files = find_files(sst2, [str(tmp_path)])
+    assert "task.text_b=" in data_fields(sst2, files)
+    assert "task.text_b=text_b" in data_fields(mrpc, files)
 
 
 def test_no_set_is_said(tmp_path, capsys):

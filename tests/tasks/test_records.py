@@ -3,13 +3,20 @@
 import itertools
 import json
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from tiny_encoder import TOKENIZER, WORDS
 
 from electra_jax.config import find_task
-from electra_jax.data.collection import Collection
+from electra_jax.data.collection import Collection, collect_pairs
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
+from electra_jax.models.encoder import ModelConfig
+from electra_jax.models.heads import EncoderWithHead
+from electra_jax.parallel.partition import path_name
+from electra_jax.prediction import init_head
 from electra_jax.tasks.question_answering import cut_windows
 from electra_jax.tasks.retrieval import finds
 
@@ -155,3 +162,103 @@ def test_halves_of_surrogate_pairs_are_replaced(tmp_path):
     path.write_text('{"text": "good \\ud83d", "label": "a"}\n{"text": "bad", "label": "b"}\n')
     [first, _] = make_task("classification").read(str(path))
     assert first.text == "good ?"
+
+
+def test_a_query_may_have_several_answers(tmp_path):
+    """None of them is a wrong one for it, nor a miss."""
+    rows = [{"query": f"good {word}", "positive": f"a {word} ."} for word in WORDS]
+    rows += [{"query": f"good {word}", "positive": f"bad {word} ."} for word in WORDS[:9]]
+    pairs = write(tmp_path / "pairs.jsonl", *rows)
+    collection = collect_pairs(map(as_row, rows), "query", "positive")
+    assert len(collection.queries) == len(WORDS) and len(collection.documents) == len(rows)
+    assert len(collection.relevant["q0"]) == 2
+    task = make_task("reranking", train=pairs, validation=pairs)
+    for pair in task.read_splits()[0]:
+        word = pair.query.removeprefix("good ")
+        assert len(pair.negatives) == 3
+        if word in WORDS[:9]:
+            assert not {f"a {word} .", f"bad {word} ."} & set(pair.negatives)
+    task = make_task("retrieval", train=pairs, validation=pairs)
+    train, _ = task.read_splits()
+    batch = {
+        "query": jnp.array([pair.query_number for pair in train[:2]]),
+        "document": jnp.array([pair.document_number for pair in train[:2]]),
+        "weight": jnp.ones(2),
+    }
+    assert train[0].query == train[1].query
+    vectors = jnp.stack([jnp.eye(2), jnp.eye(2)[::-1]], axis=1)  # the other one's, each
+    assert float(task.loss(vectors, batch)) == pytest.approx(0)
+    batch["query"] = jnp.array([0, 1])
+    assert float(task.loss(vectors, batch)) > 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "places"), [(["2", "4"], [1, 3]), (["2", "0"], [2, 0]), (["C", "a"], [2, 0])]
+)
+def test_labels_of_options_are_of_one_kind(labels, places):
+    task = make_task("choice")
+    fields = {"text": "good", "options": ["1", "2", "3", "4"]}
+    records = [task.parse(as_row({**fields, "label": label}), True) for label in labels]
+    task.fit(records)
+    assert [task.number(record) for record in records] == places
+    wrong = records[0]._replace(label="9")
+    with pytest.raises(UsageError, match="data:1: label '9' names none of 4 options"):
+        task.examples([wrong], 16, True, True)
+
+
+def test_rows_to_be_answered_are_never_left_out(tmp_path):
+    """A submission is numbered by line."""
+    path = tmp_path / "x.tsv"
+    path.write_text("text\tlabel\n" + "good\ta\nbad\tb\n" * 700 + "broken\n")
+    task = make_task("classification")
+    assert len(task.read(str(path))) == 1400
+    with pytest.raises(UsageError, match="x.tsv:1402: 1 columns, where 2"):
+        task.read(str(path), labelled=False)
+
+
+def test_what_is_cut_is_counted(caplog):
+    long = " ".join(WORDS)
+    task = make_task("question_answering", question_length=4)
+    fields = {"question": long, "context": "good", "answers": []}
+    task.examples([task.parse(as_row(fields), True)], 24, True, True)
+    assert "1 questions are cut to task.question_length=4" in caplog.text
+    task = make_task("abstractive_summarization", summary_length=8)
+    record = task.parse(as_row({"source": ["good"], "target": [long, "bad"]}), True)
+    task.examples([record], 24, True, True)
+    assert "1 summaries are cut to task.summary_length=8" in caplog.text
+
+
+def test_questions_about_nothing_have_an_answer_that_json_can_write():
+    task = make_task("question_answering")
+    record = task.parse(as_row({"question": "good", "context": "", "answers": []}), True)
+    task.fit([record])
+    [example] = task.examples([record], 24, False, False)
+    [answer] = task.answers([np.zeros((24, 2), np.float32)], [example], [record])
+    json.dumps(answer, allow_nan=False)
+    [decided] = task.calibrate([answer], [record])
+    assert decided["text"] == ""
+
+
+def test_figures_that_the_data_cannot_give_are_left_out():
+    task = make_task("classification", out_of_scope="none")
+    records = [task.parse(as_row({"text": "a", "label": x}), True) for x in ("a", "b", "none")]
+    task.fit(records)
+    answers = [{"label": "a"}] * 2
+    assert "out_of_scope_recall" in task.score([*answers, {"label": "none"}], records)
+    assert "out_of_scope_recall" not in task.score(answers, records[:2])
+
+
+def test_muon_takes_the_decoder_s_matrices_whole():
+    """A kernel of three axes would be read as a stack of small ones."""
+    task = make_task("abstractive_summarization")
+    model = ModelConfig(architecture="modern", vocab_size=60, layers=1, hidden=16, heads=2,
+                        intermediate=32, embedding=16)  # fmt: skip
+    network = EncoderWithHead(model, task.head(model))
+    shapes = jax.eval_shape(lambda key: init_head(network, task, key), jax.random.key(0))
+    kernels = {
+        path_name(path): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes["head"])
+        if path_name(path).endswith("kernel")
+    }
+    assert len(kernels) == 2 * 10 + 2
+    assert all(len(shape) == 2 for shape in kernels.values()), kernels
