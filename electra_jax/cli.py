@@ -50,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone; what it wanted, it has.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # such as a full disk
+    except OSError as error:  # a full disk, or a file system that will be back
         print(f"electra-jax: {error}", file=sys.stderr)
-        return 2
+        return 1
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -63,13 +63,15 @@ def held_out_examples(
 ) -> list[Example]:
     """Held-out rows: what was masked, what the generator put, what the discriminator thinks.
 
-    Of each row, the longest document. None of a fine-tuning run, of one without a checkpoint,
-    and where the run's store holds nothing out or is no longer there.
+    Of each row, the longest document. None of a fine-tuning run, of an imported model, of a run
+    without a checkpoint, and where the run's store holds nothing out or is no longer there.
     """
     config = read_any_config(workdir)
-    if isinstance(config, FinetuneConfig) or not (Path(workdir) / FOLDER).is_dir():
+    if isinstance(config, FinetuneConfig) or not config.data.store:
         return []
-    if not all(Path(path).is_dir() for path, _ in parse_stores(config.data.store)):
+    has_checkpoint = any(step.name.isdecimal() for step in (Path(workdir) / FOLDER).glob("*"))
+    stores_exist = all(Path(path).is_dir() for path, _ in parse_stores(config.data.store))
+    if not (has_checkpoint and stores_exist):
         return []
     model = load(workdir, checkpoint)
     stores = held_out_stores(open_stores(config.data.store, model.tokenizer))

@@ -87,7 +87,7 @@ def _figures(path: str | Path, step: int) -> dict[str, float]:
     file = Path(path) / RESULTS_FILE
     try:
         results = json.loads(file.read_text("utf-8"))
-        if results["step"] != step:
+        if results.get("step", step) != step:
             logged = _held_out(path, step)
             return {name.removeprefix("eval/"): value for name, value in logged.items()}
         metrics = results["metrics"]

@@ -208,6 +208,8 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
 
     def evaluate(params: Any) -> dict[str, float]:
         outputs, loss = judge(params)
+        if not math.isfinite(loss):
+            return {"loss": loss}
         answers = task.answers(outputs, held_out, validation)
         return {"loss": loss, **task.score(answers, validation)}
 
@@ -362,6 +364,7 @@ def run_facts(config: FinetuneConfig) -> dict[str, Any]:
     """What all processes of a run must have in common (see `parallel.roll_call`)."""
     return {
         **code_facts(),
+        **{f"the size of {name}": size for name, size in file_sizes(config.task.test).items()},
         **{f"the size of {name}": size for name, size in data_sizes(config).items()},
         **dict(flatten(config_fields(config), "--config.")),
     }
@@ -369,8 +372,12 @@ def run_facts(config: FinetuneConfig) -> dict[str, Any]:
 
 def data_sizes(config: FinetuneConfig) -> dict[str, int]:
     """The size of each file of training and validation data, in bytes."""
-    sources = f"{config.task.train},{config.task.validation}".split(",")
-    names = [source.strip() for source in sources]
+    return file_sizes(f"{config.task.train},{config.task.validation}")
+
+
+def file_sizes(sources: str) -> dict[str, int]:
+    """The size of each of the sources that is a file (see `data.labelled`)."""
+    names = [source.strip() for source in sources.split(",")]
     # FORMAT:PATH, or a path alone.
     files = {name: Path(name.partition(":")[2] or name).expanduser() for name in names if name}
     return {name: file.stat().st_size for name, file in files.items() if file.is_file()}

@@ -1,13 +1,14 @@
 """All of GLUE in one go: fine-tune on each set, and write what its server takes."""
 
+import json
 import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from electra_jax.config import write_json
 from electra_jax.errors import UsageError
-from electra_jax.finetune import RESULTS_FILE
 from electra_jax.parallel.roll_call import code_facts
 from electra_jax.parallel.runtime import from_main, is_main
 from electra_jax.prediction import load_finetuned
@@ -153,10 +154,15 @@ def write_submission(
     """Answers to a set's test files by the seed that does best on its validation data."""
     best = max(range(len(results)), key=lambda i: results[i]["metrics"][one.metric])
     run = Path(results[best]["folder"])
+    known = to.with_suffix(".json")  # which run answered each, and from what
+    sources = json.loads(known.read_text("utf-8")) if known.exists() else {}
     for name, submitted in one.test_files:
         test = next((p for d in data if (p := Path(d, one.folder, f"{name}.tsv")).is_file()), None)
         target = to / f"{submitted}.tsv"
-        if from_main(test is None or is_newer(target, run / RESULTS_FILE)):
+        size = test.stat().st_size if test else 0
+        source = {"run": str(run), "step": results[best]["step"], "bytes of test": size}
+        done = sources.get(target.name) == source and target.exists()
+        if from_main(test is None or done):
             continue
         model = load_finetuned(run)
         records = model.task.read(str(test), labelled=False)
@@ -166,11 +172,8 @@ def write_submission(
             partial = target.with_suffix(".partial")
             model.task.write(answers, records, partial)
             partial.replace(target)
-
-
-def is_newer(file: Path, other: Path) -> bool:
-    """Whether a file is there, and was written after another."""
-    return file.exists() and file.stat().st_mtime_ns > other.stat().st_mtime_ns
+            sources[target.name] = source
+            write_json(known, sources)
 
 
 def average(scores: Mapping[str, Sequence[float]]) -> str:

@@ -28,7 +28,7 @@ class Encoder(NamedTuple):
     model: ModelConfig
     params: dict[str, Any]
     tokenizer: Tokenizer
-    length: int  # tokens of the rows that it was trained on, at most
+    length: int  # tokens of the rows that it was trained on, at most; as far as is known
 
 
 class TokenReport(NamedTuple):
@@ -74,7 +74,7 @@ class Model:
             dataclasses.replace(self.config.model, scan=False),
             {"embeddings": embeddings, "encoder": params["discriminator"]["encoder"]},
             self.tokenizer,
-            self.config.data.length,
+            self.config.data.length if self.config.data.store else self.config.model.max_positions,
         )
 
     def inspect(self, text: str, suggestions: int = 3) -> list[TokenReport]:
@@ -202,11 +202,12 @@ def imported_config(
 ) -> PretrainConfig:
     """The config of a model whose training is not known: that of the published Small."""
     length = min(model.max_positions, LONGEST_ROW)
+    layout = "pair" if model.block.rotary or model.token_types > 1 else "packed"
     return PretrainConfig(
         model=model,
         generator=generator,
         objective=ObjectiveConfig(name=objective),
-        data=DataConfig(length=length),
+        data=DataConfig(length=length, layout=layout),
     )
 
 

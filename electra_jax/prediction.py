@@ -94,7 +94,8 @@ class TaskModel:
     def encoder(self) -> Encoder:
         """The model without its head."""
         params = {name: self.params[name] for name in ("embeddings", "encoder")}
-        return Encoder(self.model, params, self.task.tokenizer, self.config.train.length)
+        # What its pretraining read is not kept; fine-tuning has made sure of its positions.
+        return Encoder(self.model, params, self.task.tokenizer, self.model.max_positions)
 
     @functools.cached_property
     def _apply(self) -> Any:

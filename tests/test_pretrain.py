@@ -37,14 +37,6 @@ def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("data") / "store")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """The runs of this file are compiled once for all of them."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-
-
 def assert_same_run(one, other):
     assert logged(one) == logged(other)
     first, second = (load(path, "last") for path in (one, other))

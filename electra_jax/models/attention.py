@@ -77,7 +77,8 @@ def attend(
     """
     mask = attention_mask(documents_BL, window, direction)
     if kernel == "cudnn":
-        assert not dropout
+        if dropout:
+            raise ValueError("the cudnn kernel has no dropout: set model.attention_dropout=0")
         return jax.nn.dot_product_attention(
             query_BLNK, key_BLNK, value_BLNK, mask=mask, implementation="cudnn"
         )

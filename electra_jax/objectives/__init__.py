@@ -2,8 +2,8 @@
 
 An objective is a class in a module of this package, with a `name`, by which
 `objective.name` of a config finds it, a `head`, the kind of main network it trains (see
-`electra_jax.models.electra`), and the kinds of `generators` that fit it. It is told to the
-training step through five functions:
+`electra_jax.models.electra`), the kinds of `generators` that fit it, and whether its generator
+`generates_everywhere`, which costs more. It is told to the training step through five functions:
 
 - `prepare(batch, key)`: draws what is random about the batch as a whole (positions,
   uniform numbers) and adds it to the batch's arrays, all of leading size B. It is done

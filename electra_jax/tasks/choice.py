@@ -60,8 +60,9 @@ class Choice(Task):
                     f"{record.where}: {len(record.options)} options, where the first row has "
                     f"{self.state['options']}"
                 )
-        # An option that reads "2" is not the number 2: all labels are of one kind.
-        self.state["by_text"] = all(record.label in record.options for record in records)
+        # An option that reads "2" is not the number 2: labels are of one kind, that of most.
+        texts = sum(record.label in record.options for record in records)
+        self.state["by_text"] = texts > len(records) / 2
 
     def number(self, record: Record) -> int:
         """The place of the right option.

@@ -95,7 +95,7 @@ class Retrieval(Task):
         """The texts of a collection, or of pairs."""
         if sources.startswith(SCHEME):
             return self.texts(read_collection(sources))
-        return self.texts(self._collect(self.rows(sources)))
+        return self.texts(self._collect(self.rows(sources, labelled)))
 
     def read_splits(self, seed: int = 0) -> tuple[list[Any], list[Any]]:
         train, validation = self.split_rows()

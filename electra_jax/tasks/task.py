@@ -136,7 +136,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def score(self, answers: Sequence[Answer], records: Sequence[Any]) -> dict[str, float]:
-        """All of `metrics`, in [0, 1] or [-1, 1]."""
+        """Those of `metrics` that the data gives; at most 1, which is the best."""
 
     @abc.abstractmethod
     def trivial(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:

@@ -1,5 +1,7 @@
 """The paper's family: each objective by its definition, each generator, each variant."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,14 +50,29 @@ def build(name="electra", generator=None, continuation=None, **fields):
     objective = kind(ObjectiveConfig(name=name, **fields), electra, SPECIAL, continuation)
     params = jax.jit(lambda key: init_params(electra, key))(KEY)
     # Away from zero, so that nothing is equal by chance.
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noise = [x + 0.1 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-    return objective, jax.tree.unflatten(tree, noise), objective.prepare(BATCH, KEY)
+    rng = np.random.default_rng(1)
+    noisy = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), params)
+    return objective, noisy, jax.jit(objective.prepare)(BATCH, KEY)
 
 
-def losses(objective, params, prepared, step=0):
-    return objective.losses(params, prepared, None, jnp.int32(step), False)
+@functools.partial(jax.jit, static_argnums=0)
+def losses(objective, params, prepared):
+    return objective.losses(params, prepared, None, jnp.int32(0), False)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def forward(objective, params, prepared):
+    return objective.forward(params, prepared)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def corrupt(objective, params, prepared):
+    return objective.corrupt(params, prepared, None, 0, False)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="method")
+def apply(electra, params, *args, method):
+    return electra.apply({"params": params}, *args, method=method)
 
 
 def test_every_objective_is_found_by_its_name():
@@ -70,7 +87,7 @@ def test_mlm_masks_as_bert_does():
     objective, *_ = build("mlm", {"kind": "none"})
     tokens = jnp.tile(BATCH["tokens"][:1], (3000, 1))
     many = {"tokens": tokens, "documents": jnp.ones_like(tokens), "types": 0 * tokens}
-    prepared = objective.prepare(many, KEY)
+    prepared = jax.jit(objective.prepare)(many, KEY)
     masked = masking.Masked(prepared["positions"], prepared["weights"])
     counted = np.asarray(masked.weights_BN) > 0
     seen = np.asarray(masking.take(prepared["masked_tokens"], masked))[counted]
@@ -84,10 +101,8 @@ def test_mlm_loss_is_the_mean_cross_entropy_of_masked_positions():
     assert "generator" not in params
     sums, _ = losses(objective, params, prepared)
     every = jnp.broadcast_to(jnp.arange(16), (4, 16))
-    logits = objective.electra.apply(
-        {"params": params}, prepared["masked_tokens"], BATCH["documents"], BATCH["types"], every,
-        method="predict",
-    )  # fmt: skip
+    rows = (prepared["masked_tokens"], BATCH["documents"], BATCH["types"])
+    logits = apply(objective.electra, params, *rows, every, method="predict")
     expected = 0.0
     for row, column in np.argwhere(np.asarray(prepared["weights"]) > 0):
         position = prepared["positions"][row, column]
@@ -99,7 +114,7 @@ def test_mlm_loss_is_the_mean_cross_entropy_of_masked_positions():
 @pytest.mark.slow
 def test_replace_mlm_reads_samples_and_predicts_what_was_masked():
     objective, params, prepared = build("replace_mlm")
-    out = objective.corrupt(params, prepared, None, 0, False)
+    out = corrupt(objective, params, prepared)
     assert not (np.asarray(out["corrupted"]) == SPECIAL.mask).any()
     sums, metrics = losses(objective, params, prepared)
     assert float(metrics["discriminator_count"]) == float(prepared["weights"].sum())
@@ -114,11 +129,10 @@ def test_replace_mlm_reads_samples_and_predicts_what_was_masked():
 def test_all_tokens_mlm_is_a_distribution_over_copy_and_softmax():
     objective, params, prepared = build("all_tokens_mlm")
     sums, _ = losses(objective, params, prepared)
-    corrupted = objective.corrupt(params, prepared, None, 0, False)["corrupted"]
+    corrupted = corrupt(objective, params, prepared)["corrupted"]
     every = jnp.broadcast_to(jnp.arange(16), (4, 16))
-    logits, copy = objective.electra.apply(
-        {"params": params}, corrupted, BATCH["documents"], BATCH["types"], every, method="predict"
-    )
+    rows = (corrupted, BATCH["documents"], BATCH["types"])
+    logits, copy = apply(objective.electra, params, *rows, every, method="predict")
     copy = jax.nn.sigmoid(copy)[..., None]
     probabilities = copy * jax.nn.one_hot(corrupted, 40) + (1 - copy) * jax.nn.softmax(logits)
     np.testing.assert_allclose(probabilities.sum(-1), 1.0, rtol=1e-5)
@@ -132,7 +146,7 @@ def test_all_tokens_mlm_is_a_distribution_over_copy_and_softmax():
 def test_electra_15_learns_at_masked_positions_alone():
     objective, params, prepared = build("electra_masked")
     whole, *_ = build("electra")
-    out = whole.forward(params, prepared)
+    out = forward(whole, params, prepared)
     chosen = np.zeros((4, 16), bool)
     for row, column in np.argwhere(np.asarray(prepared["weights"]) > 0):
         chosen[row, prepared["positions"][row, column]] = True
@@ -150,10 +164,8 @@ def test_no_tower_sees_the_token_it_predicts():
     every = jnp.broadcast_to(jnp.arange(16), (4, 16))
 
     def logits(tokens):
-        return electra.apply(
-            {"params": params}, tokens, BATCH["documents"], BATCH["types"], every,
-            method="generate",
-        )  # fmt: skip
+        rows = (tokens, BATCH["documents"], BATCH["types"])
+        return apply(electra, params, *rows, every, method="generate")
 
     before = logits(BATCH["tokens"])
     after = logits(BATCH["tokens"].at[:, 4].set(9))
@@ -170,9 +182,7 @@ def test_electric_is_noise_contrastive_estimation():
     )
     every = jnp.broadcast_to(jnp.arange(16), (4, 16))
     rows = (BATCH["documents"], BATCH["types"])
-    noise = objective.electra.apply(
-        {"params": params}, BATCH["tokens"], *rows, every, method="generate"
-    )
+    noise = apply(objective.electra, params, BATCH["tokens"], *rows, every, method="generate")
     _, metrics = losses(objective, params, prepared)
     # Put the samples where the objective puts them, from what its loss says of them.
     from electra_jax.objectives import replacement
@@ -186,9 +196,8 @@ def test_electric_is_noise_contrastive_estimation():
         position = masked.positions_BN[row, column]
         noised[row, position] = samples[row, column]
         is_noise[row, position] = True
-    energy = objective.electra.apply(
-        {"params": params}, jnp.asarray(noised), *rows, method="discriminate"
-    )
+    noised = jnp.asarray(noised)
+    energy = apply(objective.electra, params, noised, *rows, method="discriminate")
     q = np.asarray(jax.nn.softmax(noise / temperature))
     q = np.take_along_axis(q, noised[..., None], -1)[..., 0]
     p_hat = np.exp(-np.asarray(energy))
@@ -208,7 +217,7 @@ def test_electric_is_noise_contrastive_estimation():
 @pytest.mark.parametrize("kind", ["uniform", "unigram"])
 def test_generators_without_a_network(kind):
     objective, params, prepared = build(generator={"kind": kind})
-    out = objective.forward(params, prepared)
+    out = forward(objective, params, prepared)
     logits = np.asarray(out["generator_logits"])
     assert (logits == logits[:1, :1]).all()
     assert ("generator" in params) == (kind == "unigram")

@@ -20,7 +20,8 @@ def make_model(folder, architecture="modern"):
         intermediate=64, embedding=32, max_positions=64,
     )  # fmt: skip
     generator = GeneratorConfig(width=1.0, depth=0.5)
-    params = jax.device_get(init_params(Electra(model, generator), jax.random.key(0)))
+    create = jax.jit(lambda key: init_params(Electra(model, generator), key))
+    params = jax.device_get(create(jax.random.key(0)))
     # Larger than usual, so that so small an encoder learns within a test.
     params["embeddings"]["word"] = 20 * np.asarray(params["embeddings"]["word"])
     flat = names.split_networks(params)["discriminator"]
