@@ -30,7 +30,10 @@ setup(
         "numpy>=2.0,<3",
         "sentencepiece>=0.2.1,<0.3",
         "tokenizers>=0.22,<0.24",
-        "tensorflow-cpu>=2.20,<2.22; python_version<'3.14'",
+        # Which has no wheels for Arm. Without either, batches are made without tf.data.
+        "tensorflow-cpu>=2.20,<2.22; python_version<'3.14' and platform_machine in 'x86_64 AMD64'"
+        " and platform_system!='Darwin'",
+        "tensorflow>=2.20,<2.22; python_version<'3.14' and platform_machine in 'arm64 aarch64'",
         "tensorflow-datasets>=4.9.9,<5",
         "importlib-resources>=6; python_version<'3.14'",  # tensorflow-datasets needs it, unnamed
         "tensorboardX>=2.6.4,<3",

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from electra_jax.glue import SETS, data_fields, find_files
 from electra_jax.parallel.runtime import enable_compilation_cache
 from electra_jax.sweep import BASELINE, PRETRAINED, run_group
+from electra_jax.training.loop import NonFiniteLoss
 
 SEEDS = 3
 
@@ -138,7 +139,10 @@ def main() -> None:
     rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     args.out.mkdir(parents=True, exist_ok=True)
     for use in chosen:
-        rows.append(line(use, measure(use, args)))
+        try:
+            rows.append(line(use, measure(use, args)))
+        except NonFiniteLoss as error:
+            rows.append(f"| {use.use} | {use.name} | diverged: {error} |")
         print(rows[-1], flush=True)
         (args.out / "table.md").write_text("\n".join(rows) + "\n")
     print("\n".join(rows))

@@ -16,7 +16,7 @@ from electra_jax import __version__
 from electra_jax.errors import Stopped, UsageError
 
 INTERRUPTED = 130  # by Ctrl-C
-PREEMPTED = 75  # by SIGTERM, with all saved: launchers give the same command again
+PREEMPTED = 75  # by SIGTERM, with all saved: launchers give the same command again, at will
 SOURCE = "docs:, text:GLOB, jsonl:GLOB, parquet:GLOB or tfds:NAME; may be repeated"
 OVERRIDE = "--config."
 ARGUMENTS = "the command line"  # among what all processes must have in common
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return args.run(args) or 0
     except UsageError as error:
         print(f"electra-jax: {error}", file=sys.stderr)
-        return 2
+        return error.status
     except Stopped as stop:
         print(stop)
         return PREEMPTED if stop.signal == signal.SIGTERM else INTERRUPTED

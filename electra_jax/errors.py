@@ -7,8 +7,19 @@ class UsageError(Exception):
     """Wrong input, not a fault of the program.
 
     The message is one line: what is wrong, where, and what to do about it. The
-    command line prints it alone and exits with status 2; a traceback would be a bug.
+    command line prints it alone and exits with `status`; a traceback would be a bug.
     """
+
+    status = 2  # starting again would not help
+
+
+class NotThereYet(UsageError):
+    """Another process of the run has not come, or cannot be found, in the time it was given.
+
+    On a preempted slice it may be on its way: nothing is lost, and the same command goes on.
+    """
+
+    status = 75
 
 
 class Stopped(Exception):

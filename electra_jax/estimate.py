@@ -11,6 +11,7 @@ import dataclasses
 from electra_jax.config import PretrainConfig
 from electra_jax.models.electra import generator_model
 from electra_jax.models.encoder import ModelConfig
+from electra_jax.objectives import objectives
 from electra_jax.objectives.masking import max_masked
 from electra_jax.parallel.hardware import Chip
 from electra_jax.program import flops_per_token
@@ -95,11 +96,20 @@ def activation_bytes_per_token(config: PretrainConfig, tensor: int = 1) -> float
         generator = generator_model(config.model, config.generator)
         # Heads that do not divide are computed whole on each chip.
         parts = 1 if generator.heads % tensor else tensor
-        total += layer_bytes_per_token(generator, length, parts)
-    if config.generator.kind != "none" or config.electra.head != "detector":
-        share = max_masked(config.objective.mask_rate, length) / length
-        total += LOGIT_PASSES * 4 * share * config.model.vocab_size / tensor
-    return total
+        towers = 2 if config.generator.kind == "two_tower" else 1
+        total += towers * layer_bytes_per_token(generator, length, parts)
+    return total + LOGIT_PASSES * 4 * logits_per_token(config) / tensor
+
+
+def logits_per_token(config: PretrainConfig) -> float:
+    """Entries of all logits over the vocabulary, a token of the batch."""
+    length = config.data.length
+    masked = max_masked(config.objective.mask_rate, length) / length
+    shares = {"detector": 0.0, "masked_lm": masked, "copying_lm": 1.0}[config.electra.head]
+    if config.generator.kind in ("transformer", "two_tower"):
+        everywhere = objectives()[config.objective.name].generates_everywhere
+        shares += 1.0 if everywhere else masked
+    return shares * config.model.vocab_size
 
 
 def saved_bytes_per_token(config: PretrainConfig, tensor: int = 1) -> float:
@@ -111,8 +121,7 @@ def saved_bytes_per_token(config: PretrainConfig, tensor: int = 1) -> float:
     layer = 8 * model.hidden + 2 * model.intermediate / tensor
     layer += model.heads * config.data.length / tensor
     kept = model.hidden * model.layers + layer if model.remat else layer * model.layers
-    share = max_masked(config.objective.mask_rate, config.data.length) / config.data.length
-    return kept * model.compute_dtype.itemsize + 4 * share * model.vocab_size / tensor
+    return kept * model.compute_dtype.itemsize + 4 * logits_per_token(config) / tensor
 
 
 def estimate_step(
@@ -134,10 +143,10 @@ def estimate_step(
       wire_bytes: that one chip sends in a step.
     """
     tokens = config.train.batch_size * config.data.length
-    rows = tokens / (mesh["data"] * mesh["fsdp"])
+    share = tokens / (mesh["data"] * mesh["fsdp"])  # of a chip, or of those that are one in tensor
     recomputed = 4 / 3 if config.model.remat else 1.0
-    flops = sum(flops_per_token(config).values()) * recomputed * rows / mesh["tensor"]
+    flops = sum(flops_per_token(config).values()) * recomputed * share / mesh["tensor"]
     weights = config.train.accumulate * PARAMETER_BYTES * parameters / mesh["tensor"]
-    traffic = rows * activation_bytes_per_token(config, mesh["tensor"])
+    traffic = share * activation_bytes_per_token(config, mesh["tensor"])
     # The optimizer reads the state and the gradients, and writes the state.
     return Estimate(flops, traffic + weights + 2 * state_bytes, wire_bytes, chip)

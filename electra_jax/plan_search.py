@@ -151,13 +151,13 @@ def judge(config: PretrainConfig, model: Model, chip: Chip) -> Candidate:
 def wire_bytes(config: PretrainConfig, parameters: int, tokens: float) -> float:
     """Bytes a chip sends in a step, about.
 
-    Gradients are reduced over `data` once; under `fsdp` parameters are gathered for the
-    forward and the backward pass of each microbatch, and gradients scattered; under
+    Gradients are reduced over `data` in each microbatch; under `fsdp` parameters are gathered
+    for its forward and its backward pass, and gradients scattered; under
     `tensor` each layer reduces its activations twice forward and twice backward.
     """
     mesh, accumulate = config.mesh, config.train.accumulate
     part = parameters / mesh.tensor
-    sent = 2 * GRADIENT * part / mesh.fsdp * (mesh.data - 1) / mesh.data
+    sent = accumulate * 2 * GRADIENT * part / mesh.fsdp * (mesh.data - 1) / mesh.data
     if mesh.fsdp > 1:
         passes = 3 if config.model.remat else 2
         sent += accumulate * (passes * PARAMETER + GRADIENT) * part * (mesh.fsdp - 1) / mesh.fsdp

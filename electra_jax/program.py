@@ -5,6 +5,7 @@ It needs no text and no accelerator, so a plan can be made of it before there is
 
 import functools
 import logging
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -176,7 +177,7 @@ def check_heads(model: ModelConfig, mesh: Mesh) -> None:
 
 def flops_per_token(config: PretrainConfig) -> dict[str, float]:
     """Training operations per token of a run, by part."""
-    return train_flops_per_token(
+    flops = train_flops_per_token(
         config.model,
         config.generator,
         config.data.length,
@@ -184,3 +185,9 @@ def flops_per_token(config: PretrainConfig) -> dict[str, float]:
         config.electra.head,
         objectives()[config.objective.name].generates_everywhere,
     )
+    if config.optimizer.frozen and re.search(config.optimizer.frozen, "generator/"):
+        # Nothing uses its gradient, and the compiler leaves its backward pass out.
+        flops |= {
+            part: flops[part] / 3 for part in ("generator", "masked_lm_head") if part in flops
+        }
+    return flops

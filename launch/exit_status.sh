@@ -3,7 +3,7 @@
 
 readonly FINISHED=0   # done
 readonly MISTAKEN=2   # an error that the user must mend; starting again would not help
-readonly PREEMPTED=75 # stopped by SIGTERM with everything saved; the same command goes on
+readonly PREEMPTED=75 # nothing is lost: stopped by SIGTERM and saved, or others were not there yet
 
 # The status, of several processes of one run, that tells most: an error to mend, then a
 # preemption, then the first that is not 0.

@@ -20,6 +20,7 @@ SLURM_NTASKS for the number of processes and gives each task the GPU of its SLUR
   --name NAME              of the job
   --nodes N                default 1
   --gpus-per-node N        as many as a node has: JAX counts them from 0 (submit)
+  --cpus-per-task N        a task has one GPU; default: the cluster's, often a single one
   --time LIMIT             of one turn in the queue, such as 24:00:00 (submit)
   --partition, --account   default: those of the cluster
   --venv DIR               where electra-jax is installed; default: it is on the PATH
@@ -35,7 +36,7 @@ own variables, too (SBATCH_QOS, SBATCH_CONSTRAINT, …).
 HELP
 }
 
-name='' nodes=1 gpus_per_node='' time='' partition='' account='' venv='' container=''
+name='' nodes=1 gpus_per_node='' cpus_per_task='' time='' partition='' account='' venv='' container=''
 log_dir=slurm-logs max_restarts=3 grace=120
 
 queued() { squeue --noheader --user="$(id -un)" --name="$name" --format=%i; }
@@ -43,6 +44,7 @@ queued() { squeue --noheader --user="$(id -un)" --name="$name" --format=%i; }
 submit() {
   require gpus-per-node time
   require_positive nodes gpus-per-node
+  [[ -z $cpus_per_task ]] || require_positive cpus-per-task
   require_number max-restarts grace
   require_program
   [[ -z $venv || -z $container ]] || fail "give --venv or --container, not both"
@@ -58,6 +60,7 @@ submit() {
   run sbatch --parsable --job-name="$name" --nodes="$nodes" \
     --ntasks-per-node="$gpus_per_node" --gpus-per-node="$gpus_per_node" --time="$time" \
     --signal="TERM@$grace" --requeue --open-mode=append --output="$log_dir/$name.log" \
+    ${cpus_per_task:+"--cpus-per-task=$cpus_per_task"} \
     ${partition:+"--partition=$partition"} ${account:+"--account=$account"} \
     "$here/slurm.sbatch" ${venv:+--venv "$venv"} ${container:+--container "$container"} \
     --max-restarts "$max_restarts" --failures "$log_dir/$name.failures" -- "${program[@]}"
@@ -73,7 +76,7 @@ delete() {
   fi
 }
 
-parse "name nodes gpus-per-node time partition account venv container log-dir max-restarts grace" \
+parse "name nodes gpus-per-node cpus-per-task time partition account venv container log-dir max-restarts grace" \
   "" "$@"
 [[ -n $command ]] || fail "which command? submit, logs, status, delete"
 require name

@@ -44,7 +44,8 @@ mount_bucket() {
   mkdir -p bucket
   ! mountpoint -q bucket || return 0
   command -v gcsfuse >/dev/null || install_gcsfuse
-  gcsfuse --implicit-dirs --metadata-cache-ttl-secs 0 --metadata-cache-negative-ttl-secs 0 \
+  gcsfuse --implicit-dirs --rename-dir-limit 200000 \
+    --metadata-cache-ttl-secs 0 --metadata-cache-negative-ttl-secs 0 \
     "$1" bucket
 }
 

@@ -27,7 +27,7 @@ class Chip(NamedTuple):
 # By the start of JAX's device kind. TPUs: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, whose
 # "bidirectional bandwidth per chip" (v5e 400, v5p 1200, v6e 800 GB/s) counts both directions;
 # v4: Jouppi et al., 2023 (arXiv:2304.01433): six links of 50 GB/s each way.
-# GPUs: NVIDIA's data sheets of the A100 80GB SXM, H100 SXM and H200 SXM; NVLink, one way.
+# GPUs: NVIDIA's data sheets, of the SXM cards where the name says nothing; NVLink, one way.
 CHIPS = {
     "TPU v4": Chip(275e12, 32 * GIB, 1200e9, 300e9),
     "TPU v5 lite": Chip(197e12, 16 * GIB, 819e9, 200e9),
@@ -38,7 +38,10 @@ CHIPS = {
     "TPU v6e": Chip(918e12, 32 * GIB, 1638e9, 400e9),
     "NVIDIA A100": Chip(312e12, 80e9, 2039e9, 300e9),
     "NVIDIA H100": Chip(989e12, 80e9, 3350e9, 450e9),
+    "NVIDIA H100 PCIe": Chip(756e12, 80e9, 2000e9, 300e9),
+    "NVIDIA H100 NVL": Chip(835e12, 94e9, 3938e9, 300e9),
     "NVIDIA H200": Chip(989e12, 141e9, 4800e9, 450e9),
+    "NVIDIA H200 NVL": Chip(835e12, 141e9, 4800e9, 450e9),
 }
 
 

@@ -18,12 +18,12 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax._src import clusters  # detection without starting; there is no public way
 
-from electra_jax.errors import UsageError
+from electra_jax.errors import NotThereYet, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ def find_cluster(seconds: int = 300) -> Cluster | None:
     Raises:
       UsageError: only some of the variables are set, or they make no sense; or what there is
         cannot be asked.
+      NotThereYet: the first host is not found.
     """
     values = [os.environ.get(name) for name in VARIABLES]
     address, count, index = values
@@ -95,7 +96,9 @@ def find_cluster(seconds: int = 300) -> Cluster | None:
             found: Any = clusters.ClusterEnv.auto_detect_unset_distributed_params(
                 address, None, None, None, None, seconds
             )
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError) as error:
+        raise NotThereYet(f"this run's other processes cannot be found: {error}") from error
+    except ValueError as error:
         raise UsageError(f"this run's other processes cannot be found: {error}") from error
     cluster = Cluster(*found)
     if address and not cluster.count:
@@ -114,7 +117,8 @@ def join(facts: Callable[[], Mapping[str, Any]], config: ProcessesConfig) -> Non
       config: how long to wait.
 
     Raises:
-      UsageError: in every process, naming the one that is missing or differs.
+      UsageError: in every process, naming the one that differs.
+      NotThereYet: in every process, naming the one that is missing.
     """
     cluster = find_cluster(config.join_seconds)
     if cluster is None:
@@ -150,11 +154,19 @@ def code_facts() -> dict[str, str]:
     }
 
 
+class Verdict(NamedTuple):
+    """What is wrong with the processes, in one line; empty if nothing is."""
+
+    wrong: str = ""
+    late: bool = False  # and might be right in a while
+
+
 def call_roll(cluster: Cluster, facts: Mapping[str, str], seconds: float) -> None:
     """Waits until all processes are there, and compares their facts.
 
     Raises:
-      UsageError: the same in every process; or process 0 did not answer.
+      UsageError: the same in every process.
+      NotThereYet: the same in every process; or process 0 did not answer.
     """
     mine = {
         "index": cluster.index,
@@ -163,11 +175,11 @@ def call_roll(cluster: Cluster, facts: Mapping[str, str], seconds: float) -> Non
         "facts": {"the number of processes": str(cluster.count), **facts},
     }
     verdict = (answer if cluster.index else preside)(cluster, mine, seconds)
-    if verdict:
-        raise UsageError(verdict)
+    if verdict.wrong:
+        raise (NotThereYet if verdict.late else UsageError)(verdict.wrong)
 
 
-def preside(cluster: Cluster, mine: dict[str, Any], seconds: float) -> str:
+def preside(cluster: Cluster, mine: dict[str, Any], seconds: float) -> Verdict:
     """Process 0's part: hears all, and tells all what is wrong, if anything."""
     deadline = time.monotonic() + seconds
     present, lines, twice = {0: mine}, [], ""
@@ -179,7 +191,7 @@ def preside(cluster: Cluster, mine: dict[str, Any], seconds: float) -> str:
             ("", port), family=family, dualstack_ipv6=dual, backlog=cluster.count
         )
     except OSError as error:
-        return f"process 0 cannot listen at {cluster.address}: {error.strerror}"
+        return Verdict(f"process 0 cannot listen at {cluster.address}: {error.strerror}")
     with server:
         while len(present) < cluster.count and (left := deadline - time.monotonic()) > 0:
             server.settimeout(left)
@@ -194,17 +206,17 @@ def preside(cluster: Cluster, mine: dict[str, Any], seconds: float) -> str:
             if (before["host"], before["pid"]) != speaker:
                 twice = f"{before['host']} and {theirs['host']} both say they are process {index}"
             lines.append(line)
-        verdict = twice or judge(cluster.count, present)
+        verdict = Verdict(twice) if twice else judge(cluster.count, present)
         for line in lines:
             with line, contextlib.suppress(OSError):
                 line.sendall((json.dumps(verdict) + "\n").encode())
-    if not verdict:
+    if not verdict.wrong:
         hosts = ", ".join(f"{index} {one['host']}" for index, one in sorted(present.items()))
         log.info("%-11s %s", "processes", hosts)
     return verdict
 
 
-def answer(cluster: Cluster, mine: dict[str, Any], seconds: float) -> str:
+def answer(cluster: Cluster, mine: dict[str, Any], seconds: float) -> Verdict:
     """Every other process's part."""
     deadline = time.monotonic() + seconds
     host, _, port = cluster.address.rpartition(":")
@@ -216,27 +228,28 @@ def answer(cluster: Cluster, mine: dict[str, Any], seconds: float) -> str:
                 line.sendall((json.dumps(mine) + "\n").encode())
                 # Process 0 may have begun to wait only now.
                 line.settimeout(seconds + STRANGER_SECONDS)
-                return json.loads(line.makefile().readline())
+                return Verdict(*json.loads(line.makefile().readline()))
         except (OSError, ValueError):
             time.sleep(RETRY_SECONDS)
-    return f"process 0 did not answer at {cluster.address}: is it running?"
+    return Verdict(f"process 0 did not answer at {cluster.address}: is it running?", late=True)
 
 
-def judge(count: int, present: Mapping[int, dict[str, Any]]) -> str:
-    """What is wrong with the processes that are there, in one line; empty if nothing is."""
+def judge(count: int, present: Mapping[int, dict[str, Any]]) -> Verdict:
+    """What process 0 says to all that are there."""
     if missing := sorted(set(range(count)) - set(present)):
         there = ", ".join(f"{index} ({one['host']})" for index, one in sorted(present.items()))
-        return f"process {', '.join(map(str, missing))} of {count} did not come; there are {there}"
+        absent = ", ".join(map(str, missing))
+        return Verdict(f"process {absent} of {count} did not come; there are {there}", late=True)
     for index, one in sorted(present.items()):
         if ERROR in one["facts"]:
-            return f"process {index} ({one['host']}) cannot start: {one['facts'][ERROR]}"
+            return Verdict(f"process {index} ({one['host']}) cannot start: {one['facts'][ERROR]}")
     first = present[0]
     for index, one in sorted(present.items()):
         for name in sorted(first["facts"].keys() | one["facts"].keys()):
             here, there = (facts["facts"].get(name) for facts in (first, one))
             if here != there:
-                return (
+                return Verdict(
                     f"process {index} ({one['host']}) differs from process 0 ({first['host']}): "
                     f"{name} is {there!r} there, {here!r} here"
                 )
-    return ""
+    return Verdict()

@@ -47,7 +47,7 @@ def joined(
         raise
     except BaseException as error:
         if isinstance(error, UsageError):
-            status = 2
+            status = error.status
             print(f"electra-jax: {error}", file=sys.stderr)
         elif isinstance(error, KeyboardInterrupt):
             status = 130

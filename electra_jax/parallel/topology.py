@@ -10,9 +10,7 @@ from jax.experimental import topologies
 
 from electra_jax.errors import UsageError
 
-# Of each kind: the dimensions of its interconnect, and of the chips of one host.
-KINDS = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2}
-HOST = (2, 2, 1)
+KINDS = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2}  # the dimensions of their interconnects
 EXAMPLES = "v5e:4x4, v5e:16x16, v6e:8x8, v4:4x4x4 or v5p:4x4x4"
 # libtpu looks for the TPU it runs on; told this, it is content without one.
 ENVIRONMENT = {

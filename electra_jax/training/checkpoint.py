@@ -41,7 +41,9 @@ class CheckpointConfig:
 
 
 class SaveFailed(UsageError):
-    """A checkpoint could not be written."""
+    """A checkpoint could not be written; launchers try again, a few times."""
+
+    status = 1
 
 
 class SaveErrors(logging.Filter):

@@ -56,6 +56,15 @@ def test_one_task_for_each_gpu(slurm, commands, batch):
     assert tasks[-4:] == list(WORDS[1:])
 
 
+def test_tasks_get_the_cores_that_the_job_asks_for(slurm, batch, commands, environment):
+    slurm("submit", *JOB, "--cpus-per-task=12", *WORDS)
+    assert "--cpus-per-task=12" in commands.calls("sbatch")[0]
+    environment["SLURM_CPUS_PER_TASK"] = "12"  # as sbatch sets it
+    batch("--cpus-per-task=12")
+    assert "--cpus-per-task=12" in commands.calls("srun")[0]
+    assert slurm("submit", *JOB, "--cpus-per-task=0", *WORDS).returncode == 2
+
+
 def test_the_tasks_hear_of_the_time_limit(slurm, commands):
     slurm("submit", *JOB, "--grace=300", *WORDS)
     assert "--signal=TERM@300" in commands.calls("sbatch")[0]
@@ -76,10 +85,12 @@ def test_a_job_is_queued_once(slurm, commands):
         (["--venv=/envs/it"], ["/envs/it/bin/electra-jax"]),
         (["--container=it.sif"], ["apptainer", "exec", "--nv", "it.sif", "electra-jax"]),
         (["--container=images/it"], ["--container-image=images/it", "--container-mount-home",
-                                     "electra-jax"]),
+                                     "--container-mounts={here}:{here}",
+                                     "--container-workdir={here}", "electra-jax"]),
     ],
 )  # fmt: skip
-def test_where_the_program_is(batch, commands, flags, program):
+def test_where_the_program_is(batch, commands, flags, program, tmp_path):
+    program = [word.replace("{here}", str(tmp_path)) for word in program]
     assert batch(*flags).returncode == 0
     (tasks,) = commands.calls("srun")
     assert tasks[-4 - len(program) : -4] == program

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from electra_jax.errors import UsageError
+from electra_jax.errors import NotThereYet, UsageError
 from electra_jax.parallel import roll_call
 from electra_jax.parallel.roll_call import ERROR, VARIABLES, Cluster, call_roll, find_cluster
 
@@ -58,6 +58,9 @@ def test_one_that_is_missing_is_named_after_a_while(address):
     told = call(address, 4, {0: {}, 1: {}, 3: {}}, seconds=1.0)
     assert len(set(told.values())) == 1
     assert told[0].startswith("process 2 of 4 did not come; there are 0 (")
+    # It may be on its way: launchers give the same command again.
+    with pytest.raises(NotThereYet):
+        call_roll(Cluster(address, 2, 0), {}, 0.1)
 
 
 def test_one_that_cannot_start_tells_all_why(address):
