@@ -187,7 +187,5 @@ def flops_per_token(config: PretrainConfig) -> dict[str, float]:
     )
     if config.optimizer.frozen and re.search(config.optimizer.frozen, "generator/"):
         # Nothing uses its gradient, and the compiler leaves its backward pass out.
-        flops |= {
-            part: flops[part] / 3 for part in ("generator", "masked_lm_head") if part in flops
-        }
+        flops |= {part: flops[part] / 3 for part in flops.keys() & {"generator", "masked_lm_head"}}
     return flops

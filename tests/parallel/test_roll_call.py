@@ -149,7 +149,7 @@ def test_two_that_say_they_are_the_same_are_named(address):
     for speaker in speakers:
         speaker.join()
     assert "both say they are process 1" in told[0]
-    assert lines == [told[0]] * 2
+    assert lines == [[told[0], False]] * 2
 
 
 @pytest.fixture
