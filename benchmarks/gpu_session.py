@@ -2,9 +2,11 @@
 
     python benchmarks/gpu_session.py --store STORE --out DIR [--parts precision,speed,pretrain]
 
-Each part takes less than eight minutes, may be run again, and appends its figures to
-DIR/gpu_session.jsonl. `pretrain` trains Small on the store for as long as it is given and
-goes on at the next call. Needs neither TensorFlow nor, but for the comparison, PyTorch.
+Each part takes less than eight minutes and may be run again: every figure is appended to
+DIR/gpu_session.jsonl as soon as it is there, and those that are there are not measured again.
+`pretrain` trains Small on the store for as long as it is given and goes on at the next call.
+Needs neither an installed electra-jax nor TensorFlow nor, but for the comparison, PyTorch; of
+the other packages those of setup.py that the model, the data and the training loop import.
 """
 
 import argparse
@@ -18,9 +20,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch runs beside
+# Every measurement has a process of its own, which may have nearly all of the memory.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
 import jax.numpy as jnp
@@ -35,16 +41,21 @@ from electra_jax.pretrain import pretrain
 from electra_jax.program import BERT_TOKENS, build_program, flops_per_token
 
 PARTS = ("precision", "speed", "pretrain")
+FIGURES = "gpu_session.jsonl"
 VOCAB_SIZE = 30522
-# Config, rows of a step on an accelerator, rows on a CPU.
+# Config, rows of a step on an accelerator, rows on a CPU; the most telling first.
 SPEED = (
     ("pretrain/small", 1024, 32),
-    ("pretrain/small", 128, 8),
-    ("pretrain/small:modern", 1024, 8),
     ("pretrain/base", 128, 1),
-    ("pretrain/base:modern", 128, 1),
     ("pretrain/large", 32, 1),
+    ("pretrain/small:modern", 1024, 8),
+    ("pretrain/base:modern", 128, 1),
+    ("pretrain/small", 128, 8),
 )
+# Kernel of the attention, and its dropout: the published one, and none, as cuDNN has it.
+KERNELS = {"gpu": (("xla", 0.1), ("xla", 0.0), ("cudnn", 0.0))}
+PEER = "transformers + PyTorch"
+NO_TIME = "no time left"
 STEPS, WARM_UP = 20, 3
 
 
@@ -71,9 +82,8 @@ def make_step(config: PretrainConfig):
     return program, state, step.compile()
 
 
-def precision(deadline: float) -> list[dict]:
+def precision() -> dict:
     """The losses of bfloat16 beside those of float32, on the same rows and from one start."""
-    del deadline
     rows = 128 if jax.default_backend() != "cpu" else 4
     losses = {}
     for dtype in ("float32", "bfloat16"):
@@ -81,7 +91,9 @@ def precision(deadline: float) -> list[dict]:
             "pretrain/small", rows, f"model.dtype={dtype}",
             "model.dropout=0.0", "model.attention_dropout=0.0", "optimizer.warmup_steps=10",
         )  # fmt: skip
-        program, state, step = make_step(config)
+        # By itself a GPU multiplies float32 as TF32, which has as few digits as bfloat16 and two.
+        with jax.default_matmul_precision("highest" if dtype == "float32" else "default"):
+            program, state, step = make_step(config)
         losses[dtype] = []
         for index in range(STEPS):
             batch = make_batch(config, index)
@@ -90,15 +102,13 @@ def precision(deadline: float) -> list[dict]:
             losses[dtype].append(sums["loss"])
     exact, rounded = np.array(losses["float32"]), np.array(losses["bfloat16"])
     difference = np.abs(rounded - exact) / exact
-    return [
-        {
-            "config": "pretrain/small",
-            "rows": rows,
-            "first_relative_difference": difference[0],
-            "largest_relative_difference": difference.max(),
-            "last_losses": [exact[-1], rounded[-1]],
-        }
-    ]
+    return {
+        "config": "pretrain/small",
+        "rows": rows,
+        "first_relative_difference": difference[0],
+        "largest_relative_difference": difference.max(),
+        "last_losses": [exact[-1], rounded[-1]],
+    }
 
 
 def measure(config: PretrainConfig) -> dict:
@@ -123,52 +133,67 @@ def measure(config: PretrainConfig) -> dict:
     }
 
 
-def speed(deadline: float) -> list[dict]:
-    """Tokens a second of each size, beside transformers + PyTorch where it is installed."""
-    results = []
+def speed_cases() -> Iterator[dict]:
+    """What is measured: each config with each kernel, and its peer after the first."""
     accelerator = jax.default_backend() != "cpu"
     for spec, many, few in SPEED:
-        rows = many if accelerator else few
-        for kernel in ("xla", "cudnn") if jax.default_backend() == "gpu" else ("xla",):
-            if time.monotonic() > deadline:
-                return results
-            line = {"config": spec, "rows": rows, "attention": kernel}
-            overrides = [f"model.attention={kernel}"]
-            if kernel == "cudnn":  # it has no dropout
-                overrides += ["model.attention_dropout=0.0"]
-            try:
-                line |= measure(make_config(spec, rows, *overrides))
-            except Exception as error:  # out of memory, or a kernel that is not there
-                line["error"] = str(error).splitlines()[0][:200]
-            print(line, flush=True)
-            results.append(line)
-        if ":" not in spec and time.monotonic() < deadline:
-            results.append(peer(spec, rows, deadline))
-    return results
+        case = {"config": spec, "rows": many if accelerator else few}
+        for number, (kernel, dropout) in enumerate(
+            KERNELS.get(jax.default_backend(), (("xla", 0.1),))
+        ):
+            if spec.endswith("modern") and dropout:
+                continue  # it has none
+            yield {**case, "attention": kernel, "attention_dropout": dropout}
+            if number == 0 and ":" not in spec:
+                yield {**case, "with": PEER}
 
 
-def peer(spec: str, rows: int, deadline: float) -> dict:
-    """The same step in transformers + PyTorch, in a process of its own."""
-    line = {"config": spec, "rows": rows, "with": "transformers + PyTorch"}
-    script = Path(__file__).with_name("torch_step.py")
-    config = dataclasses.asdict(make_config(spec, rows))
+def speed(deadline: float, done: list[dict]) -> Iterator[dict]:
+    """Tokens a second of each size, each measured in a process of its own."""
+    longest = 60.0  # seconds, of a measurement so far
+    for case in speed_cases():
+        known = [line for line in done if case.items() <= line.items()]
+        left = deadline - time.monotonic()
+        if known or left < longest:
+            continue
+        start = time.monotonic()
+        if case.get("with") == PEER:
+            command = [str(Path(__file__).with_name("torch_step.py"))]
+            content = dataclasses.asdict(make_config(case["config"], case["rows"]))
+        else:
+            command, content = [__file__, "--case"], case
+        yield {**case, **run_apart(command, content, left)}
+        longest = max(longest, time.monotonic() - start)
+
+
+def run_apart(command: list[str], content: dict, seconds: float) -> dict:
+    """What a script prints last, given some JSON; or its error."""
     try:
         done = subprocess.run(
-            [sys.executable, str(script)], input=json.dumps(config), text=True,
-            capture_output=True, timeout=max(1.0, deadline - time.monotonic()),
+            [sys.executable, *command], input=json.dumps(content), text=True,
+            capture_output=True, timeout=seconds,
         )  # fmt: skip
-        line |= (
-            json.loads(done.stdout)
-            if done.returncode == 0
-            else {"error": done.stderr.strip().splitlines()[-1][:200]}
-        )
     except subprocess.TimeoutExpired:
-        line["error"] = "no time left"
-    print(line, flush=True)
-    return line
+        return {"error": NO_TIME}
+    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+    last = (lines or [f"ended with {done.returncode}"])[-1]
+    try:
+        return json.loads(last) if done.returncode == 0 else {"error": last[:200]}
+    except ValueError:
+        return {"error": f"printed {last[:100]!r}"}
 
 
-def pretrain_small(deadline: float, store: str, out: Path, budget: str) -> list[dict]:
+def measure_case(case: dict) -> dict:
+    """One of `speed_cases`, in this process."""
+    return measure(
+        make_config(
+            case["config"], case["rows"], f"model.attention={case['attention']}",
+            f"model.attention_dropout={case['attention_dropout']}",
+        )
+    )  # fmt: skip
+
+
+def pretrain_small(deadline: float, store: str, out: Path, budget: str) -> dict:
     """Small on real text until the deadline, from where the last call stopped."""
     overrides = [
         f"data.store={store}", f"train.time_budget={budget}", "train.batch_size=1024",
@@ -188,36 +213,49 @@ def pretrain_small(deadline: float, store: str, out: Path, budget: str) -> list[
     stop.cancel()
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
     evaluations = [line for line in lines if "eval/loss" in line]
-    return [{"finished": finished, **(evaluations or lines or [{}])[-1]}]
+    return {"finished": finished, **(evaluations or lines or [{}])[-1]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--store", help="token store to pretrain on (see `electra-jax prepare`)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for figures and the run")
+    parser.add_argument("--out", type=Path, help="folder for figures and the run")
     parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated")
     parser.add_argument("--minutes", type=float, default=7.0, help="for each part")
     parser.add_argument("--budget", default="20m", help="of the pretraining, over all calls")
+    parser.add_argument("--case", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    enable_compilation_cache()
+    if args.case:
+        case = json.load(sys.stdin)
+        print(json.dumps(measure_case(case) if case else precision()))
+        return
     parts = args.parts.split(",")
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if not args.out:
+        parser.error("give --out DIR")
     if "pretrain" in parts and not args.store:
         parser.error("pretrain needs --store")
     args.out.mkdir(parents=True, exist_ok=True)
-    enable_compilation_cache()
-    device = jax.devices()[0].device_kind
+    file = args.out / FIGURES
+    here = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
+    written = map(json.loads, file.read_text().splitlines()) if file.exists() else ()
+    done = [x for x in written if here.items() <= x.items() and x.get("error") != NO_TIME]
     for part in parts:
         deadline = time.monotonic() + 60 * args.minutes
-        if part == "pretrain":
-            lines = pretrain_small(deadline, args.store, args.out, args.budget)
+        if part == "speed":
+            found = speed(deadline, done)
+        elif part == "precision":
+            known = any(x["part"] == part for x in done)
+            found = iter(() if known else (run_apart([__file__, "--case"], {}, 60 * args.minutes),))
         else:
-            lines = {"precision": precision, "speed": speed}[part](deadline)
-        with (args.out / "gpu_session.jsonl").open("a") as file:
-            for line in lines:
-                line = {"part": part, "device": device, "jax": jax.__version__, **line}
-                print(json.dumps(line), file=file)
-                print(line, flush=True)
+            found = iter((pretrain_small(deadline, args.store, args.out, args.budget),))
+        for figures in found:
+            line = {"part": part, **here, **figures}
+            print(line, flush=True)
+            with file.open("a") as lines:
+                print(json.dumps(line), file=lines)
 
 
 if __name__ == "__main__":
