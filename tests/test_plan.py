@@ -20,7 +20,13 @@ import pytest
 from electra_jax import cli, plan_search
 from electra_jax.config import load_config, pretrain_config
 from electra_jax.errors import UsageError
-from electra_jax.estimate import ATTAINABLE, Estimate, activation_bytes_per_token, estimate_step
+from electra_jax.estimate import (
+    ATTAINABLE,
+    Estimate,
+    activation_bytes_per_token,
+    estimate_step,
+    logits_per_token,
+)
 from electra_jax.parallel.collectives import Collective, Shape, read_collectives
 from electra_jax.parallel.hardware import CHIPS, find_chip
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
@@ -36,7 +42,7 @@ from electra_jax.plan import (
 )
 from electra_jax.plan_search import candidates, wire_bytes
 from electra_jax.plan_text import plan_json, render_plan, render_search
-from electra_jax.program import build_program
+from electra_jax.program import build_program, flops_per_token
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "plans.json"
@@ -213,14 +219,38 @@ def test_candidates_fill_the_slice_and_keep_the_batch():
 def test_what_is_sent_grows_with_what_is_cut():
     config = planned("pretrain/large")
 
-    def sent(data, fsdp, tensor):
-        placed = dataclasses.replace(config, mesh=MeshConfig(data, fsdp, tensor))
+    def sent(data, fsdp, tensor, accumulate=1):
+        train = dataclasses.replace(config.train, accumulate=accumulate)
+        placed = dataclasses.replace(config, mesh=MeshConfig(data, fsdp, tensor), train=train)
         return wire_bytes(placed, 10**9, 10**6)
 
     assert sent(1, 1, 1) == 0
     assert sent(16, 1, 1) == pytest.approx(2 * 4e9 * 15 / 16)
     assert sent(1, 16, 1) == pytest.approx((2 * 2 + 4) * 1e9 * 15 / 16)
     assert sent(1, 1, 16) > 0
+    # In each microbatch, as the golden plans have it.
+    assert sent(16, 1, 1, accumulate=4) == 4 * sent(16, 1, 1)
+    assert sent(1, 1, 16, accumulate=4) == sent(1, 1, 16)
+
+
+def test_logits_at_every_position_cost_more():
+    def logits(*overrides):
+        return logits_per_token(planned("pretrain/small", *overrides)) / 30522
+
+    towers = ("generator.kind=two_tower", "generator.width=1.0")
+    assert logits() == logits(*towers) == 19 / 128
+    assert logits("objective.name=electric", *towers) == 1
+    assert logits("objective.name=replace_mlm", "generator.width=1.0") == 2 * 19 / 128
+    assert logits("objective.name=all_tokens_mlm", "generator.width=1.0") == 1 + 19 / 128
+
+
+def test_a_frozen_generator_costs_its_forward_pass():
+    plain, frozen = (
+        flops_per_token(planned("pretrain/small", *fields))
+        for fields in ((), ("optimizer.frozen=^generator/",))
+    )
+    assert frozen["generator"] == plain["generator"] / 3
+    assert frozen["discriminator"] == plain["discriminator"]
 
 
 @pytest.mark.parametrize(
