@@ -117,9 +117,16 @@ def straight(place):
 
 def test_a_missing_process_is_named(place):
     run = Run(place, place / "missing", 2, ["processes.join_seconds=2"], only=[0])
-    assert run.wait() == [2]
+    assert run.wait() == [cli.PREEMPTED]  # it may be on its way
     assert "process 1 of 2 did not come; there are 0 (" in run.read(0)
     assert not (place / "missing").exists()
+
+
+@pytest.mark.full
+def test_a_time_budget_ends_all(place):
+    run = Run(place, place / "budget", 2, ["train.time_budget=5s", "eval.every_steps=100000"])
+    assert run.wait() == [0, 0], run.read(0)
+    assert logged(place / "budget")[-1]["step"] > 1
 
 
 def test_a_differing_config_is_named(place):
