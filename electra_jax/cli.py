@@ -13,10 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from electra_jax import __version__
-from electra_jax.errors import Stopped, UsageError
+from electra_jax.errors import PREEMPTED, Stopped, UsageError
 
 INTERRUPTED = 130  # by Ctrl-C
-PREEMPTED = 75  # by SIGTERM, with all saved: launchers give the same command again, at will
 SOURCE = "docs:, text:GLOB, jsonl:GLOB, parquet:GLOB or tfds:NAME; may be repeated"
 OVERRIDE = "--config."
 ARGUMENTS = "the command line"  # among what all processes must have in common

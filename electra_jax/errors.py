@@ -2,6 +2,8 @@
 
 import signal
 
+PREEMPTED = 75  # nothing is lost: launchers give the same command again, at will
+
 
 class UsageError(Exception):
     """Wrong input, not a fault of the program.
@@ -19,7 +21,7 @@ class NotThereYet(UsageError):
     On a preempted slice it may be on its way: nothing is lost, and the same command goes on.
     """
 
-    status = 75
+    status = PREEMPTED
 
 
 class Stopped(Exception):

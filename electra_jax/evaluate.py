@@ -20,7 +20,7 @@ from electra_jax.pretrain import (
 )
 from electra_jax.program import build_objective, build_program
 from electra_jax.report import Example, ExampleToken
-from electra_jax.training.checkpoint import FOLDER
+from electra_jax.training.checkpoint import holds_checkpoint
 
 
 def evaluate(
@@ -69,9 +69,8 @@ def held_out_examples(
     config = read_any_config(workdir)
     if isinstance(config, FinetuneConfig) or not config.data.store:
         return []
-    has_checkpoint = any(step.name.isdecimal() for step in (Path(workdir) / FOLDER).glob("*"))
     stores_exist = all(Path(path).is_dir() for path, _ in parse_stores(config.data.store))
-    if not (has_checkpoint and stores_exist):
+    if not (stores_exist and holds_checkpoint(workdir)):
         return []
     model = load(workdir, checkpoint)
     stores = held_out_stores(open_stores(config.data.store, model.tokenizer))

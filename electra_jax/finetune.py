@@ -362,10 +362,10 @@ def report(
 
 def run_facts(config: FinetuneConfig) -> dict[str, Any]:
     """What all processes of a run must have in common (see `parallel.roll_call`)."""
+    sizes = {**file_sizes(config.task.test), **data_sizes(config)}
     return {
         **code_facts(),
-        **{f"the size of {name}": size for name, size in file_sizes(config.task.test).items()},
-        **{f"the size of {name}": size for name, size in data_sizes(config).items()},
+        **{f"the size of {name}": size for name, size in sizes.items()},
         **dict(flatten(config_fields(config), "--config.")),
     }
 

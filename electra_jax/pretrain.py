@@ -83,8 +83,8 @@ def parse_stores(text: str) -> list[tuple[str, float]]:
     return stores
 
 
-def mixture(text: str) -> np.ndarray:
-    """The share of each store of `data.store`, as far as their weights say it."""
+def store_shares(text: str) -> np.ndarray:
+    """The weights of `data.store`, made to add up to 1."""
     weights = np.array([weight for _, weight in parse_stores(text)])
     return weights / weights.sum()
 
@@ -322,7 +322,7 @@ def check_resume(old: PretrainConfig, new: PretrainConfig, record: dict, identit
             "the run directory holds a run on another token store: go on with that one, or "
             "choose another --workdir"
         )
-    if not np.allclose(mixture(old.data.store), mixture(new.data.store)):
+    if not np.allclose(store_shares(old.data.store), store_shares(new.data.store)):
         raise UsageError(
             f"the run directory holds a run with data.store={old.data.store!r}, whose weights "
             "are others: go on with those, or choose another --workdir"

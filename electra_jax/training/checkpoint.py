@@ -292,6 +292,11 @@ class Checkpoints:
             self._manager.close()
 
 
+def holds_checkpoint(workdir: str | Path) -> bool:
+    """Whether there is a checkpoint in a run directory, whole or not."""
+    return any(step.name.isdecimal() for step in (Path(workdir) / FOLDER).glob("*"))
+
+
 def first_line(error: Exception) -> str:
     """What an error says, short."""
     return (str(error).strip() or repr(error)).splitlines()[0][:200]
