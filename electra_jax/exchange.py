@@ -76,7 +76,7 @@ def _export_task_model(model: TaskModel, path: str | Path, to: Path) -> str:
         opens_with = huggingface.write_task_model(
             to, kind, names.flatten(jax.device_get(model.params)), model.model, task.tokenizer,
             task.state.get("labels", ["score"] if kind == "ForSequenceClassification" else ()),
-            getattr(task.config, "pooling", "cls"),
+            getattr(task.config, "pooling", ""),
         )  # fmt: skip
         (to / "README.md").write_text(task_card(model, opens_with, figures), "utf-8")
     return str(to)

@@ -107,7 +107,7 @@ def hugging_face_config(
         "decoder_bias": True,
         "classifier_bias": False,
         "classifier_activation": "gelu",
-        "classifier_pooling": "cls",
+        "classifier_pooling": model.block.pooling,
         "embedding_dropout": model.dropout,
         "mlp_dropout": 0.0,
         "attention_dropout": model.attention_dropout,
@@ -235,7 +235,7 @@ def write_task_model(
     model: ModelConfig,
     tokenizer: Tokenizer,
     labels: Sequence[str] = (),
-    pooling: str = "cls",
+    pooling: str = "",
 ) -> str:
     """Writes a fine-tuned model; returns the class that opens it.
 
@@ -245,12 +245,13 @@ def write_task_model(
       params: flat: embeddings, encoder and head.
       model: the encoder's shape.
       labels: of a classifier.
-      pooling: of its head; the published classes know [CLS] alone.
+      pooling: of its head, by default the architecture's; the published classes know [CLS] alone.
 
     Raises:
       UsageError: there is no such class.
     """
     modern = model.architecture == "modern"
+    pooling = pooling or model.block.pooling
     if pooling != "cls" and not modern and kind != "Model":
         raise UsageError(
             f"transformers has no Electra class with pooling={pooling}: use task.pooling=cls"

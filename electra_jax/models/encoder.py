@@ -28,11 +28,12 @@ class Architecture(NamedTuple):
     gated: bool  # GeGLU, or dense-GELU-dense
     norm_epsilon: float
     scaled_output_init: bool  # output matrices at 0.02/sqrt(2 layers)
+    pooling: str  # what stands for a row before a task's head: [CLS], or the mean of its tokens
 
 
 ARCHITECTURES = {
-    "published": Architecture(False, True, False, False, 1e-12, False),
-    "modern": Architecture(True, False, True, True, 1e-5, True),
+    "published": Architecture(False, True, False, False, 1e-12, False, "cls"),
+    "modern": Architecture(True, False, True, True, 1e-5, True, "mean"),
 }
 GLOBAL_THETA, LOCAL_THETA = 160_000.0, 10_000.0
 

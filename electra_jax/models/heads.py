@@ -88,16 +88,16 @@ def scores(features: int, official: bool, name: str = "classifier") -> Dense:
 
 
 class RowHead(nn.Module):
-    """Scores of each row: [N, features]."""
+    """Scores of each row: [N, features]; pooled as the architecture does, where not said."""
 
     config: ModelConfig
     features: int
-    pooling: str = "cls"
+    pooling: str = ""
     official: bool = False
 
     @nn.compact
     def __call__(self, hidden_NLD, real_NL, batch, train: bool = False) -> jax.Array:
-        x_ND = pool(hidden_NLD, real_NL, self.pooling)
+        x_ND = pool(hidden_NLD, real_NL, self.pooling or self.config.block.pooling)
         x_ND = Transform(self.config, official=self.official, name="transform")(x_ND, train)
         return scores(self.features, self.official)(x_ND)
 
@@ -121,12 +121,13 @@ class RowAndTokenHead(nn.Module):
     config: ModelConfig
     row_features: int
     token_features: int
+    pooling: str = ""
 
     @nn.compact
     def __call__(self, hidden_NLD, real_NL, batch, train: bool = False):
         inputs = (hidden_NLD, real_NL, batch, train)
         return (
-            RowHead(self.config, self.row_features, name="row")(*inputs),
+            RowHead(self.config, self.row_features, self.pooling, name="row")(*inputs),
             TokenHead(self.config, self.token_features, name="token")(*inputs),
         )
 

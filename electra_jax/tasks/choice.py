@@ -13,7 +13,7 @@ from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import RowHead
-from electra_jax.tasks.task import Answer, Task, TaskConfig, read_label
+from electra_jax.tasks.task import Answer, Task, TaskConfig, check_pooling, read_label
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -24,6 +24,11 @@ class ChoiceConfig(TaskConfig):
     text: str = "text"  # column of what comes before
     options: str = "options"  # column: a list, of the same size in all rows
     label: str = "label"  # column: of all rows a letter from A, a number from 0, or the option
+    pooling: str = ""  # of a row: cls or mean; empty: [CLS], and the mean for modern ones
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_pooling(self.pooling)
 
 
 class Record(NamedTuple):
@@ -88,7 +93,7 @@ class Choice(Task):
         return "ForMultipleChoice" if self.config.head == "default" else ""
 
     def head(self, model: ModelConfig) -> RowHead:
-        return RowHead(model, 1, official=self.config.head == "official")
+        return RowHead(model, 1, self.config.pooling, self.config.head == "official")
 
     def examples(self, records, length, labelled, train) -> list[Example]:
         tokenizer = self.tokenizer

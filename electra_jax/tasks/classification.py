@@ -25,12 +25,11 @@ from electra_jax.tasks.task import (
     Answer,
     Task,
     TaskConfig,
+    check_pooling,
     label_number,
     label_set,
     read_label,
 )
-
-POOLINGS = ("cls", "mean")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +37,12 @@ class TextTaskConfig(TaskConfig):
     text: str = "text"  # column
     text_b: str = ""  # column of a second text
     label: str = "label"  # column
-    pooling: str = "cls"
+    pooling: str = ""  # of a row: cls or mean; empty: [CLS], and the mean for modern ones
     both_orders: bool = False  # train on pairs in both orders (of the official MRPC and STS-B)
 
     def __post_init__(self):
         super().__post_init__()
-        if self.pooling not in POOLINGS:
-            raise UsageError(f"task.pooling={self.pooling!r} is unknown; use cls or mean")
+        check_pooling(self.pooling)
         if self.both_orders and not self.text_b:
             raise UsageError("task.both_orders needs a second text: set task.text_b")
 

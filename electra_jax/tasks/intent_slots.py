@@ -15,7 +15,7 @@ from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import RowAndTokenHead
 from electra_jax.tasks.tagging import Tagging, TaggingConfig
-from electra_jax.tasks.task import Answer, label_number, label_set, read_label
+from electra_jax.tasks.task import Answer, check_pooling, label_number, label_set, read_label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +24,11 @@ class IntentSlotsConfig(TaggingConfig):
     words: str = "tokens"
     label: str = "slots"
     intent: str = "intent"  # column
+    pooling: str = ""  # of a row: cls or mean; empty: [CLS], and the mean for modern ones
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_pooling(self.pooling)
 
 
 class Record(NamedTuple):
@@ -61,7 +66,9 @@ class IntentSlots(Tagging):
     def head(self, model: ModelConfig) -> RowAndTokenHead:
         if self.config.head == "official":
             raise UsageError("task.head=official: the official code has no joint head")
-        return RowAndTokenHead(model, len(self.state["intents"]), len(self.labels))
+        return RowAndTokenHead(
+            model, len(self.state["intents"]), len(self.labels), self.config.pooling
+        )
 
     def examples(self, records, length, labelled, train) -> list[Example]:
         examples = []

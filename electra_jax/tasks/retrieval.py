@@ -27,7 +27,7 @@ from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import PoolingHead, RowHead
-from electra_jax.tasks.task import Answer, Task, TaskConfig, warn_of_empty
+from electra_jax.tasks.task import Answer, Task, TaskConfig, check_pooling, warn_of_empty
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)
 
@@ -47,8 +47,7 @@ class RetrievalConfig(TaskConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.pooling not in ("cls", "mean"):
-            raise UsageError(f"task.pooling={self.pooling!r} is unknown; use cls or mean")
+        check_pooling(self.pooling)
         if self.temperature <= 0:
             raise UsageError(f"task.temperature must be above 0, not {self.temperature}")
 
@@ -122,7 +121,7 @@ class Retrieval(Task):
 
     @property
     def vector_pooling(self) -> str:
-        return self.config.pooling
+        return self.config.pooling or "mean"
 
     def group(self, row: Row) -> str:
         """Queries on one document are held out together."""
@@ -141,7 +140,7 @@ class Retrieval(Task):
         return "Model"
 
     def head(self, model: ModelConfig) -> nn.Module:
-        return PoolingHead(self.config.pooling)
+        return PoolingHead(self.vector_pooling)
 
     def examples(self, records, length, labelled, train) -> list[Example]:
         tokenizer = self.tokenizer
@@ -215,7 +214,7 @@ class Retrieval(Task):
 @dataclasses.dataclass(frozen=True)
 class RerankingConfig(RetrievalConfig):
     name: str = "reranking"
-    pooling: str = "cls"
+    pooling: str = ""  # as in classification
     negatives: int = 3  # wrong documents beside the right one: what BM25 finds, and random ones
     candidates: int = 50  # of BM25, to be put in order
 

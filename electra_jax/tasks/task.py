@@ -23,6 +23,7 @@ from electra_jax.models.encoder import ModelConfig
 log = logging.getLogger(__name__)
 
 HEADS = ("default", "official")
+POOLINGS = ("cls", "mean")
 Answer = dict[str, Any]
 
 
@@ -251,6 +252,16 @@ def read_label(row: Row, column: str) -> str:
     if not label.strip():
         raise UsageError(f"{row.where}: no label in column {column!r}")
     return label
+
+
+def check_pooling(pooling: str) -> None:
+    """Refuses a `task.pooling` that there is not; empty is the architecture's own.
+
+    Raises:
+      UsageError: so.
+    """
+    if pooling and pooling not in POOLINGS:
+        raise UsageError(f"task.pooling={pooling!r} is unknown; use {' or '.join(POOLINGS)}")
 
 
 def label_set(labels: Iterable[str]) -> list[str]:
