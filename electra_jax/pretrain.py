@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from electra_jax.config import PretrainConfig, config_fields, flatten, read_config, save_config
-from electra_jax.data.sampler import Sampler
+from electra_jax.data.sampler import Sampler, mixture
 from electra_jax.data.token_store import TokenStore
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
@@ -83,10 +83,9 @@ def parse_stores(text: str) -> list[tuple[str, float]]:
     return stores
 
 
-def store_shares(text: str) -> np.ndarray:
-    """The weights of `data.store`, made to add up to 1."""
-    weights = np.array([weight for _, weight in parse_stores(text)])
-    return weights / weights.sum()
+def store_turns(text: str) -> np.ndarray:
+    """Which of the stores of `data.store` each row of a period comes from."""
+    return mixture(np.array([weight for _, weight in parse_stores(text)]))[0]
 
 
 def open_stores(text: str, tokenizer: Tokenizer | None = None) -> list[tuple[TokenStore, float]]:
@@ -322,7 +321,7 @@ def check_resume(old: PretrainConfig, new: PretrainConfig, record: dict, identit
             "the run directory holds a run on another token store: go on with that one, or "
             "choose another --workdir"
         )
-    if not np.allclose(store_shares(old.data.store), store_shares(new.data.store)):
+    if not np.array_equal(store_turns(old.data.store), store_turns(new.data.store)):
         raise UsageError(
             f"the run directory holds a run with data.store={old.data.store!r}, whose weights "
             "are others: go on with those, or choose another --workdir"

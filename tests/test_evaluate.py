@@ -3,11 +3,30 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
+from electra_jax.config import (
+    FinetuneConfig,
+    find_task,
+    load_config,
+    pretrain_config,
+    save_config,
+)
 from electra_jax.data.tokenizer import WordPieceTokenizer
-from electra_jax.evaluate import _example
+from electra_jax.evaluate import _example, held_out_examples
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat"]
+
+
+@pytest.mark.parametrize("kind", ["fine-tuned", "without a checkpoint"])
+def test_of_other_runs_a_page_has_no_examples(kind, tmp_path):
+    fields = load_config("pretrain/tiny", [f"data.store={tmp_path}"]).to_dict()
+    config = pretrain_config(fields)
+    if kind == "fine-tuned":
+        config = FinetuneConfig(find_task("classification").Config())
+    save_config(config, tmp_path)
+    assert held_out_examples(tmp_path) == []
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_sampled_id_that_is_no_piece_is_shown_as_unknown():

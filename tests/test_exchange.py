@@ -25,6 +25,7 @@ from electra_jax.data.sampler import DataConfig
 from electra_jax.data.token_store import prepare
 from electra_jax.data.tokenizer import WordPieceTokenizer
 from electra_jax.errors import UsageError
+from electra_jax.evaluate import evaluate
 from electra_jax.exchange import export_model, import_model
 from electra_jax.inference import Model, load
 from electra_jax.interop import huggingface, names
@@ -351,6 +352,24 @@ def test_a_fine_tuned_models_card_has_the_figures_that_are_there(tmp_path, monke
     assert export_model(tmp_path, tmp_path / "out") == [str(tmp_path / "out")]
     card = (tmp_path / "out" / "README.md").read_text()
     assert "`ElectraModel`" in card and "| mrr | 0.5 |" in card and "recall" not in card
+
+
+def test_a_card_has_the_figures_of_the_checkpoint_that_was_asked_for(tmp_path):
+    results = {"step": 3, "metrics": {"mrr": 0.5}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    line = {"step": 5, "seconds": 1.0, "eval/loss": 2.0, "eval/mrr": 0.25}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    assert exchange._figures(tmp_path, 3) == {"mrr": 0.5}
+    assert exchange._figures(tmp_path, 5) == {"loss": 2.0, "mrr": 0.25}
+    assert exchange._figures(tmp_path, 4) == {}
+
+
+def test_a_discriminator_alone_is_not_evaluated(exported, tmp_path):
+    import_model(exported / "discriminator", tmp_path / "run")
+    texts = [f"the cat {number} ." for number in range(300)]
+    prepare(texts, TOKENIZER, tmp_path / "store", workers=1, progress=False)
+    with pytest.raises(UsageError, match="run lacks generator.*: it cannot be evaluated"):
+        evaluate(tmp_path / "run", str(tmp_path / "store"))
 
 
 def test_where_nothing_can_be_written_is_said(run, tmp_path):

@@ -308,8 +308,16 @@ def test_a_mixture_is_judged_by_what_is_held_out_and_keeps_its_weights(store, tm
     assert f"{whole} holds nothing out" in caplog.text
     assert "eval/loss" in read_metrics(workdir)[-1]
     pretrain(tiny(store, "train.steps=2", f"data.store={store}:0.75,{whole}:0.25"), workdir)
-    with pytest.raises(UsageError, match="whose weights are others"):
-        pretrain(tiny(store, "train.steps=2", f"data.store={store}:1,{whole}:3"), workdir)
+    for other in (f"{store}:1,{whole}:3", f"{store}:7501,{whole}:2499"):  # one row in 10,000
+        with pytest.raises(UsageError, match="whose weights are others"):
+            pretrain(tiny(store, "train.steps=2", f"data.store={other}"), workdir)
+
+
+def test_a_workdir_that_is_a_file_is_left_alone(store, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UsageError, match="run cannot be made a run directory"):
+        pretrain(tiny(store), tmp_path / "run")
+    assert (tmp_path / "run").read_text() == "mine"
 
 
 def test_a_store_that_was_moved_is_told(store, tmp_path):

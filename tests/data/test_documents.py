@@ -472,3 +472,11 @@ def test_python_source_gives_docstrings_and_comments_in_order(tmp_path):
         "The third sentence",
     ]
     assert consumed == path.stat().st_size
+
+
+def test_a_link_that_leads_nowhere_is_no_documentation(tmp_path, monkeypatch):
+    (tmp_path / "there.md").write_text("text")
+    (tmp_path / "gone.md").symlink_to(tmp_path / "nowhere.md")
+    monkeypatch.setattr(installed_docs, "_folders", lambda name: [tmp_path])
+    monkeypatch.setattr(installed_docs, "_descriptions", lambda name: [])
+    assert installed_docs.find_files(["x"]) == [tmp_path / "there.md"]
