@@ -365,11 +365,10 @@ def test_a_card_has_the_figures_of_the_checkpoint_that_was_asked_for(tmp_path):
 
 
 def test_a_discriminator_alone_is_not_evaluated(exported, tmp_path):
-    import_model(exported / "discriminator", tmp_path / "run")
-    texts = [f"the cat {number} ." for number in range(300)]
-    prepare(texts, TOKENIZER, tmp_path / "store", workers=1, progress=False)
-    with pytest.raises(UsageError, match="run lacks generator.*: it cannot be evaluated"):
-        evaluate(tmp_path / "run", str(tmp_path / "store"))
+    texts = [f"{number * 'the '}cat eats ." for number in range(1, 40)]
+    prepare(texts, TOKENIZER, tmp_path / "store", workers=1, validation_share=0.5, progress=False)
+    with pytest.raises(UsageError, match="discriminator lacks generator.*: it cannot be evaluated"):
+        evaluate(exported / "discriminator", str(tmp_path / "store"))
 
 
 def test_where_nothing_can_be_written_is_said(run, tmp_path):
