@@ -28,7 +28,7 @@ class Use(NamedTuple):
     use: str
     config: str
     fields: tuple[str, ...]
-    share: float = 1.0  # of --train-rows: less where a row is long, or read more than once
+    share: float = 1.0  # of --train-rows: less where rows are long or read twice, more in QAMR
 
 
 def uses(data: Path) -> list[Use]:
@@ -55,7 +55,7 @@ def uses(data: Path) -> list[Use]:
                      f"{data}/squad/dev-v1.1.only13articles.json"), "train.length=256",
               "train.evaluations=0.5"], 0.5),
             ("QAMR", "questions", "answer",
-             [*files(f"{data}/qamr/dev.squad.json"), "train.length=96"]),
+             [*files(f"{data}/qamr/dev.squad.json"), "train.length=96"], 4.0),
             ("WNUT-17", "words", "tag",
              [*files(f"{data}/wnut17/train.conll", f"{data}/wnut17/dev.conll"),
               "train.length=128", "train.epochs=5"]),
