@@ -14,8 +14,7 @@ from tqdm import tqdm
 from electra_jax.data.labelled import FORMATS, Row, kind_of, parse_rows
 from electra_jax.data.text_files import decode, read_lines
 from electra_jax.errors import UsageError
-from electra_jax.inference import Model
-from electra_jax.prediction import TaskModel, as_row, embed, load
+from electra_jax.prediction import TaskModel, as_row, load
 
 STANDARD_INPUT = "-"
 LINES = "lines"  # the format where nothing tells another: a text each
@@ -92,15 +91,11 @@ def embed_file(
     if not Path(output).parent.is_dir():
         raise UsageError(f"{output} cannot be written: there is no folder {Path(output).parent}")
     model = load(model_dir, checkpoint)
-    if isinstance(model, Model):
-        length, pooling = model.config.data.length, pooling or "mean"
-    else:
-        length, pooling = model.config.train.length, pooling or model.task.vector_pooling
     columns = column.split(",")
     texts = [" ".join(map(row.text, columns)).strip() for row in read_input(path, kind)]
     if not texts:
         raise UsageError(f"{path}: there is no text in it")
-    vectors = embed(model.encoder, texts, length, pooling, progress=True)
+    vectors = model.embed(texts, pooling, progress=True)
     try:
         with Path(output).open("wb") as file:  # np.save would add an ending to a path
             np.save(file, vectors)

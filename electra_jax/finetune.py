@@ -26,8 +26,8 @@ from electra_jax.config import (
     write_json,
 )
 from electra_jax.data.examples import Batches, count_full
+from electra_jax.embedding import Encoder, run_examples
 from electra_jax.errors import UsageError
-from electra_jax.inference import Encoder
 from electra_jax.models.electra import count_params
 from electra_jax.models.flops import encoder_flops_per_token
 from electra_jax.models.heads import EncoderWithHead
@@ -49,7 +49,6 @@ from electra_jax.prediction import (
     load,
     load_finetuned,
     read_task,
-    run_examples,
     save_task,
     spread,
 )

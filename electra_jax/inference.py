@@ -12,6 +12,7 @@ import numpy as np
 from electra_jax.config import PretrainConfig, read_config
 from electra_jax.data.sampler import DataConfig
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
+from electra_jax.embedding import Encoder, embed
 from electra_jax.errors import UsageError
 from electra_jax.interop import huggingface
 from electra_jax.models.electra import GeneratorConfig, init_params, unroll
@@ -20,15 +21,6 @@ from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.training.checkpoint import Checkpoints
 
 LONGEST_ROW = 512  # of an imported model, whose training rows are not known
-
-
-class Encoder(NamedTuple):
-    """What is fine-tuned: `embeddings` and `encoder`, unrolled."""
-
-    model: ModelConfig
-    params: dict[str, Any]
-    tokenizer: Tokenizer
-    length: int  # tokens of the rows that it was trained on, at most; as far as is known
 
 
 class TokenReport(NamedTuple):
@@ -76,6 +68,11 @@ class Model:
             self.tokenizer,
             self.config.data.length if self.config.data.store else self.config.model.max_positions,
         )
+
+    def embed(self, texts: Sequence[str], pooling: str = "", progress: bool = False) -> np.ndarray:
+        """See `embedding.embed`; by default the mean."""
+        length = self.config.data.length
+        return embed(self.encoder, texts, length, pooling or "mean", progress)
 
     def inspect(self, text: str, suggestions: int = 3) -> list[TokenReport]:
         """For each token, whether it looks replaced and what the generator would put there.

@@ -1,33 +1,28 @@
-"""A fine-tuned model in use: answers to new rows, and vectors of texts."""
+"""A fine-tuned model in use: answers to new rows."""
 
 import dataclasses
 import functools
 import json
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
-from tqdm import tqdm
 
 from electra_jax.config import FinetuneConfig, find_task, read_any_config, write_json
-from electra_jax.data.examples import Batches, Example, count_full, join
+from electra_jax.data.examples import Batches, count_full
 from electra_jax.data.labelled import Row
 from electra_jax.data.tokenizer import load_tokenizer
+from electra_jax.embedding import Encoder, embed, run_examples
 from electra_jax.errors import UsageError
-from electra_jax.inference import Encoder, Model
+from electra_jax.inference import Model
 from electra_jax.inference import load as load_pretrained
 from electra_jax.models.encoder import ModelConfig
-from electra_jax.models.heads import EncoderWithHead, PoolingHead
+from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
-from electra_jax.parallel.runtime import fetch, global_batches
 from electra_jax.tasks.task import Answer, Task
 from electra_jax.training.checkpoint import Checkpoints
-
-log = logging.getLogger(__name__)
 
 TASK_FILE = "task.json"  # what of a fine-tuned model its config does not say
 TASK_VERSION = 1
@@ -58,19 +53,6 @@ def read_task(config: FinetuneConfig, workdir: str | Path) -> tuple[Task, ModelC
         return task, ModelConfig(**content["model"]).anywhere
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} cannot be read: {error!r}") from error
-
-
-def run_examples(apply: Any, params: Any, batches: Batches, mesh: Mesh) -> Iterator[tuple]:
-    """Of each batch, what `apply(params, batch)` gives and the numbers of its examples.
-
-    Every process gets all of the outputs; those of rows that only fill up are left in.
-    """
-    numbers = (numbers for _, numbers in batches.once([]))
-    rows = global_batches(
-        lambda mine: (batch for batch, _ in batches.once(mine)), mesh, batches.batch_size
-    )
-    for batch, places in zip(rows, numbers, strict=True):
-        yield fetch(apply(params, batch)), places
 
 
 def spread(outputs: Any, numbers: np.ndarray, into: list) -> None:
@@ -135,10 +117,10 @@ class TaskModel:
                 chunk = []
         yield self.answer(chunk)
 
-    def embed(self, texts: Sequence[str], pooling: str = "") -> np.ndarray:
-        """See `embed`; by default pooled as the task does."""
+    def embed(self, texts: Sequence[str], pooling: str = "", progress: bool = False) -> np.ndarray:
+        """See `embedding.embed`; by default pooled as the task does."""
         pooling = pooling or self.task.vector_pooling
-        return embed(self.encoder, texts, self.config.train.length, pooling)
+        return embed(self.encoder, texts, self.config.train.length, pooling, progress)
 
 
 def as_row(task: Task, value: Any, where: str) -> Row:
@@ -151,44 +133,6 @@ def as_row(task: Task, value: Any, where: str) -> Row:
         raise UsageError(f"{where}: {len(values)} values, where {len(columns)} are needed "
                          f"({', '.join(columns)})")  # fmt: skip
     return Row(where, dict(zip(columns, values, strict=True)))
-
-
-def embed(
-    encoder: Encoder, texts: Sequence[str], length: int, pooling: str = "mean", progress=False
-) -> np.ndarray:
-    """Unit vectors of texts, float32 [texts, hidden].
-
-    Texts longer than `length` tokens are cut, and counted in a warning.
-
-    Raises:
-      UsageError: a pooling that is neither "mean" nor "cls".
-    """
-    if pooling not in ("mean", "cls"):
-        raise UsageError(f"pooling {pooling!r} is unknown; use mean or cls")
-    examples, cut = [], 0
-    for number, ids in enumerate(encoder.tokenizer.encode(list(texts))):
-        cut += len(ids) > length - 2
-        tokens, types = join(encoder.tokenizer, ids, None, length)
-        examples.append(Example([tokens], [types], {}, number))
-    if cut:
-        log.warning("%d of %d texts are cut to %d tokens", cut, len(examples), length)
-    vectors = np.zeros((len(examples), encoder.model.hidden), np.float32)
-    if not examples:
-        return vectors
-    batches = Batches(examples, 64, encoder.tokenizer.pad_id)
-    network = EncoderWithHead(encoder.model, PoolingHead(pooling))
-    apply = _embedder(network)
-    mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
-    with tqdm(total=len(examples), unit="text", dynamic_ncols=True, disable=not progress) as bar:
-        for output, numbers in run_examples(apply, encoder.params, batches, mesh):
-            vectors[numbers] = output[: len(numbers)]
-            bar.update(len(numbers))
-    return vectors
-
-
-@functools.cache
-def _embedder(network: EncoderWithHead) -> Any:
-    return jax.jit(lambda params, batch: network.apply({"params": params}, batch))
 
 
 def load(path: str | Path, checkpoint: str = "best") -> Model | TaskModel:

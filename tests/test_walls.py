@@ -20,9 +20,9 @@ ROOMS = {
     "interop": {"models", "data", "tasks", "training"},
 }
 COMPOSERS = {
-    "answering", "config", "estimate", "evaluate", "exchange", "finetune", "glue", "inference",
-    "plan", "plan_search", "plan_text", "prediction", "pretrain", "program", "quickstart", "report",
-    "sweep", "terminal", "warm_start",
+    "answering", "config", "embedding", "estimate", "evaluate", "exchange", "finetune", "glue",
+    "inference", "plan", "plan_search", "plan_text", "prediction", "pretrain", "program",
+    "quickstart", "report", "sweep", "terminal", "warm_start",
 }  # fmt: skip
 # Only these files may import what makes meshes, checkpoints and tf.data pipelines.
 OWNERS = {

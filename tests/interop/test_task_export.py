@@ -12,10 +12,11 @@ import test_learning  # noqa: E402
 from tiny_encoder import make_model  # noqa: E402
 
 from electra_jax.data.labelled import Row  # noqa: E402
+from electra_jax.embedding import embed  # noqa: E402
 from electra_jax.errors import UsageError  # noqa: E402
 from electra_jax.exchange import export_model  # noqa: E402
 from electra_jax.finetune import finetune  # noqa: E402
-from electra_jax.prediction import embed, load  # noqa: E402
+from electra_jax.prediction import load  # noqa: E402
 
 FEW = ["train.epochs=2", "checkpoint.every_steps=10000"]
 

@@ -1,0 +1,81 @@
+"""An encoder without its pretraining's head: its outputs for examples, and vectors of texts."""
+
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from electra_jax.data.examples import Batches, Example, join
+from electra_jax.data.tokenizer import Tokenizer
+from electra_jax.errors import UsageError
+from electra_jax.models.encoder import ModelConfig
+from electra_jax.models.heads import EncoderWithHead, PoolingHead
+from electra_jax.parallel.mesh import MeshConfig, make_mesh
+from electra_jax.parallel.runtime import fetch, global_batches
+
+log = logging.getLogger(__name__)
+
+
+class Encoder(NamedTuple):
+    """What is fine-tuned: `embeddings` and `encoder`, unrolled."""
+
+    model: ModelConfig
+    params: dict[str, Any]
+    tokenizer: Tokenizer
+    length: int  # tokens of the rows that it was trained on, at most; as far as is known
+
+
+def run_examples(apply: Any, params: Any, batches: Batches, mesh: Mesh) -> Iterator[tuple]:
+    """Of each batch, what `apply(params, batch)` gives and the numbers of its examples.
+
+    Every process gets all of the outputs; those of rows that only fill up are left in.
+    """
+    numbers = (numbers for _, numbers in batches.once([]))
+    rows = global_batches(
+        lambda mine: (batch for batch, _ in batches.once(mine)), mesh, batches.batch_size
+    )
+    for batch, places in zip(rows, numbers, strict=True):
+        yield fetch(apply(params, batch)), places
+
+
+def embed(
+    encoder: Encoder, texts: Sequence[str], length: int, pooling: str = "mean", progress=False
+) -> np.ndarray:
+    """Unit vectors of texts, float32 [texts, hidden].
+
+    Texts longer than `length` tokens are cut, and counted in a warning.
+
+    Raises:
+      UsageError: a pooling that is neither "mean" nor "cls".
+    """
+    if pooling not in ("mean", "cls"):
+        raise UsageError(f"pooling {pooling!r} is unknown; use mean or cls")
+    examples, cut = [], 0
+    for number, ids in enumerate(encoder.tokenizer.encode(list(texts))):
+        cut += len(ids) > length - 2
+        tokens, types = join(encoder.tokenizer, ids, None, length)
+        examples.append(Example([tokens], [types], {}, number))
+    if cut:
+        log.warning("%d of %d texts are cut to %d tokens", cut, len(examples), length)
+    vectors = np.zeros((len(examples), encoder.model.hidden), np.float32)
+    if not examples:
+        return vectors
+    batches = Batches(examples, 64, encoder.tokenizer.pad_id)
+    network = EncoderWithHead(encoder.model, PoolingHead(pooling))
+    apply = _embedder(network)
+    mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
+    with tqdm(total=len(examples), unit="text", dynamic_ncols=True, disable=not progress) as bar:
+        for output, numbers in run_examples(apply, encoder.params, batches, mesh):
+            vectors[numbers] = output[: len(numbers)]
+            bar.update(len(numbers))
+    return vectors
+
+
+@functools.cache
+def _embedder(network: EncoderWithHead) -> Any:
+    return jax.jit(lambda params, batch: network.apply({"params": params}, batch))
