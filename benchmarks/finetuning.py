@@ -18,7 +18,7 @@ from electra_jax.sweep import BASELINE, PRETRAINED, run_group
 from electra_jax.training.loop import NonFiniteLoss
 
 SEEDS = 3
-BOTH_ORDERS = {"MRPC": 0.5, "STS-B": 0.5}  # of GLUE's sets, those whose pairs are read twice
+GLUE_SHARES = {"MRPC": 0.5, "STS-B": 3.0}  # of --train-rows; both are read in both orders
 
 
 class Use(NamedTuple):
@@ -28,7 +28,7 @@ class Use(NamedTuple):
     use: str
     config: str
     fields: tuple[str, ...]
-    share: float = 1.0  # of --train-rows: less where rows are long or read twice, more in QAMR
+    share: float = 1.0  # of --train-rows: less where rows are long, more where little is not enough
 
 
 def uses(data: Path) -> list[Use]:
@@ -43,7 +43,7 @@ def uses(data: Path) -> list[Use]:
         paths = find_files(one, [str(data / "glue"), str(data / "glue_sampled")])
         if paths:
             fields = (*data_fields(one, paths), "train.length=96", "train.epochs=3")
-            config, share = f"finetune/glue:{one.variant}", BOTH_ORDERS.get(one.folder, 1.0)
+            config, share = f"finetune/glue:{one.variant}", GLUE_SHARES.get(one.folder, 1.0)
             found.append(Use(one.folder, "one text or two", config, fields, share))
     return found + [
         Use(name, use, f"finetune/{config}", (*fields,), *share)
