@@ -30,7 +30,9 @@ def get_config(variant: str = ""):
         name="muon",
         learning_rate=3e-3,
         warmup_steps=100,
-        weight_decay=0.0,
+        # Without it Muon's matrices grow as long as they learn, and such an encoder is hard to
+        # teach anything further (docs/results.md, "What weight decay does").
+        weight_decay=0.5,
         # A slow generator leaves the discriminator something to find.
         separate="^generator/",
         separate_learning_rate=5e-4,
