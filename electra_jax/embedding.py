@@ -14,7 +14,7 @@ from electra_jax.data.examples import Batches, Example, join
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
-from electra_jax.models.heads import EncoderWithHead, PoolingHead
+from electra_jax.models.heads import POOLINGS, EncoderWithHead, PoolingHead
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.parallel.runtime import fetch, global_batches
 
@@ -28,6 +28,12 @@ class Encoder(NamedTuple):
     params: dict[str, Any]
     tokenizer: Tokenizer
     length: int  # tokens of the rows that it was trained on, at most; as far as is known
+
+
+@functools.cache
+def compiled(network: EncoderWithHead) -> Any:
+    """A network's outputs from parameters and a batch; equal networks share a program."""
+    return jax.jit(lambda params, batch: network.apply({"params": params}, batch))
 
 
 def run_examples(apply: Any, params: Any, batches: Batches, mesh: Mesh) -> Iterator[tuple]:
@@ -53,7 +59,7 @@ def embed(
     Raises:
       UsageError: a pooling that is neither "mean" nor "cls".
     """
-    if pooling not in ("mean", "cls"):
+    if pooling not in POOLINGS:
         raise UsageError(f"pooling {pooling!r} is unknown; use mean or cls")
     examples, cut = [], 0
     for number, ids in enumerate(encoder.tokenizer.encode(list(texts))):
@@ -66,16 +72,10 @@ def embed(
     if not examples:
         return vectors
     batches = Batches(examples, 64, encoder.tokenizer.pad_id)
-    network = EncoderWithHead(encoder.model, PoolingHead(pooling))
-    apply = _embedder(network)
+    apply = compiled(EncoderWithHead(encoder.model, PoolingHead(pooling)))
     mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
     with tqdm(total=len(examples), unit="text", dynamic_ncols=True, disable=not progress) as bar:
         for output, numbers in run_examples(apply, encoder.params, batches, mesh):
             vectors[numbers] = output[: len(numbers)]
             bar.update(len(numbers))
     return vectors
-
-
-@functools.cache
-def _embedder(network: EncoderWithHead) -> Any:
-    return jax.jit(lambda params, batch: network.apply({"params": params}, batch))

@@ -14,7 +14,7 @@ from electra_jax.config import FinetuneConfig, find_task, read_any_config, write
 from electra_jax.data.examples import Batches, count_full
 from electra_jax.data.labelled import Row
 from electra_jax.data.tokenizer import load_tokenizer
-from electra_jax.embedding import Encoder, embed, run_examples
+from electra_jax.embedding import Encoder, compiled, embed, run_examples
 from electra_jax.errors import UsageError
 from electra_jax.inference import Model
 from electra_jax.inference import load as load_pretrained
@@ -81,8 +81,7 @@ class TaskModel:
 
     @functools.cached_property
     def _apply(self) -> Any:
-        network = EncoderWithHead(self.model, self.task.head(self.model))
-        return jax.jit(lambda params, batch: network.apply({"params": params}, batch))
+        return compiled(EncoderWithHead(self.model, self.task.head(self.model)))
 
     def answer(self, records: Sequence[Any], batch_size: int = 0) -> list[Answer]:
         """An answer to each record of the task."""
@@ -119,7 +118,7 @@ class TaskModel:
 
     def embed(self, texts: Sequence[str], pooling: str = "", progress: bool = False) -> np.ndarray:
         """See `embedding.embed`; by default pooled as the task does."""
-        pooling = pooling or self.task.vector_pooling
+        pooling = pooling or self.task.vector_pooling(self.model)
         return embed(self.encoder, texts, self.config.train.length, pooling, progress)
 
 

@@ -13,6 +13,7 @@ from electra_jax.models.attention import positions_in_documents
 from electra_jax.models.encoder import Dense, Embeddings, Encoder, ModelConfig, dense, gelu, norm
 from electra_jax.models.encoder import normal_init as head_init
 
+POOLINGS = ("cls", "mean")
 JOINT_WIDTH = 512  # of its hidden layers
 
 

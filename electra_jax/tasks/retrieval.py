@@ -119,9 +119,8 @@ class Retrieval(Task):
             return pairs, self.read(self.config.validation)
         return pairs, self.texts(self._collect(validation))
 
-    @property
-    def vector_pooling(self) -> str:
-        return self.config.pooling or "mean"
+    def vector_pooling(self, model: ModelConfig) -> str:
+        return self.config.pooling or model.block.pooling
 
     def group(self, row: Row) -> str:
         """Queries on one document are held out together."""
@@ -140,7 +139,7 @@ class Retrieval(Task):
         return "Model"
 
     def head(self, model: ModelConfig) -> nn.Module:
-        return PoolingHead(self.vector_pooling)
+        return PoolingHead(self.vector_pooling(model))
 
     def examples(self, records, length, labelled, train) -> list[Example]:
         tokenizer = self.tokenizer

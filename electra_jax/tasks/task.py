@@ -19,11 +19,11 @@ from electra_jax.data.labelled import Row, read_rows
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
+from electra_jax.models.heads import POOLINGS
 
 log = logging.getLogger(__name__)
 
 HEADS = ("default", "official")
-POOLINGS = ("cls", "mean")
 Answer = dict[str, Any]
 
 
@@ -226,8 +226,7 @@ class Task(abc.ABC):
         """Whether a record has no text; one without a field `text` is never empty."""
         return not getattr(record, "text", "?").strip()
 
-    @property
-    def vector_pooling(self) -> str:
+    def vector_pooling(self, model: ModelConfig) -> str:
         """How a text's vector is made of its tokens' (see `prediction.embed`)."""
         return "mean"
 

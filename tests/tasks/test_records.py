@@ -153,8 +153,11 @@ def test_a_document_that_is_the_query_is_no_find():
 
 
 def test_retrieval_embeds_as_it_was_trained():
-    assert make_task("retrieval", pooling="cls").vector_pooling == "cls"
-    assert make_task("classification").vector_pooling == "mean"
+    published, modern = ModelConfig(), ModelConfig("modern", embedding=256)
+    assert make_task("retrieval", pooling="cls").vector_pooling(modern) == "cls"
+    assert make_task("reranking").vector_pooling(published) == "cls"
+    assert make_task("reranking").vector_pooling(modern) == "mean"
+    assert make_task("classification").vector_pooling(published) == "mean"
 
 
 def test_halves_of_surrogate_pairs_are_replaced(tmp_path):
