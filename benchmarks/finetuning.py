@@ -8,6 +8,7 @@ are done are not done again; with --only several processes share the work.
 """
 
 import argparse
+import re
 import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from electra_jax.parallel.runtime import enable_compilation_cache
 from electra_jax.sweep import BASELINE, PRETRAINED, run_group
 from electra_jax.training.loop import NonFiniteLoss
 
+HEAD = "| use | set | rows | metric | trivial | not pretrained | pretrained | gain / deviation |"
 SEEDS = 3
 GLUE_SHARES = {"MRPC": 0.5, "STS-B": 3.0}  # of --train-rows; both are read in both orders
 
@@ -140,17 +142,7 @@ def main() -> None:
                 f"no set {', '.join(unknown)}; there are {', '.join(u.name for u in chosen)}"
             )
         chosen = [use for use in chosen if use.name in args.only]
-    head = [
-        "use",
-        "set",
-        "rows",
-        "metric",
-        "trivial",
-        "not pretrained",
-        "pretrained",
-        "gain / deviation",
-    ]
-    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    rows = [HEAD, re.sub("[^|]+", "---", HEAD)]
     args.out.mkdir(parents=True, exist_ok=True)
     for use in chosen:
         try:
