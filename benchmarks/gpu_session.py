@@ -193,12 +193,11 @@ def measure_case(case: dict) -> dict:
     )  # fmt: skip
 
 
-def pretrain_small(deadline: float, store: str, out: Path, budget: str) -> dict:
+def pretrain_small(deadline: float, out: Path, changes: list[str]) -> dict:
     """Small on real text until the deadline, from where the last call stopped."""
     overrides = [
-        f"data.store={store}", f"train.time_budget={budget}", "train.batch_size=1024",
-        "optimizer.warmup_steps=500", "optimizer.learning_rate=2e-3", "data.layout=packed",
-        "eval.every_steps=1000", "checkpoint.every_steps=1000",
+        "train.batch_size=512", "optimizer.warmup_steps=1000", "optimizer.learning_rate=1e-3",
+        "data.layout=packed", "eval.every_steps=1000", "checkpoint.every_steps=1000",
     ]  # fmt: skip
     if jax.default_backend() == "cpu":
         overrides += ["train.batch_size=16", "train.log_every=10"]
@@ -208,7 +207,7 @@ def pretrain_small(deadline: float, store: str, out: Path, budget: str) -> dict:
     workdir = out / "small"
     finished = False
     with contextlib.suppress(Stopped):
-        pretrain(pretrain_config(load_config("pretrain/small", overrides)), workdir)
+        pretrain(pretrain_config(load_config("pretrain/small", [*overrides, *changes])), workdir)
         finished = True
     stop.cancel()
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
@@ -223,6 +222,9 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated")
     parser.add_argument("--minutes", type=float, default=7.0, help="for each part")
     parser.add_argument("--budget", default="20m", help="of the pretraining, over all calls")
+    parser.add_argument(
+        "--override", nargs="+", default=[], metavar="FIELD=VALUE", help="of the pretraining"
+    )
     parser.add_argument("--case", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     enable_compilation_cache()
@@ -250,7 +252,8 @@ def main() -> None:
             known = any(x["part"] == part for x in done)
             found = iter(() if known else (run_apart([__file__, "--case"], {}, 60 * args.minutes),))
         else:
-            found = iter((pretrain_small(deadline, args.store, args.out, args.budget),))
+            changes = [f"data.store={args.store}", f"train.time_budget={args.budget}"]
+            found = iter((pretrain_small(deadline, args.out, [*changes, *args.override]),))
         for figures in found:
             line = {"part": part, **here, **figures}
             print(line, flush=True)

@@ -117,10 +117,12 @@ class Corruption:
         }
 
     def generator_losses(
-        self, out: Mapping[str, jax.Array], weights_BN: jax.Array
+        self, out: Mapping[str, jax.Array], prepared: Mapping[str, jax.Array]
     ) -> tuple[jax.Array, metrics.Sums]:
         """The generator's loss summed over masked positions, and its metric sums."""
         logits_BNV, targets_BN = out["generator_logits"], out["targets"]
+        masked = masking.Masked(prepared["positions"], prepared["weights"])
+        weights_BN = masked.weights_BN
         losses_BN = metrics.cross_entropy(logits_BNV, targets_BN)
         sums = metrics.language_model_sums(
             "generator",
@@ -129,6 +131,7 @@ class Corruption:
             targets_BN,
             weights_BN,
             logits_BNV.shape[-1],
+            inputs_BN=masking.take(prepared["masked_tokens"], masked),
         )
         sums["sampled"] = jnp.sum((out["samples"] == targets_BN) * weights_BN)
         return jnp.sum(losses_BN * weights_BN), sums

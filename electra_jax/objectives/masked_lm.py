@@ -54,15 +54,15 @@ class MaskedLM(Corruption):
             "predict", params, prepared["masked_tokens"], prepared, masked.positions_BN,
             key=key if train else None, train=train,
         )  # fmt: skip
-        return self.main_losses(logits_BNV, prepared, masked)
+        return self.main_losses(logits_BNV, prepared["masked_tokens"], prepared, masked)
 
-    def main_losses(self, logits_BNV, prepared, masked):
+    def main_losses(self, logits_BNV, inputs_BL, prepared, masked):
         targets_BN = masking.take(prepared["tokens"], masked)
         losses_BN = metrics.cross_entropy(logits_BNV, targets_BN)
         guesses_BN = jnp.argmax(logits_BNV, axis=-1)
         sums = metrics.language_model_sums(
             "discriminator", losses_BN, guesses_BN, targets_BN, masked.weights_BN,
-            logits_BNV.shape[-1],
+            logits_BNV.shape[-1], masking.take(inputs_BL, masked),
         )  # fmt: skip
         return {"discriminator": sums["discriminator_loss"]}, jax.lax.stop_gradient(sums)
 
@@ -97,13 +97,13 @@ class ReplaceMLM(MaskedLM):
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         generator_key, main_key = split_keys(key if train else None)
         out = self.corrupt(params, prepared, generator_key, step, train)
-        generator_loss, sums = self.generator_losses(out, prepared["weights"])
+        generator_loss, sums = self.generator_losses(out, prepared)
         masked = self.predicted(prepared)
         output = self.apply(
             "predict", params, out["corrupted"], prepared, masked.positions_BN,
             key=main_key, train=train,
         )  # fmt: skip
-        losses, main_sums = self.main_losses(output, {**prepared, **out}, masked)
+        losses, main_sums = self.main_losses(output, out["corrupted"], prepared, masked)
         return (
             {"generator": generator_loss, **losses},
             jax.lax.stop_gradient({**sums, **main_sums}),
@@ -137,9 +137,9 @@ class AllTokensMLM(ReplaceMLM):
         every_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
         return masking.Masked(every_BL, (prepared["documents"] > 0).astype(jnp.float32))
 
-    def main_losses(self, output, prepared, masked):
+    def main_losses(self, output, inputs_BL, prepared, masked):
         logits_BLV, copy_BL = output
-        inputs_BL, targets_BL = prepared["corrupted"], prepared["tokens"]
+        targets_BL = prepared["tokens"]
         softmax_BL = -metrics.cross_entropy(logits_BLV, targets_BL)
         generated_BL = jax.nn.log_sigmoid(-copy_BL) + softmax_BL
         copied_BL = jnp.where(inputs_BL == targets_BL, jax.nn.log_sigmoid(copy_BL), -jnp.inf)
@@ -154,6 +154,6 @@ class AllTokensMLM(ReplaceMLM):
         guesses_BL = jnp.where(input_score_BL >= best_score_BL, inputs_BL, best_BL)
         sums = metrics.language_model_sums(
             "discriminator", losses_BL, guesses_BL, targets_BL, masked.weights_BN,
-            logits_BLV.shape[-1],
+            logits_BLV.shape[-1], inputs_BL,
         )  # fmt: skip
         return {"discriminator": sums["discriminator_loss"]}, jax.lax.stop_gradient(sums)

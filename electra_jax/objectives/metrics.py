@@ -1,7 +1,9 @@
 """Metric sums of language models and detectors, and the metrics they give.
 
 Sums add over microbatches, steps and hosts. Every accuracy stands beside that of a
-trivial guess: the most frequent token, or "original".
+trivial guess: the most frequent token, or "original". A language model's counts only
+where the network has to guess: some of the chosen tokens are left for it to read, and to
+copy one is no feat.
 """
 
 from collections.abc import Mapping
@@ -29,23 +31,37 @@ def language_model_sums(
     targets_BN: jax.Array,
     weights_BN: jax.Array,
     vocab_size: int,
+    inputs_BN: jax.Array | None = None,
 ) -> Sums:
-    """What `language_model_metrics` needs; slots of weight 0 do not count."""
+    """What `language_model_metrics` needs; slots of weight 0 do not count.
+
+    Args:
+      prefix: of the sums' names.
+      losses_BN, guesses_BN, targets_BN, weights_BN: of the predicted positions.
+      vocab_size: V.
+      inputs_BN: what the network reads there; None if it never reads what it predicts.
+    """
+    guessing_BN = weights_BN if inputs_BN is None else weights_BN * (inputs_BN != targets_BN)
     return {
         f"{prefix}_loss": jnp.sum(losses_BN * weights_BN),
         f"{prefix}_count": jnp.sum(weights_BN),
-        f"{prefix}_guessed": jnp.sum((guesses_BN == targets_BN) * weights_BN),
-        f"{prefix}_targets": jnp.zeros(vocab_size).at[targets_BN].add(weights_BN),
+        f"{prefix}_guessing": jnp.sum(guessing_BN),
+        f"{prefix}_guessed": jnp.sum((guesses_BN == targets_BN) * guessing_BN),
+        f"{prefix}_targets": jnp.zeros(vocab_size).at[targets_BN].add(guessing_BN),
     }
 
 
 def language_model_metrics(prefix: str, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Mean loss, and accuracy beside always saying the most frequent of the targets."""
+    """Mean loss, and accuracy beside always saying the most frequent of the targets.
+
+    The loss is over all chosen positions, as in the official code, whose accuracy is, too.
+    """
     count = max(float(sums[f"{prefix}_count"]), 1.0)
+    guessing = max(float(sums[f"{prefix}_guessing"]), 1.0)
     return {
         f"{prefix}_loss": float(sums[f"{prefix}_loss"]) / count,
-        f"{prefix}_accuracy": float(sums[f"{prefix}_guessed"]) / count,
-        f"{prefix}_accuracy_baseline": float(np.max(sums[f"{prefix}_targets"])) / count,
+        f"{prefix}_accuracy": float(sums[f"{prefix}_guessed"]) / guessing,
+        f"{prefix}_accuracy_baseline": float(np.max(sums[f"{prefix}_targets"])) / guessing,
     }
 
 

@@ -61,7 +61,7 @@ class ReplacedTokenDetection(Corruption):
         train: bool,
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         out = self.forward(params, prepared, key, step, train)
-        generator_loss, sums = self.generator_losses(out, prepared["weights"])
+        generator_loss, sums = self.generator_losses(out, prepared)
         logits_BL, replaced_BL = out["discriminator_logits"], out["replaced"]
         losses_BL = jax.nn.softplus(jnp.where(replaced_BL, -logits_BL, logits_BL))
         counted_BL = self.counted(prepared)

@@ -121,12 +121,23 @@ def test_metrics_beside_their_baselines(params):
     area = stats.mannwhitneyu(logits[truth], logits[~truth]).statistic
     area /= truth.sum() * (~truth).sum()
     assert figures["discriminator_auc"] == pytest.approx(area, abs=2e-3)
-    weights = np.asarray(prepared["weights"]) > 0
-    targets = out["targets"][weights]
-    guesses = out["generator_logits"].argmax(-1)[weights]
+    inputs = np.take_along_axis(prepared["masked_tokens"], prepared["positions"], axis=1)
+    guessing = (np.asarray(prepared["weights"]) > 0) & (inputs != out["targets"])
+    targets = out["targets"][guessing]
+    guesses = out["generator_logits"].argmax(-1)[guessing]
     assert figures["generator_accuracy"] == pytest.approx((guesses == targets).mean())
     most = np.bincount(targets).max() / len(targets)
     assert figures["generator_accuracy_baseline"] == pytest.approx(most)
+
+
+def test_copying_what_is_there_to_read_is_no_accuracy():
+    targets = jnp.array([[5, 5, 5, 7, 7]])
+    inputs = jnp.array([[5, 5, 4, 4, 4]])
+    weights = jnp.array([[1.0, 1.0, 1.0, 1.0, 0.0]])
+    sums = metrics.language_model_sums("g", weights, inputs, targets, weights, 9, inputs)
+    figures = metrics.language_model_metrics("g", jax.device_get(sums))
+    assert figures["g_accuracy"] == 0.0 and figures["g_accuracy_baseline"] == 0.5
+    assert figures["g_loss"] == 1.0  # the mean over all four
 
 
 def test_auc_of_no_opinion_is_a_half_and_of_one_class_undefined():
