@@ -4,7 +4,8 @@
 
 Each part takes less than eight minutes and may be run again: every figure is appended to
 DIR/gpu_session.jsonl as soon as it is there, and those that are there are not measured again.
-`pretrain` trains Small on the store for as long as it is given and goes on at the next call.
+`pretrain` trains Small, or --config, on the store for as long as it is given, and goes on at the
+next call.
 Needs neither an installed electra-jax nor TensorFlow nor, but for the comparison, PyTorch; of
 the other packages those of setup.py that the model, the data and the training loop import.
 """
@@ -14,6 +15,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -134,18 +136,17 @@ def measure(config: PretrainConfig) -> dict:
 
 
 def speed_cases() -> Iterator[dict]:
-    """What is measured: each config with each kernel, and its peer after the first."""
-    accelerator = jax.default_backend() != "cpu"
-    for spec, many, few in SPEED:
-        case = {"config": spec, "rows": many if accelerator else few}
-        for number, (kernel, dropout) in enumerate(
-            KERNELS.get(jax.default_backend(), (("xla", 0.1),))
-        ):
-            if spec.endswith("modern") and dropout:
-                continue  # it has none
-            yield {**case, "attention": kernel, "attention_dropout": dropout}
-            if number == 0 and ":" not in spec:
-                yield {**case, "with": PEER}
+    """What is measured: each config with the first kernel, its peer, then the other kernels."""
+    backend = jax.default_backend()
+    cases: list[dict] = [
+        {"config": spec, "rows": few if backend == "cpu" else many} for spec, many, few in SPEED
+    ]
+    for number, (kernel, dropout) in enumerate(KERNELS.get(backend, (("xla", 0.1),))):
+        for case in cases:
+            if not (case["config"].endswith("modern") and dropout):  # it has none
+                yield {**case, "attention": kernel, "attention_dropout": dropout}
+        if number == 0:
+            yield from ({**case, "with": PEER} for case in cases if ":" not in case["config"])
 
 
 def speed(deadline: float, done: list[dict]) -> Iterator[dict]:
@@ -162,8 +163,10 @@ def speed(deadline: float, done: list[dict]) -> Iterator[dict]:
             content = dataclasses.asdict(make_config(case["config"], case["rows"]))
         else:
             command, content = [__file__, "--case"], case
-        yield {**case, **run_apart(command, content, left)}
-        longest = max(longest, time.monotonic() - start)
+        found = run_apart(command, content, left)
+        taken = time.monotonic() - start
+        yield {**case, **found, "seconds": round(taken)}  # most of them to compile
+        longest = max(longest, taken)
 
 
 def run_apart(command: list[str], content: dict, seconds: float) -> dict:
@@ -193,26 +196,29 @@ def measure_case(case: dict) -> dict:
     )  # fmt: skip
 
 
-def pretrain_small(deadline: float, out: Path, changes: list[str]) -> dict:
-    """Small on real text until the deadline, from where the last call stopped."""
+def pretrain_until(deadline: float, args: argparse.Namespace) -> dict:
+    """A model on real text until the deadline, from where the last call stopped."""
     overrides = [
+        f"data.store={args.store}", f"train.time_budget={args.budget}",
         "train.batch_size=512", "optimizer.warmup_steps=1000", "optimizer.learning_rate=1e-3",
         "data.layout=packed", "eval.every_steps=1000", "checkpoint.every_steps=1000",
     ]  # fmt: skip
     if jax.default_backend() == "cpu":
         overrides += ["train.batch_size=16", "train.log_every=10"]
+    overrides += args.override
     stop = threading.Timer(deadline - time.monotonic(), os.kill, (os.getpid(), signal.SIGTERM))
     stop.daemon = True
     stop.start()
-    workdir = out / "small"
+    workdir = args.out / re.sub("[/:]", "-", args.config)
     finished = False
     with contextlib.suppress(Stopped):
-        pretrain(pretrain_config(load_config("pretrain/small", [*overrides, *changes])), workdir)
+        pretrain(pretrain_config(load_config(args.config, overrides)), workdir)
         finished = True
     stop.cancel()
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
     evaluations = [line for line in lines if "eval/loss" in line]
-    return {"finished": finished, **(evaluations or lines or [{}])[-1]}
+    last = (evaluations or lines or [{}])[-1]
+    return {"config": args.config, "changed": args.override, "finished": finished, **last}
 
 
 def main() -> None:
@@ -221,6 +227,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for figures and the run")
     parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated")
     parser.add_argument("--minutes", type=float, default=7.0, help="for each part")
+    parser.add_argument("--config", default="pretrain/small", help="that is pretrained")
     parser.add_argument("--budget", default="20m", help="of the pretraining, over all calls")
     parser.add_argument(
         "--override", nargs="+", default=[], metavar="FIELD=VALUE", help="of the pretraining"
@@ -252,8 +259,7 @@ def main() -> None:
             known = any(x["part"] == part for x in done)
             found = iter(() if known else (run_apart([__file__, "--case"], {}, 60 * args.minutes),))
         else:
-            changes = [f"data.store={args.store}", f"train.time_budget={args.budget}"]
-            found = iter((pretrain_small(deadline, args.out, [*changes, *args.override]),))
+            found = iter((pretrain_until(deadline, args),))
         for figures in found:
             line = {"part": part, **here, **figures}
             print(line, flush=True)
