@@ -1,8 +1,11 @@
 """Files and streams of rows through a model: answers and vectors."""
 
+import codecs
 import contextlib
 import json
+import queue
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +17,7 @@ from tqdm import tqdm
 from electra_jax.data.labelled import FORMATS, Row, kind_of, parse_rows
 from electra_jax.data.text_files import decode, read_lines
 from electra_jax.errors import UsageError
-from electra_jax.prediction import TaskModel, as_row, load
+from electra_jax.prediction import CHUNK, TaskModel, as_row, cut, load
 
 STANDARD_INPUT = "-"
 LINES = "lines"  # the format where nothing tells another: a text each
@@ -34,12 +37,18 @@ def read_input(path: str, kind: str, columns: Sequence[str] = ()) -> Iterator[Ro
     if kind and kind not in FORMATS:
         raise UsageError(f"--format={kind} is unknown; use {', '.join(FORMATS)}")
     if path == STANDARD_INPUT:
-        lines = ((n, decode(x, "stdin", n)) for n, x in enumerate(sys.stdin.buffer, start=1))
+        lines = ((n, decode(x, "stdin", n)) for n, x in read_stdin())
         return parse_rows(lines, kind or LINES, "stdin", columns)
     if not Path(path).is_file():
         raise UsageError(f"{path}: there is no such file")
     lines = ((n, decode(x, path, n)) for n, x, _ in read_lines(Path(path)))
     return parse_rows(lines, kind or kind_of(path) or LINES, path, columns)
+
+
+def read_stdin() -> Iterator[tuple[int, bytes]]:
+    """Numbered lines, without the mark that some programs put before the first."""
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
 
 
 def predict_file(model_dir: str, path: str, output: str, kind: str, checkpoint: str) -> None:
@@ -54,9 +63,11 @@ def predict_file(model_dir: str, path: str, output: str, kind: str, checkpoint: 
     rows = read_input(path, kind, model.task.column_names)
     if (kind or kind_of(path) or LINES) == LINES:
         rows = (as_row(model.task, split_line(model, row), row.where) for row in rows)
+    chunks = arriving(rows) if path == STANDARD_INPUT else cut(rows)
     start, count = time.monotonic(), 0
     with open_output(output) as file, tqdm(unit="row", dynamic_ncols=True) as bar:
-        for answers in model.stream(rows):
+        for chunk in chunks:
+            answers = model.answer_rows(chunk)
             for answer in answers:
                 file.write(json.dumps(answer, ensure_ascii=False) + "\n")
             file.flush()
@@ -70,6 +81,36 @@ def predict_file(model_dir: str, path: str, output: str, kind: str, checkpoint: 
             f"{model.full_rows:,} fill {length} tokens: they are cut, or go on in further rows",
             file=sys.stderr,
         )
+    if model.empty_rows:
+        count, first = len(model.empty_rows), model.empty_rows[0]
+        print(f"{count:,} have no text (the first: {first})", file=sys.stderr)
+
+
+def arriving(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """Rows as they come: all that are there, so that whoever writes them slowly gets answers."""
+    waiting: queue.Queue[Row | BaseException | None] = queue.Queue(CHUNK)
+
+    def read() -> None:
+        last: BaseException | None = None
+        try:
+            for row in rows:
+                waiting.put(row)
+        except BaseException as error:  # to be raised by the one who waits for rows
+            last = error
+        waiting.put(last)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        items = [waiting.get()]
+        while len(items) < CHUNK and not waiting.empty():
+            items.append(waiting.get())
+        if chunk := [item for item in items if isinstance(item, Row)]:
+            yield chunk
+        end = items[-1]
+        if isinstance(end, BaseException):
+            raise end
+        if end is None:
+            return
 
 
 def split_line(model: TaskModel, row: Row) -> Any:

@@ -149,9 +149,12 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_checkpoint_flag(sub)
 
-    sub = command("evaluate", run_evaluate, "held-out figures of a pretrained model")
+    sub = command("evaluate", run_evaluate, "held-out figures of a model")
     sub.add_argument("--workdir", required=True, metavar="DIR")
-    sub.add_argument("--data", default="", metavar="STORE", help="default: the run's own")
+    sub.add_argument(
+        "--data", default="", metavar="DATA",
+        help="a token store, or labelled rows of a fine-tuned model; default: the run's own",
+    )  # fmt: skip
     sub.add_argument("--split", default="validation", choices=("validation", "train"))
     add_checkpoint_flag(sub)
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")

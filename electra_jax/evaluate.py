@@ -11,6 +11,7 @@ from electra_jax.errors import UsageError
 from electra_jax.inference import Model, load
 from electra_jax.interop.names import flatten
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
+from electra_jax.prediction import load_finetuned
 from electra_jax.pretrain import (
     held_out_stores,
     make_evaluate,
@@ -30,7 +31,8 @@ def evaluate(
 
     Args:
       workdir: the run directory.
-      data: a token store with the run's tokenizer; empty for the run's own.
+      data: a token store with the run's tokenizer, or labelled rows of a fine-tuned model's task;
+        empty for the run's own.
       split: "validation" or "train".
       checkpoint: "best", "last" or a step.
 
@@ -40,6 +42,8 @@ def evaluate(
     Raises:
       UsageError: the run, checkpoint or store is missing or does not fit.
     """
+    if isinstance(read_any_config(workdir), FinetuneConfig):
+        return evaluate_task(workdir, data, split, checkpoint)
     model = load(workdir, checkpoint)
     config = model.config
     if not (data or config.data.store):
@@ -56,6 +60,23 @@ def evaluate(
         raise UsageError(f"{workdir} lacks {missing}: it cannot be evaluated")
     figures = make_evaluate(program, sampler, mesh, max_batches=0)(model.params)
     return {"step": model.step, **figures}
+
+
+def evaluate_task(workdir: str | Path, data: str, split: str, checkpoint: str) -> dict[str, float]:
+    """Metrics of a fine-tuned model on labelled rows, such as those that chose nothing of it.
+
+    Raises:
+      UsageError: no rows are named, or they are not the task's.
+    """
+    model = load_finetuned(workdir, checkpoint)
+    named = model.config.task
+    source = data or (named.validation if split == "validation" else named.train)
+    if not source:
+        raise UsageError(
+            f"{workdir} held its validation rows out of {named.train}: give --data FILE"
+        )
+    records = model.task.read(source)
+    return {"step": model.step, **model.task.score(model.answer(records), records)}
 
 
 def held_out_examples(

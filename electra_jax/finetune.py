@@ -25,6 +25,7 @@ from electra_jax.config import (
     save_config,
     write_json,
 )
+from electra_jax.data.collection import SCHEME
 from electra_jax.data.examples import Batches, count_full
 from electra_jax.embedding import Encoder, run_examples
 from electra_jax.errors import UsageError
@@ -209,8 +210,8 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
         outputs, loss = judge(params)
         if not math.isfinite(loss):
             return {"loss": loss}
-        answers = task.answers(outputs, held_out, validation)
-        return {"loss": loss, **task.score(answers, validation)}
+        figures = task.score(task.answers(outputs, held_out, validation), validation)
+        return {"loss": loss, **figures} if task.held_out_loss else figures
 
     writer = MetricsWriter(workdir, int(state.step)) if is_main() else None
     tokens = batches.tokens_per_step
@@ -375,11 +376,18 @@ def data_sizes(config: FinetuneConfig) -> dict[str, int]:
 
 
 def file_sizes(sources: str) -> dict[str, int]:
-    """The size of each of the sources that is a file (see `data.labelled`)."""
-    names = [source.strip() for source in sources.split(",")]
-    # FORMAT:PATH, or a path alone.
-    files = {name: Path(name.partition(":")[2] or name).expanduser() for name in names if name}
-    return {name: file.stat().st_size for name, file in files.items() if file.is_file()}
+    """The size of each of the sources that is a file or a folder (see `data.labelled`)."""
+    sizes = {}
+    for source in filter(None, map(str.strip, sources.split(","))):
+        # FORMAT:PATH, a path alone, or beir:DIR[:SPLIT].
+        address = source.partition(":")[2] or source
+        files = [Path(address).expanduser()]
+        if source.startswith(SCHEME):
+            files = list(Path(address.partition(":")[0]).expanduser().rglob("*"))
+        found = [file.stat().st_size for file in files if file.is_file()]
+        if found:
+            sizes[source] = sum(found)
+    return sizes
 
 
 def announce(

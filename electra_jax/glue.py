@@ -13,11 +13,13 @@ from electra_jax.parallel.roll_call import code_facts
 from electra_jax.parallel.runtime import from_main, is_main
 from electra_jax.prediction import load_finetuned
 from electra_jax.sweep import BASELINE, cell, run_group
+from electra_jax.training.loop import NonFiniteLoss
 
 log = logging.getLogger(__name__)
 
 SUBMISSION = "submission"
 TABLE_FILE = "glue.md"
+SCORES_FILE = "glue.json"  # of each model and set, those of all seeds
 
 
 class GlueSet(NamedTuple):
@@ -87,6 +89,7 @@ def glue(
         kinds.append((BASELINE, "true"))
     rows: list[list[str]] = []
     trivial: dict[str, list[float]] = {}
+    content: dict[str, dict[str, list[float]]] = {}
     for name, fresh in kinds:
         scores: dict[str, list[float]] = {}
         for one, files in found:
@@ -99,13 +102,21 @@ def glue(
                 folder = Path(workdir, BASELINE, one.folder)
             else:
                 folder = Path(workdir, one.folder)
-            results = run_group(spec, fields, folder, seeds)
-            if fresh == "false":
+            try:
+                results = run_group(spec, fields, folder, seeds)
+            except NonFiniteLoss as error:  # the other sets are wanted all the same
+                log.warning("%s: %s", folder, error)
+                results = []
+            if results and fresh == "false":
                 write_submission(one, data, folder, results, Path(workdir, SUBMISSION))
             scores[one.folder] = [100 * result["metrics"][one.metric] for result in results]
-            trivial[one.folder] = [100 * results[0]["trivial"][one.metric]]
+            if results:
+                trivial[one.folder] = [100 * results[0]["trivial"][one.metric]]
         rows.append([name, *map(cell, scores.values()), average(scores)])
-    rows.append(["trivial", *map(cell, trivial.values()), average(trivial)])
+        content[name] = scores
+    content["trivial"] = {one.folder: trivial.get(one.folder, []) for one, _ in found}
+    simple = [f"{value[0]:.1f}" if value else "" for value in content["trivial"].values()]
+    rows.append(["trivial", *simple, average(content["trivial"])])
     head = ["model", *(f"{one.folder} ({one.metric})" for one, _ in found), "average"]
     lines = [head, ["---"] * len(head), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
@@ -115,6 +126,7 @@ def glue(
         table += "\nThe average leaves WNLI out, as the paper's does.\n"
     if is_main():
         Path(workdir, TABLE_FILE).write_text(table, "utf-8")
+        write_json(Path(workdir, SCORES_FILE), content)
     return table
 
 
@@ -177,6 +189,8 @@ def write_submission(
 
 
 def average(scores: Mapping[str, Sequence[float]]) -> str:
-    """The mean over the sets, as the paper has it: without WNLI."""
-    medians = [statistics.median(values) for name, values in scores.items() if name != "WNLI"]
-    return f"{statistics.mean(medians):.1f}" if medians else ""
+    """The mean over the sets, as the paper has it: without WNLI. None where one diverged."""
+    counted = [values for name, values in scores.items() if name != "WNLI"]
+    if not counted or not all(counted):
+        return ""
+    return f"{statistics.mean(map(statistics.median, counted)):.1f}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -50,7 +51,9 @@ def read_task(config: FinetuneConfig, workdir: str | Path) -> tuple[Task, ModelC
             raise UsageError(f"{path} has version {content['version']}: upgrade electra-jax")
         tokenizer = load_tokenizer(Path(workdir) / "tokenizer")
         task = find_task(config.task.name)(config.task, tokenizer, content["state"])
-        return task, ModelConfig(**content["model"]).anywhere
+        model = ModelConfig(**content["model"]).anywhere
+        task.head(model)  # needs what is learnt from the training data
+        return task, model
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} cannot be read: {error!r}") from error
 
@@ -71,6 +74,7 @@ class TaskModel:
     params: dict
     step: int
     full_rows: int = 0  # of all that it has answered: as long as rows may be, and perhaps cut
+    empty_rows: list[str] = dataclasses.field(default_factory=list)  # where those without text are
 
     @property
     def encoder(self) -> Encoder:
@@ -103,18 +107,21 @@ class TaskModel:
         Raises:
           UsageError: an input lacks what the task reads; says which.
         """
+        if isinstance(inputs, str):
+            raise UsageError("predict takes a list of inputs, not one text")
         rows = (as_row(self.task, value, f"input {n}") for n, value in enumerate(inputs, start=1))
-        return [answer for answers in self.stream(rows) for answer in answers]
+        return [answer for chunk in cut(rows) for answer in self.answer_rows(chunk)]
 
-    def stream(self, rows: Iterable[Row]) -> Iterator[list[Answer]]:
-        """Answers to rows as they come, some hundred at a time."""
-        chunk: list[Any] = []
-        for row in rows:
-            chunk.append(self.task.parse(row, False))
-            if len(chunk) == CHUNK:
-                yield self.answer(chunk)
-                chunk = []
-        yield self.answer(chunk)
+    def answer_rows(self, rows: Sequence[Row]) -> list[Answer]:
+        """An answer to each row.
+
+        Raises:
+          UsageError: a row lacks what the task reads; says which.
+        """
+        records = [self.task.parse(row, False) for row in rows]
+        pairs = zip(rows, records, strict=True)
+        self.empty_rows += [row.where for row, record in pairs if self.task.is_empty(record)]
+        return self.answer(records)
 
     def embed(self, texts: Sequence[str], pooling: str = "", progress: bool = False) -> np.ndarray:
         """See `embedding.embed`; by default pooled as the task does."""
@@ -122,11 +129,20 @@ class TaskModel:
         return embed(self.encoder, texts, self.config.train.length, pooling, progress)
 
 
+def cut(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows, some hundred at a time."""
+    rows = iter(rows)
+    while chunk := list(itertools.islice(rows, CHUNK)):
+        yield chunk
+
+
 def as_row(task: Task, value: Any, where: str) -> Row:
     """An input of `predict` as a row with the columns that the task reads."""
     if isinstance(value, dict):
         return Row(where, value)
     columns = task.input_columns
+    if not isinstance(value, str | list | tuple):
+        raise UsageError(f"{where}: neither a text, a list nor an object but {value!r:.60}")
     values = [value] if isinstance(value, str) or len(columns) == 1 else list(value)
     if len(values) != len(columns):
         raise UsageError(f"{where}: {len(values)} values, where {len(columns)} are needed "

@@ -74,7 +74,10 @@ def run_all(
                 raise
             log.warning("%s: %s", " ".join(group), error)
             results = []
-        rows.append((" ".join(group) or "fine-tuned", results))
+        name = " ".join(group) or "fine-tuned"
+        if 0 < len(results) < seeds:
+            name += f" ({len(results)} of {seeds} seeds; others diverged)"
+        rows.append((name, results))
     if not any(results for _, results in rows):
         raise UsageError("every run diverged: try a lower learning rate")
     table = render(rows)
@@ -94,13 +97,14 @@ def run_group(
 
     Raises:
       UsageError: no seeds; see `load_config` and `finetune`.
-      NonFiniteLoss: a run diverged.
+      NonFiniteLoss: all runs diverged. Those that do beside others are said, and have no result.
       Stopped: a signal stopped a run.
     """
     if seeds < 1:
         raise UsageError(f"--seeds must be at least 1, not {seeds}")
     first = finetune_config(load_config(spec, overrides)).train.seed
-    results = []
+    results: list[dict[str, Any]] = []
+    diverged: NonFiniteLoss | None = None
     for seed in range(first, first + seeds):
         config = finetune_config(load_config(spec, [*overrides, f"train.seed={seed}"]))
         workdir = folder / f"seed-{seed}" if seeds > 1 else folder
@@ -110,8 +114,15 @@ def run_group(
             result = result or json.loads((workdir / RESULTS_FILE).read_text())
             log.info("%-11s %s", "done before", workdir)
         else:
-            result = finetune(config, workdir)
+            try:
+                result = finetune(config, workdir)
+            except NonFiniteLoss as error:
+                log.warning("%s: %s", workdir, error)
+                diverged = error
+                continue
         results.append({"folder": str(workdir), **result})
+    if diverged and not results:
+        raise diverged
     return results
 
 
@@ -162,10 +173,10 @@ def render(rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
     head = ["run", *names]
     lines = [head, ["---"] * len(head)]
     for run, results in rows:
-        cells = figures(results, "metrics", names) if results else ["diverged"] * len(names)
-        lines.append([run, *cells])
+        lines.append([run, *figures(results, "metrics", names)])
     lines.append(["trivial", *figures(some, "trivial", names)])
-    note = f"\nMedian ± standard deviation of {len(some)} seeds.\n" if len(some) > 1 else ""
+    most = max(len(results) for _, results in rows)
+    note = f"\nMedian ± standard deviation of {most} seeds.\n" if most > 1 else ""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n" + note
 
 
@@ -176,5 +187,7 @@ def figures(results: Sequence[dict[str, Any]], part: str, names: Sequence[str]) 
 
 def cell(values: Sequence[float]) -> str:
     """Median, and standard deviation where there are several."""
+    if not values:
+        return "diverged"
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{statistics.median(values):.1f}{spread}"

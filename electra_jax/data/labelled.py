@@ -164,11 +164,16 @@ def _parse_table(
         for cells in reader:
             where, start = f"{name}:{start}", reader.line_num + 1
             if not cells:
-                continue
+                if not columns or len(columns) > 1:
+                    continue
+                cells = [""]  # of one column, a blank line is a row
             if columns is None:
                 # Where names are given, a first line that holds one of them is a header still.
                 is_header = not named or bool(set(named) & set(cells))
                 columns = cells if is_header else list(named)
+                if len(set(columns)) < len(columns):
+                    double = next(name for name in columns if columns.count(name) > 1)
+                    raise UsageError(f"{where}: two columns are called {double!r}")
                 if is_header:
                     continue
             rows += 1
@@ -223,7 +228,8 @@ def _parse_conll(lines: Lines, name: str) -> Iterator[Row]:
     def row() -> Row:
         columns = [list(column) for column in zip(*words, strict=True)]
         fields = {str(index): column for index, column in enumerate(columns)}
-        return Row(f"{name}:{start}", {**fields, "-1": columns[-1]})
+        last = {"-1": columns[-1]} if len(columns) > 1 else {}  # words alone have no labels
+        return Row(f"{name}:{start}", {**fields, **last})
 
     for number, line in lines:
         cells = line.rstrip("\r\n").split("\t") if "\t" in line.strip() else line.split()

@@ -78,12 +78,18 @@ class QuestionAnswering(Task):
         if labelled:
             answers = []
             value = row.value(c.answers)
+            if isinstance(value, dict) and {"text", "answer_start"} <= value.keys():
+                # As the datasets library writes them.
+                value = [
+                    {"text": text, "answer_start": start}
+                    for text, start in zip(value["text"], value["answer_start"], strict=False)
+                ]
             if not isinstance(value, list):
                 raise UsageError(f"{row.where}: column {c.answers!r} is not a list")
             for answer in value if not row.fields.get("impossible") else []:
                 try:
                     text, start = str(answer["text"]), int(answer["answer_start"])
-                except (TypeError, KeyError, ValueError) as error:
+                except (TypeError, KeyError, ValueError, OverflowError) as error:
                     raise UsageError(f"{row.where}: an answer needs text, answer_start") from error
                 if text.strip():  # no token stands for the spaces around it
                     start += len(text) - len(text.lstrip())

@@ -82,6 +82,7 @@ class Retrieval(Task):
     metrics: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr@10", "recall@10", "recall@100")
     inputs: ClassVar[tuple[str, ...]] = ("query",)
     whole_batch: ClassVar[bool] = True
+    held_out_loss = False  # texts are judged one by one, and have no wrong ones beside them
     suffix = ".trec"
 
     def parse(self, row: Row, labelled: bool) -> Any:
@@ -198,7 +199,8 @@ class Retrieval(Task):
     def score(self, answers, records) -> dict[str, float]:
         rankings = {answer["id"]: answer["ranking"] for answer in answers if "ranking" in answer}
         collection = next(r.collection for r in records if r.collection is not None)
-        return ranking_figures(rankings, collection.relevant)
+        figures = ranking_figures(rankings, collection.relevant)
+        return {name: figures[name] for name in self.metrics}
 
     def trivial(self, train, records) -> list[Answer]:
         """BM25."""
@@ -238,6 +240,7 @@ class Reranking(Retrieval):
 
     name: ClassVar[str] = "reranking"
     Config = RerankingConfig
+    metrics = ("ndcg@10", "mrr@10", "recall@10")  # of the 100 first it sees but the candidates
     inputs = ("query", "positive")
     whole_batch = False
 
@@ -328,7 +331,10 @@ def bm25(collection: Collection, depth: int) -> dict[str, Ranking]:
     reach = min(depth + 1, len(ids))
     options = {"stopwords": "en", "show_progress": False}
     index = bm25s.BM25()
-    index.index(bm25s.tokenize(list(collection.documents.values()), **options), show_progress=False)
+    tokens = bm25s.tokenize(list(collection.documents.values()), **options)
+    if not any(tokens.ids):
+        raise UsageError("no document has a word that BM25 can look for")
+    index.index(tokens, show_progress=False)
     queries = bm25s.tokenize(list(collection.queries.values()), **options)
     found, scores = index.retrieve(queries, k=reach, show_progress=False)
     rankings = {

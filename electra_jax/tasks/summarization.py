@@ -67,7 +67,7 @@ class ExtractiveSummarization(Task):
             return Record(row.where, sentences, [], [])
         value = row.value(c.summary)
         summaries = row.texts(c.summary) if isinstance(value, list) else [row.text(c.summary)]
-        if not summaries:
+        if not any(summary.strip() for summary in summaries):
             raise UsageError(f"{row.where}: no summary in column {c.summary!r}")
         labels: list[int] = []
         if c.label:

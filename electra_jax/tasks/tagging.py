@@ -98,11 +98,17 @@ class Tagging(Task):
         labels = read_words(row, c.label)
         if len(labels) != len(words):
             raise UsageError(f"{row.where}: {len(words)} words but {len(labels)} labels")
+        if not all(label.strip() for label in labels):
+            raise UsageError(f"{row.where}: a word without a label in column {c.label!r}")
         return Record(row.where, words, labels)
 
     def fit(self, records: Sequence[Record]) -> None:
-        sequences = [record.labels or [] for record in records]
-        self.state["scheme"] = guess_scheme(sequences, self.config.scheme)
+        if self.config.scheme == "auto":
+            check_marks(records)
+            sequences = [record.labels or [] for record in records]
+            self.state["scheme"] = guess_scheme(sequences)
+        else:
+            self.state["scheme"] = self.config.scheme
         self.state["labels"] = label_set(x for record in records for x in self.truth(record))
 
     @property
@@ -217,18 +223,32 @@ def span_figures(truth: list[list[str]], guesses: list[list[str]]) -> dict[str, 
     }
 
 
-def guess_scheme(sequences: Sequence[Sequence[str]], asked: str) -> str:
+def is_marked(label: str) -> bool:
+    """Whether a label is O, or has a mark before it, as in B-PER."""
+    return label == "O" or (label[:1] in MARKS and label[1:2] == "-")
+
+
+def check_marks(records: Sequence[Record]) -> None:
+    """Refuses an odd label among marked ones, which would change how all of them are read.
+
+    Raises:
+      UsageError: there is one; names its row.
+    """
+    labels = [(record.where, label) for record in records for label in record.labels or []]
+    odd = [(where, label) for where, label in labels if not is_marked(label)]
+    if odd and any(label.startswith("B-") for _, label in labels):
+        where, label = odd[0]
+        raise UsageError(
+            f"{where}: label {label!r} is neither O nor marked as others are (B-…): mend it, or "
+            "say by --config.task.scheme how labels are to be read"
+        )
+
+
+def guess_scheme(sequences: Sequence[Sequence[str]]) -> str:
     """The scheme of labels, by what occurs in them."""
-    if asked != "auto":
-        return asked
     marks = {label.partition("-")[0] for labels in sequences for label in labels}
     # Kinds may have dashes of their own (building-hotel): only one after a mark tells.
-    dashed = all(
-        label == "O" or (label[:1] in MARKS and label[1:2] == "-")
-        for labels in sequences
-        for label in labels
-    )
-    if not dashed:
+    if not all(is_marked(label) for labels in sequences for label in labels):
         return "none" if "O" not in marks else "IO"
     if marks & {"S", "E", "L", "U"}:
         return "BIOES"

@@ -63,6 +63,7 @@ class Task(abc.ABC):
     metrics: ClassVar[tuple[str, ...]] = ()  # the first chooses the best; higher is better
     inputs: ClassVar[tuple[str, ...]] = ("text",)  # fields of the config that name input columns
     whole_batch: ClassVar[bool] = False  # whether the loss compares the rows of a batch
+    held_out_loss: ClassVar[bool] = True  # whether held-out records have a loss
     suffix: ClassVar[str] = ".jsonl"  # of a file of predictions
 
     def __init__(self, config: Any, tokenizer: Tokenizer, state: Mapping[str, Any] | None = None):

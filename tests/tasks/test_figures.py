@@ -91,7 +91,7 @@ def test_answers_are_judged_as_torchmetrics_does(electra_data):
     ],
 )
 def test_schemes_are_told_and_become_bio(labels, scheme, bio):
-    assert guess_scheme([labels.split()], "auto") == scheme
+    assert guess_scheme([labels.split()]) == scheme
     assert to_bio(labels.split(), scheme) == bio.split()
 
 
