@@ -66,6 +66,7 @@ def test_squad_gives_a_row_for_each_question(tmp_path):
         ("a.csv", b"text,label\nok,1\n\xff\xfe,2\n", "a.csv:3: not valid UTF-8"),
         ("a.jsonl", '{"text": "a"}\n{"text"\n', "a.jsonl:2: not valid JSON"),
         ("a.jsonl", "[1]\n", "a.jsonl:1: not a JSON object"),
+        ("a.csv", "text,label,text\na,b,c\n", "a.csv:1: two columns are called 'text'"),
         ("a.conll", "a O\nb\n", "a.conll:2: 1 columns, where 2"),
         ("a.json", "{}", "not in SQuAD's format"),
         ("a.json", "{", "not valid JSON"),
@@ -75,6 +76,19 @@ def test_squad_gives_a_row_for_each_question(tmp_path):
 def test_what_breaks_a_format_is_named(tmp_path, name, content, message):
     with pytest.raises(UsageError, match=message):
         read(tmp_path, name, content)
+
+
+def test_a_blank_line_of_one_column_is_a_row(tmp_path):
+    rows = read(tmp_path, "a.csv", "text\na\n\nb\n")
+    assert [row.text("text") for row in rows] == ["a", "", "b"]
+    assert len(read(tmp_path, "b.csv", "text,label\na,1\n\nb,2\n")) == 2
+
+
+def test_words_alone_have_no_labels(tmp_path):
+    [row] = read(tmp_path, "a.conll", "a\nb\n")
+    assert row.texts("0") == ["a", "b"]
+    with pytest.raises(UsageError, match="no column '-1'"):
+        row.texts("-1")
 
 
 def test_few_broken_lines_of_a_large_table_are_left_out_and_said(tmp_path, caplog):

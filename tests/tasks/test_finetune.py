@@ -1,6 +1,8 @@
 """The fine-tuning run: resumes, stops early, keeps the best, answers, refuses."""
 
+import io
 import json
+import queue
 import shutil
 import signal
 import sys
@@ -10,14 +12,18 @@ import numpy as np
 import pytest
 from tiny_encoder import TOKENIZER, WORDS
 
+from electra_jax import sweep
+from electra_jax.answering import arriving
 from electra_jax.cli import PREEMPTED, main
 from electra_jax.config import finetune_config, load_config
+from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
-from electra_jax.finetune import finetune, is_enough, starting_encoder
+from electra_jax.finetune import file_sizes, finetune, is_enough, starting_encoder
 from electra_jax.prediction import load
 from electra_jax.sweep import parse_axis, run_all
 from electra_jax.tasks.question_answering import QuestionAnswering, QuestionAnsweringConfig
 from electra_jax.training import loop as loop_module
+from electra_jax.training.loop import NonFiniteLoss
 from electra_jax.training.metrics import read_metrics
 
 
@@ -223,6 +229,26 @@ def test_a_run_that_diverges_stands_in_the_table(encoder_dir, data, tmp_path):
     assert not (tmp_path / "b").exists()
 
 
+def test_a_seed_that_diverges_leaves_the_others(monkeypatch, tmp_path):
+    def finetune(config, workdir):
+        if config.train.seed != 1:
+            raise NonFiniteLoss(f"seed {config.train.seed}")
+        return {"metric": "accuracy", "metrics": {"accuracy": 1.0}, "trivial": {"accuracy": 0.5}}
+
+    monkeypatch.setattr(sweep, "finetune", finetune)
+    table = run_all("finetune/classify", [], tmp_path, seeds=3)
+    assert "| fine-tuned (1 of 3 seeds; others diverged) | 100.0 |" in table
+    with pytest.raises(NonFiniteLoss, match="seed 5"):
+        sweep.run_group("finetune/classify", ["train.seed=4"], tmp_path / "b", 2)
+
+
+def test_a_collection_has_a_size(tmp_path):
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "corpus.jsonl").write_text("abc")
+    (tmp_path / "qrels" / "test.tsv").write_text("de")
+    assert file_sizes(f"beir:{tmp_path}:test") == {f"beir:{tmp_path}:test": 5}
+
+
 @pytest.mark.slow
 def test_other_data_under_the_same_name_is_another_run(encoder_dir, data, tmp_path):
     copy = tmp_path / "data"
@@ -313,7 +339,42 @@ def test_answers_that_are_not_in_their_context_are_said(tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_predict_and_embed_from_files(finished, tmp_path, capsys):
+def test_labelled_rows_are_evaluated(finished, data, tmp_path, capsys):
+    results = json.loads((finished / "results.json").read_text())
+    assert main(["evaluate", "--workdir", str(finished), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures == {"step": results["step"], **results["metrics"]}
+    others = tmp_path / "others.csv"
+    others.write_text("text,label\nbal good,bad\nbal good,bad\n")
+    assert main(["evaluate", "--workdir", str(finished), "--data", str(others), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == 0.0
+
+
+def test_rows_are_answered_as_they_come():
+    asked = queue.Queue()
+    rows = (Row(str(n), {}) for n in iter(asked.get, None))
+    chunks = arriving(rows)
+    asked.put(1)
+    assert [row.where for row in next(chunks)] == ["1"]
+    asked.put(2)
+    assert [row.where for row in next(chunks)] == ["2"]
+    asked.put(None)
+    assert list(chunks) == []
+
+
+def test_what_comes_before_a_broken_row_is_answered():
+    def rows():
+        yield Row("1", {})
+        raise UsageError("broken")
+
+    chunks = arriving(rows())
+    assert [row.where for row in next(chunks)] == ["1"]
+    with pytest.raises(UsageError, match="broken"):
+        next(chunks)
+
+
+@pytest.mark.slow
+def test_predict_and_embed_from_files(finished, tmp_path, capsys, monkeypatch):
     source = tmp_path / "in.txt"
     source.write_text("good good\nbad\n")
     assert main(["predict", "--model", str(finished), "--input", str(source)]) == 0
@@ -325,6 +386,14 @@ def test_predict_and_embed_from_files(finished, tmp_path, capsys):
     source.write_text("good " * 30 + "\nbad\n")
     assert main(["predict", "--model", str(finished), "--input", str(source)]) == 0
     assert "1 fill 16 tokens" in capsys.readouterr().err
+    source.write_text("good\n\n")
+    assert main(["predict", "--model", str(finished), "--input", str(source)]) == 0
+    assert f"1 have no text (the first: {source}:2)" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbftext\nbad\n")))
+    assert main(["predict", "--model", str(finished), "--input", "-", "--format", "csv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    with pytest.raises(UsageError, match="predict takes a list"):
+        load(finished).predict("good")
     target = tmp_path / "vectors"  # as it is named, without an ending
     flags = ["--model", str(finished), "--input", str(source), "--output", str(target)]
     assert main(["embed", *flags]) == 0

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from tiny_encoder import WORDS
 
+from electra_jax import glue as glue_module
 from electra_jax.cli import main
 from electra_jax.errors import UsageError
 from electra_jax.glue import SETS, average, data_fields, find_files, glue
+from electra_jax.training.loop import NonFiniteLoss
 
 FEW = ["train.epochs=1", "train.length=16", "train.batch_size=8", "train.eval_batch_size=8"]
 
@@ -63,6 +65,20 @@ def test_all_sets_that_are_there(folder, encoder_dir, tmp_path, caplog):
         file.write("5\tbal\n")
     glue(str(encoder_dir), [str(folder)], tmp_path / "runs", overrides=FEW)
     assert submission.read_text().splitlines()[:-1] == lines
+
+
+def test_a_set_that_diverges_leaves_the_others(folder, tmp_path, monkeypatch):
+    def run_group(spec, *_):
+        if spec.endswith("mrpc"):
+            raise NonFiniteLoss("no number")
+        metrics = {"matthews": 0.5, "spearman": 0.5, "accuracy": 0.5}
+        return [{"metrics": metrics, "trivial": metrics}]
+
+    monkeypatch.setattr(glue_module, "run_group", run_group)
+    monkeypatch.setattr(glue_module, "write_submission", lambda *_: None)
+    table = glue("model", [str(folder)], tmp_path)
+    assert "| model | 50.0 | diverged | 50.0 | 50.0 |  |" in table
+    assert json.loads((tmp_path / "glue.json").read_text())["model"]["MRPC"] == []
 
 
 def test_the_average_leaves_wnli_out():

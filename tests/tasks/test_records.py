@@ -16,9 +16,10 @@ from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.partition import path_name
+from electra_jax.prediction import as_row as input_row
 from electra_jax.prediction import init_head
 from electra_jax.tasks.question_answering import cut_windows
-from electra_jax.tasks.retrieval import finds
+from electra_jax.tasks.retrieval import bm25, finds
 
 
 def make_task(name, **fields):
@@ -116,6 +117,52 @@ def test_words_and_labels_may_be_texts():
     task = make_task("tagging", words="words", label="tags")
     record = task.parse(as_row({"words": "good a bad", "tags": "O O B-x"}), True)
     assert record.labels == ["O", "O", "B-x"]
+
+
+@pytest.mark.parametrize("odd", ["X", "o", "per"])
+def test_an_odd_label_among_marked_ones_is_refused(odd):
+    def task(scheme):
+        return make_task("tagging", words="words", label="tags", scheme=scheme)
+
+    rows = [{"words": "good a", "tags": "B-x I-x"}, {"words": "bad a", "tags": f"{odd} O"}]
+    with pytest.raises(UsageError, match=f"data:1: label '{odd}' is neither O nor marked"):
+        task("auto").fit([task("auto").parse(as_row(row), True) for row in rows])
+    asked = task("none")
+    asked.fit([asked.parse(as_row(row), True) for row in rows])
+    assert asked.labels == sorted({"B-x", "I-x", "O", odd})
+
+
+def test_a_word_without_a_label_is_refused():
+    row = {"words": ["good", "a"], "tags": ["O", ""]}
+    with pytest.raises(UsageError, match="data:1: a word without a label in column 'tags'"):
+        make_task("tagging", words="words", label="tags").parse(as_row(row), True)
+
+
+@pytest.mark.parametrize("name", ["extractive_summarization", "abstractive_summarization"])
+def test_a_blank_summary_is_refused(name):
+    with pytest.raises(UsageError, match="data:1: no summary in column 'target'"):
+        make_task(name).parse(as_row({"source": "Good.", "target": " "}), True)
+
+
+def test_answers_may_be_lists_side_by_side():
+    fields = {"question": "a", "context": "good bad"}
+    task = make_task("question_answering")
+    answers = {"text": ["bad"], "answer_start": [5]}
+    assert task.parse(as_row({**fields, "answers": answers}), True).answers == [("bad", 5)]
+    nowhere = [{"text": "bad", "answer_start": float("inf")}]
+    with pytest.raises(UsageError, match="data:1: an answer needs text, answer_start"):
+        task.parse(as_row({**fields, "answers": nowhere}), True)
+
+
+@pytest.mark.parametrize("value", [5, None])
+def test_an_input_that_is_no_text_is_refused(value):
+    with pytest.raises(UsageError, match="input 1: neither a text, a list nor an object"):
+        input_row(make_task("question_answering"), value, "input 1")
+
+
+def test_nothing_to_look_for_is_said():
+    with pytest.raises(UsageError, match="no document has a word that BM25 can look for"):
+        bm25(Collection({"q": "good"}, {"1": "the", "2": ""}, {}), 2)
 
 
 @pytest.mark.parametrize("name", ["extractive_summarization", "abstractive_summarization"])
