@@ -317,6 +317,11 @@ class QuestionAnswering(Task):
     def write(self, answers, records, path: Path) -> None:
         """What the official evaluation reads: id to text."""
         content = {answer["id"]: answer["text"] for answer in answers}
+        if len(content) < len(answers):
+            log.warning(
+                "%d questions have the id of another, whose answer the file does not hold",
+                len(answers) - len(content),
+            )
         path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
 
 

@@ -231,6 +231,7 @@ class AbstractiveSummarization(ExtractiveSummarization):
 
     name: ClassVar[str] = "abstractive_summarization"
     Config = AbstractiveConfig
+    held_out_loss = False  # what is judged is written, and not taught
     metrics = ROUGE
 
     def examples(self, records, length, labelled, train) -> list[Example]:

@@ -8,6 +8,7 @@ from tiny_encoder import WORDS
 
 from electra_jax.config import finetune_config, load_config
 from electra_jax.finetune import finetune
+from electra_jax.training.metrics import read_metrics
 
 ROWS = 64
 
@@ -122,3 +123,7 @@ def test_64_rows_are_learnt(name, encoder_dir, tmp_path):
         figure /= results["metrics"]["oracle_rouge1"]
     print(name, results["metrics"])
     assert figure >= 0.95, results
+    # A held-out loss stands there where it is one.
+    losses = [line["eval/loss"] for line in read_metrics(tmp_path / "run") if "eval/loss" in line]
+    judged = name.split(":")[0] != "retrieve" and name != "summarize:abstractive"
+    assert bool(losses) == judged and all(loss > 0 for loss in losses)

@@ -154,6 +154,12 @@ def test_answers_may_be_lists_side_by_side():
         task.parse(as_row({**fields, "answers": nowhere}), True)
 
 
+def test_questions_of_one_id_are_said(tmp_path, caplog):
+    answers = [{"id": "1", "text": "a"}, {"id": "1", "text": "b"}]
+    make_task("question_answering").write(answers, [], tmp_path / "x.json")
+    assert "1 questions have the id of another" in caplog.text
+
+
 @pytest.mark.parametrize("value", [5, None])
 def test_an_input_that_is_no_text_is_refused(value):
     with pytest.raises(UsageError, match="input 1: neither a text, a list nor an object"):
