@@ -171,9 +171,9 @@ def _parse_table(
                 # Where names are given, a first line that holds one of them is a header still.
                 is_header = not named or bool(set(named) & set(cells))
                 columns = cells if is_header else list(named)
-                if len(set(columns)) < len(columns):
-                    double = next(name for name in columns if columns.count(name) > 1)
-                    raise UsageError(f"{where}: two columns are called {double!r}")
+                double = [name for name in columns if name and columns.count(name) > 1]
+                if double:
+                    raise UsageError(f"{where}: two columns are called {double[0]!r}")
                 if is_header:
                     continue
             rows += 1

@@ -77,20 +77,7 @@ class QuestionAnswering(Task):
         answers = None
         if labelled:
             answers = []
-            value = row.value(c.answers)
-            if isinstance(value, dict) and {"text", "answer_start"} <= value.keys():
-                # As the datasets library writes them.
-                value = [
-                    {"text": text, "answer_start": start}
-                    for text, start in zip(value["text"], value["answer_start"], strict=False)
-                ]
-            if not isinstance(value, list):
-                raise UsageError(f"{row.where}: column {c.answers!r} is not a list")
-            for answer in value if not row.fields.get("impossible") else []:
-                try:
-                    text, start = str(answer["text"]), int(answer["answer_start"])
-                except (TypeError, KeyError, ValueError, OverflowError) as error:
-                    raise UsageError(f"{row.where}: an answer needs text, answer_start") from error
+            for text, start in read_answers(row, c.answers):
                 if text.strip():  # no token stands for the spaces around it
                     start += len(text) - len(text.lstrip())
                     answers.append((text.strip(), start))
@@ -323,6 +310,30 @@ class QuestionAnswering(Task):
                 len(answers) - len(content),
             )
         path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
+
+
+def read_answers(row: Row, column: str) -> list[tuple[str, int]]:
+    """The texts of a question's answers and where they start; none if it is marked impossible.
+
+    A list of objects, as in SQuAD's files, or an object of two lists, as the datasets library has
+    it.
+
+    Raises:
+      UsageError: it is neither.
+    """
+    value = row.value(column)
+    if row.fields.get("impossible"):
+        return []
+    try:
+        if isinstance(value, dict):
+            pairs = list(zip(value["text"], value["answer_start"], strict=True))
+        else:
+            pairs = [(answer["text"], answer["answer_start"]) for answer in value]
+        return [(str(text), int(start)) for text, start in pairs]
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f"{row.where}: column {column!r} is no list of answers with text and answer_start"
+        ) from error
 
 
 def cut_windows(size: int, room: int, stride: int) -> list[slice]:

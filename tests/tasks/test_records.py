@@ -150,7 +150,7 @@ def test_answers_may_be_lists_side_by_side():
     answers = {"text": ["bad"], "answer_start": [5]}
     assert task.parse(as_row({**fields, "answers": answers}), True).answers == [("bad", 5)]
     nowhere = [{"text": "bad", "answer_start": float("inf")}]
-    with pytest.raises(UsageError, match="data:1: an answer needs text, answer_start"):
+    with pytest.raises(UsageError, match="data:1: column 'answers' is no list of answers"):
         task.parse(as_row({**fields, "answers": nowhere}), True)
 
 
