@@ -146,7 +146,11 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for use in chosen:
         try:
-            rows.append(line(use, measure(use, args)))
+            results = measure(use, args)
+            whole = all(len(runs) == SEEDS for runs in results.values())
+            rows.append(
+                line(use, results) if whole else f"| {use.use} | {use.name} | a seed diverged |"
+            )
         except NonFiniteLoss as error:
             rows.append(f"| {use.use} | {use.name} | diverged: {error} |")
         print(rows[-1], flush=True)

@@ -104,7 +104,7 @@ def run_group(
         raise UsageError(f"--seeds must be at least 1, not {seeds}")
     first = finetune_config(load_config(spec, overrides)).train.seed
     results: list[dict[str, Any]] = []
-    diverged: NonFiniteLoss | None = None
+    diverged: list[tuple[Path, NonFiniteLoss]] = []
     for seed in range(first, first + seeds):
         config = finetune_config(load_config(spec, [*overrides, f"train.seed={seed}"]))
         workdir = folder / f"seed-{seed}" if seeds > 1 else folder
@@ -117,12 +117,13 @@ def run_group(
             try:
                 result = finetune(config, workdir)
             except NonFiniteLoss as error:
-                log.warning("%s: %s", workdir, error)
-                diverged = error
+                diverged.append((workdir, error))
                 continue
         results.append({"folder": str(workdir), **result})
     if diverged and not results:
-        raise diverged
+        raise diverged[-1][1]
+    for workdir, error in diverged:
+        log.warning("%s: %s", workdir, error)
     return results
 
 
