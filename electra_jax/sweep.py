@@ -122,8 +122,8 @@ def run_group(
         results.append({"folder": str(workdir), **result})
     if diverged and not results:
         raise diverged[-1][1]
-    for workdir, error in diverged:
-        log.warning("%s: %s", workdir, error)
+    for run, reason in diverged:
+        log.warning("%s: %s", run, reason)
     return results
 
 
