@@ -8,10 +8,11 @@ import numpy as np
 
 from electra_jax.config import FinetuneConfig, read_any_config
 from electra_jax.errors import UsageError
-from electra_jax.inference import Model, load
+from electra_jax.inference import Model
+from electra_jax.inference import load as load_pretrained
 from electra_jax.interop.names import flatten
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
-from electra_jax.prediction import load_finetuned
+from electra_jax.prediction import TaskModel, load
 from electra_jax.pretrain import (
     held_out_stores,
     make_evaluate,
@@ -42,9 +43,9 @@ def evaluate(
     Raises:
       UsageError: the run, checkpoint or store is missing or does not fit.
     """
-    if isinstance(read_any_config(workdir), FinetuneConfig):
-        return evaluate_task(workdir, data, split, checkpoint)
     model = load(workdir, checkpoint)
+    if isinstance(model, TaskModel):
+        return evaluate_task(model, workdir, data, split)
     config = model.config
     if not (data or config.data.store):
         raise UsageError(f"{workdir} names no token store: give --data STORE")
@@ -62,13 +63,12 @@ def evaluate(
     return {"step": model.step, **figures}
 
 
-def evaluate_task(workdir: str | Path, data: str, split: str, checkpoint: str) -> dict[str, float]:
+def evaluate_task(model: TaskModel, workdir: str | Path, data: str, split: str) -> dict[str, float]:
     """Metrics of a fine-tuned model on labelled rows, such as those that chose nothing of it.
 
     Raises:
       UsageError: no rows are named, or they are not the task's.
     """
-    model = load_finetuned(workdir, checkpoint)
     named = model.config.task
     source = data or (named.validation if split == "validation" else named.train)
     if not source:
@@ -93,7 +93,7 @@ def held_out_examples(
     stores_exist = all(Path(path).is_dir() for path, _ in parse_stores(config.data.store))
     if not (stores_exist and holds_checkpoint(workdir)):
         return []
-    model = load(workdir, checkpoint)
+    model = load_pretrained(workdir, checkpoint)
     stores = held_out_stores(open_stores(config.data.store, model.tokenizer))
     if not stores:
         return []
