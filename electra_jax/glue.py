@@ -29,11 +29,11 @@ class GlueSet(NamedTuple):
     variant: str
     metric: str
     validation: str = "dev"
-    tests: tuple[tuple[str, str], ...] = ()  # file, and its name in a submission
+    tests: tuple[tuple[str, str], ...] = ()  # file beside the folders, and its submission
 
     @property
     def test_files(self) -> tuple[tuple[str, str], ...]:
-        return self.tests or (("test", self.folder),)
+        return self.tests or ((f"{self.folder}/test", self.folder),)
 
 
 SETS = (
@@ -44,7 +44,11 @@ SETS = (
     GlueSet("QQP", "qqp", "accuracy"),
     GlueSet(
         "MNLI", "mnli", "accuracy", "dev_matched",
-        (("test_matched", "MNLI-m"), ("test_mismatched", "MNLI-mm")),
+        (
+            ("MNLI/test_matched", "MNLI-m"),
+            ("MNLI/test_mismatched", "MNLI-mm"),
+            ("diagnostic/diagnostic", "AX"),
+        ),
     ),
     GlueSet("QNLI", "qnli", "accuracy"),
     GlueSet("RTE", "rte", "accuracy"),
@@ -108,7 +112,7 @@ def glue(
                 log.warning("%s: %s", folder, error)
                 results = []
             if results and fresh == "false":
-                write_submission(one, data, folder, results, Path(workdir, SUBMISSION))
+                write_submission(one, data, results, Path(workdir, SUBMISSION))
             scores[one.folder] = [100 * result["metrics"][one.metric] for result in results]
             if results:
                 trivial[one.folder] = [100 * results[0]["trivial"][one.metric]]
@@ -161,7 +165,7 @@ def find_files(one: GlueSet, data: Sequence[str]) -> dict[str, Path] | None:
 
 
 def write_submission(
-    one: GlueSet, data: Sequence[str], folder: Path, results: Sequence[dict[str, Any]], to: Path
+    one: GlueSet, data: Sequence[str], results: Sequence[dict[str, Any]], to: Path
 ) -> None:
     """Answers to a set's test files by the seed that does best on its validation data."""
     best = max(range(len(results)), key=lambda i: results[i]["metrics"][one.metric])
@@ -169,7 +173,7 @@ def write_submission(
     known = to.with_suffix(".json")  # which run answered each, and from what
     sources = json.loads(known.read_text("utf-8")) if known.exists() else {}
     for name, submitted in one.test_files:
-        test = next((p for d in data if (p := Path(d, one.folder, f"{name}.tsv")).is_file()), None)
+        test = next((p for d in data if (p := Path(d, f"{name}.tsv")).is_file()), None)
         target = to / f"{submitted}.tsv"
         size = test.stat().st_size if test else 0
         source = {"run": str(run), "step": results[best]["step"], "bytes of test": size}

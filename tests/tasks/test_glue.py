@@ -9,7 +9,7 @@ from tiny_encoder import WORDS
 from electra_jax import glue as glue_module
 from electra_jax.cli import main
 from electra_jax.errors import UsageError
-from electra_jax.glue import SETS, average, data_fields, find_files, glue
+from electra_jax.glue import SETS, average, data_fields, find_files, glue, write_submission
 from electra_jax.training.loop import NonFiniteLoss
 
 FEW = ["train.epochs=1", "train.length=16", "train.batch_size=8", "train.eval_batch_size=8"]
@@ -79,6 +79,36 @@ def test_a_set_that_diverges_leaves_the_others(folder, tmp_path, monkeypatch):
     table = glue("model", [str(folder)], tmp_path)
     assert "| model | 50.0 | diverged | 50.0 | 50.0 |  |" in table
     assert json.loads((tmp_path / "glue.json").read_text())["model"]["MRPC"] == []
+
+
+def test_mnli_answers_its_three_files(tmp_path, monkeypatch):
+    """The diagnostic set has a folder of its own, and no training data."""
+    read = []
+
+    class Model:
+        task = property(lambda self: self)
+
+        def read(self, path, labelled):
+            read.append(path)
+            return []
+
+        def answer(self, records):
+            return []
+
+        def write(self, answers, records, path):
+            path.write_text("")
+
+    monkeypatch.setattr(glue_module, "load_finetuned", lambda _: Model())
+    [mnli] = (one for one in SETS if one.folder == "MNLI")
+    for test in ("MNLI/test_matched", "MNLI/test_mismatched", "diagnostic/diagnostic"):
+        path = tmp_path / "data" / f"{test}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("index\tsentence1\tsentence2\n")
+    results = [{"metrics": {"accuracy": 0.5}, "folder": "run", "step": 1}]
+    to = tmp_path / "submission"
+    write_submission(mnli, [str(tmp_path / "data")], results, to)
+    assert {path.name for path in to.iterdir()} == {"MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv"}
+    assert len(read) == 3
 
 
 def test_the_average_leaves_wnli_out():
