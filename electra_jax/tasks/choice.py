@@ -57,6 +57,9 @@ class Choice(Task):
         label = read_label(row, c.label) if labelled else None
         return Record(row.where, row.text(c.text), options, label)
 
+    def is_empty(self, record: Record) -> bool:
+        return super().is_empty(record) or not all(option.strip() for option in record.options)
+
     def fit(self, records: Sequence[Record]) -> None:
         self.state["options"] = len(records[0].options)
         for record in records:

@@ -84,6 +84,9 @@ class QuestionAnswering(Task):
         id = str(row.fields.get("id", row.where))
         return Record(row.where, id, row.text(c.question), row.text(c.context), answers)
 
+    def is_empty(self, record: Record) -> bool:
+        return super().is_empty(record) or not record.question.strip()
+
     def group(self, row: Row) -> str:
         """Questions on one article, or text, are held out together."""
         return row.text("title") if row.fields.get("title") else row.text(self.config.context)

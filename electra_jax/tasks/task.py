@@ -224,7 +224,7 @@ class Task(abc.ABC):
         warn_of_empty([row for row, record in pairs if self.is_empty(record)])
 
     def is_empty(self, record: Any) -> bool:
-        """Whether a record has no text; one without a field `text` is never empty."""
+        """Whether a record lacks a text; one without a field `text` lacks none."""
         return not getattr(record, "text", "?").strip()
 
     def vector_pooling(self, model: ModelConfig) -> str:

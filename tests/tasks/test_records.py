@@ -198,6 +198,22 @@ def test_rows_without_text_are_said_wherever_they_are(tmp_path, caplog):
     assert "30 rows have no text" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("choice", {"text": "good", "options": ["a", " "]}),
+        ("choice", {"text": "", "options": ["a", "b"]}),
+        ("question_answering", {"question": " ", "context": "good"}),
+        ("question_answering", {"question": "good", "context": ""}),
+    ],
+)
+def test_each_text_of_a_row_may_be_the_one_it_lacks(name, fields):
+    task = make_task(name)
+    assert task.is_empty(task.parse(as_row(fields), False))
+    whole = {**dict.fromkeys(fields, "good"), "options": ["a", "b"]}
+    assert not task.is_empty(task.parse(as_row(whole), False))
+
+
 def test_a_document_that_is_the_query_is_no_find():
     collection = Collection({"1": "good"}, {"1": "good", "2": "bad"}, {"1": {"2": 1}})
     assert finds(collection, "1", [("1", 2.0), ("2", 1.0)], 1) == [("2", 1.0)]
