@@ -91,7 +91,7 @@ class WritingHead(nn.Module):
     """Learns to write `batch["target"]` [N, T]; writes by beam search where there is none.
 
     Outputs: `scores` of the target's tokens, [N, T - 1, V]; or, not in training, `written`
-    [N, longest], padded with -1.
+    [N, longest], padded with -1, and its `log_probability` [N], the mean of its tokens'.
     """
 
     config: ModelConfig
@@ -124,7 +124,7 @@ class WritingHead(nn.Module):
                 )  # fmt: skip
                 return jax.nn.log_softmax(scores_NTV[:, 0])
 
-            outputs["written"] = beam_search(
+            outputs["written"], outputs["log_probability"] = beam_search(
                 following, len(hidden_NLD), self.beam, self.longest, self.start_id, self.end_id
             )
         return outputs
@@ -132,7 +132,7 @@ class WritingHead(nn.Module):
 
 def beam_search(
     following, rows: int, beam: int, longest: int, start_id: int, end_id: int
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """The likeliest texts, by mean log-probability of their tokens.
 
     A finished text stays in its beam as it is. No text repeats three tokens in a row.
@@ -144,7 +144,7 @@ def beam_search(
       start_id, end_id: what every text starts with, and ends with.
 
     Returns:
-      Tokens [rows, longest], the start among them, padded with -1.
+      Tokens [rows, longest], the start among them, padded with -1, and the means [rows].
     """
     tokens = jnp.full((rows, beam, longest), -1, jnp.int32).at[..., 0].set(start_id)
     # At first all candidates are the same: but one counts.
@@ -179,8 +179,9 @@ def beam_search(
     tokens, sums, lengths, done = jax.lax.fori_loop(
         0, longest - 1, step, (tokens, sums, lengths, done)
     )
-    best = (sums / lengths).argmax(-1)
-    return jnp.take_along_axis(tokens, best[:, None, None], axis=1)[:, 0]
+    means = sums / lengths
+    best = means.argmax(-1)
+    return jnp.take_along_axis(tokens, best[:, None, None], axis=1)[:, 0], means.max(-1)
 
 
 def _forbid_repeats(scores, tokens, place):

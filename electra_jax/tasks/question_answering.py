@@ -211,11 +211,11 @@ class QuestionAnswering(Task):
         return (losses_B * batch["weight"]).sum()
 
     def answers(self, outputs, examples, records) -> list[Answer]:
-        best: list[tuple[float, str]] = [(NEVER, "")] * len(records)
+        best: list[tuple[float, str, float]] = [(NEVER, "", 0.0)] * len(records)
         none = [np.inf] * len(records)
         for output, example in zip(outputs, examples, strict=True):
             number = example.record
-            candidates, no_answer = self._candidates(output, example)
+            candidates, no_answer, normaliser = self._candidates(output, example)
             none[number] = min(none[number], no_answer)
             for score, first, last in candidates:
                 if score > best[number][0]:
@@ -224,12 +224,14 @@ class QuestionAnswering(Task):
                             "last_character"
                         ][last]
                     ]
-                    best[number] = (score, text)
+                    best[number] = (score, text, float(np.exp(score - normaliser)))
         answers = []
-        for record, (score, text), no_answer in zip(records, best, none, strict=True):
+        for record, (score, text, share), no_answer in zip(records, best, none, strict=True):
             margin = no_answer - score if self.config.head == "default" else no_answer
-            answers.append({"id": record.id, "span": text, "no_answer_margin": float(margin)})
-            answers[-1]["text"] = self._decide(answers[-1], self.state["threshold"])
+            answer = {
+                "id": record.id, "span": text, "score": share, "no_answer_margin": float(margin)
+            }  # fmt: skip
+            answers.append({**answer, "text": self._decide(answer, self.state["threshold"])})
         return answers
 
     def _decide(self, answer: Answer, threshold: float) -> str:
@@ -238,7 +240,10 @@ class QuestionAnswering(Task):
         return answer["span"]
 
     def _candidates(self, output: Any, example: Example):
-        """(score, first token, last token) of likely spans, and the score of no answer."""
+        """(score, first token, last token) of likely spans, and the score of no answer.
+
+        Also the logarithm by which the scores become probabilities within the row.
+        """
         c = self.config
         inside = example.targets["first_character"] >= 0
         size = len(inside)
@@ -250,7 +255,9 @@ class QuestionAnswering(Task):
                 for last in ends:
                     if first <= last < first + c.answer_length and inside[first] and inside[last]:
                         found.append((float(start[first] + end[last]), int(first), int(last)))
-            return found, float(output[0, 0] + output[0, 1])
+            allowed = np.append(0, np.flatnonzero(inside))  # as in the loss
+            normaliser = sum(_log_sum_exp(output[allowed, side]) for side in (0, 1))
+            return found, float(output[0, 0] + output[0, 1]), normaliser
         start = output["start"] - _log_sum_exp(output["start"])
         for place, first in enumerate(output["starts"][: c.candidates]):
             if first >= size or not inside[first]:
@@ -259,7 +266,7 @@ class QuestionAnswering(Task):
             reach = slice(first, min(size, first + c.answer_length))
             last = int(first + end[reach].argmax())
             found.append((float(start[first] + end[last]), int(first), last))
-        return found, float(output["impossible"])
+        return found, float(output["impossible"]), 0.0
 
     def calibrate(self, answers, records) -> list[Answer]:
         threshold = self.state["threshold"] = self._best_threshold(answers, records)

@@ -285,5 +285,6 @@ class AbstractiveSummarization(ExtractiveSummarization):
         answers = []
         for output in outputs:
             ids = [int(id) for id in output["written"] if id >= 0]
-            answers.append({"text": self.tokenizer.decode(ids)})
+            score = float(np.exp(output["log_probability"]))  # the geometric mean of its tokens'
+            answers.append({"text": self.tokenizer.decode(ids), "score": score})
         return answers

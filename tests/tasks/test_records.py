@@ -311,6 +311,20 @@ def test_questions_about_nothing_have_an_answer_that_json_can_write():
     assert decided["text"] == ""
 
 
+def test_the_score_of_an_answer_is_its_probability_in_its_row():
+    task = make_task("question_answering", candidates=20)
+    context = " ".join(WORDS[:4])
+    record = task.parse(as_row({"question": "good", "context": context, "answers": []}), True)
+    task.fit([record])
+    [example] = task.examples([record], 24, False, False)
+    output = np.random.default_rng(0).normal(size=(24, 2)).astype(np.float32)
+    [answer] = task.answers([output], [example], [record])
+    inside = np.flatnonzero(example.targets["first_character"] >= 0)
+    start, end = (np.exp(output[[0, *inside], side]) for side in (0, 1))
+    spans = np.outer(start / start.sum(), end / end.sum())[1:, 1:]
+    assert answer["score"] == pytest.approx(np.triu(spans).max(), rel=1e-5)
+
+
 def test_figures_that_the_data_cannot_give_are_left_out():
     task = make_task("classification", out_of_scope="none")
     records = [task.parse(as_row({"text": "a", "label": x}), True) for x in ("a", "b", "none")]
