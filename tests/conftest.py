@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
+from compiling import FAST
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    # Most of a test's time is compiling; this halves it.
-    " --xla_backend_optimization_level=0"
-).strip()
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 {FAST}".strip()
+)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # What is the same in many tests is compiled once, and the next time not at all.
 CACHE = Path(__file__).parent.parent / ".pytest_cache" / "xla"

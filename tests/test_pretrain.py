@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from compiling import FAST
 from tiny_run import TINY, logged, make_store, tiny
 
 from electra_jax import cli
@@ -227,7 +228,7 @@ def start(store, workdir, *overrides):
     command = [sys.executable, "-m", "electra_jax", "pretrain", "--config", "pretrain/tiny"]
     return subprocess.Popen(
         [*command, "--workdir", str(workdir), *flags],
-        cwd=ROOT, env={**os.environ, "XLA_FLAGS": ""},
+        cwd=ROOT, env={**os.environ, "XLA_FLAGS": FAST},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 

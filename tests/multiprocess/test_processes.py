@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from compiling import FAST
 from tiny_run import TINY, logged, make_store
 
 from electra_jax import cli
@@ -44,7 +45,7 @@ class Run:
             fields += (of_one or {}).get(index, ())
             environment = {
                 **os.environ,
-                "XLA_FLAGS": "--xla_backend_optimization_level=0",
+                "XLA_FLAGS": FAST,
                 "JAX_COMPILATION_CACHE_DIR": str(place / "compiled"),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             }

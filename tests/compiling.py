@@ -1,0 +1,7 @@
+"""Most of a test's time is compiling; these flags of XLA take a quarter of it."""
+
+from importlib.metadata import version
+
+FAST = "--xla_backend_optimization_level=0"
+if version("jaxlib").startswith("0.10."):  # later ones do not know it
+    FAST += " --xla_cpu_use_fusion_emitters=false"
