@@ -224,9 +224,10 @@ def model_card(
 def _held_out(path: str | Path, step: int) -> dict[str, float]:
     """The metrics that a run logged when it evaluated that step."""
     for line in reversed(read_metrics(path)):
-        if line["step"] == step and "eval/loss" in line:
+        figures = {name: value for name, value in line.items() if name.startswith("eval/")}
+        if line["step"] == step and figures:
             # One that was not finite is null.
-            return {k: v for k, v in line.items() if k.startswith("eval/") and v is not None}
+            return {name: value for name, value in figures.items() if value is not None}
     return {}
 
 
