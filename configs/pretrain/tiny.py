@@ -33,9 +33,7 @@ def get_config(variant: str = ""):
         # Without it Muon's matrices grow as long as they learn, and such an encoder is hard to
         # teach anything further (docs/results.md, "What weight decay does").
         weight_decay=0.5,
-        # A slow generator leaves the discriminator something to find.
-        separate="^generator/",
-        separate_learning_rate=5e-4,
+        separate="^generator/",  # a clip of its own
     )
     config.train.update(time_budget="20m", batch_size=32, log_every=50)
     config.eval.update(every_steps=500, max_batches=50, batch_size=64)
