@@ -22,7 +22,7 @@ def get_config(variant: str = ""):
         dropout=0.0,
         attention_dropout=0.0,
     )
-    config.generator.update(width=1.0, depth=0.25)
+    config.generator.update(width=1.0, depth=0.5)
     # Warmer samples are easier to tell apart: so small a discriminator learns faster from them.
     config.objective.update(discriminator_weight=1.0, temperature=1.25)
     config.data.update(layout="packed", length=64)
