@@ -24,7 +24,7 @@ def get_config(variant: str = ""):
     )
     config.generator.update(width=1.0, depth=0.5)
     # Warmer samples are easier to tell apart: so small a discriminator learns faster from them.
-    config.objective.update(discriminator_weight=1.0, temperature=1.25)
+    config.objective.update(discriminator_weight=1.0, temperature=2.0)
     config.data.update(layout="packed", length=64)
     config.optimizer.update(
         name="muon",
