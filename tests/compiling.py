@@ -1,4 +1,4 @@
-"""Most of a test's time is compiling; these flags of XLA take a quarter of it."""
+"""Most of a test's time is compiling; each of these flags of XLA halves it."""
 
 from importlib.metadata import version
 

@@ -206,6 +206,12 @@ def test_of_a_model_that_copies_the_encoder_is_left(shapes, tmp_path, monkeypatc
     assert read.generator == shapes[1] and not read.masked_lm
 
 
+def test_a_card_has_figures_where_there_is_no_held_out_loss(tmp_path):
+    lines = [{"step": 4, "eval/ndcg@10": 0.5, "eval/mrr": None}, {"step": 4, "train/loss": 1.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert exchange._held_out(tmp_path, 4) == {"eval/ndcg@10": 0.5}
+
+
 @pytest.mark.slow
 def test_pretraining_goes_on_from_an_exported_model(exported, tmp_path, caplog):
     """With fresh heads where there are none, and a run directory that was imported."""
