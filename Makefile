@@ -1,50 +1,77 @@
-PYTHON ?= python3
-BIN := .venv/bin
+# PYTHON=… chooses an interpreter, which gets an environment of its own; by default the newest
+# supported one is found by trying what there is.
+PYTHON ?=
+VENV ?= .venv$(if $(PYTHON),-$(notdir $(PYTHON)))
+BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 # A step's arrays come and go: fewer page faults in large pages (glibc 2.35 and newer).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: quickstart test test-all check format clean
+PYTEST = $(BIN)/python -m pytest -q
+# Files go to whichever process is free; the longest come first (tests/conftest.py).
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-quickstart: .venv/installed
+# $(call make_environment,FOLDER,PYTHON,EXTRAS): in the tested versions.
+define make_environment
+	python=$$(launch/find_python.sh $(2)) && echo "$(1) is made with $$python" && \
+		"$$python" -m venv --clear $(1)
+	version=$$($(1)/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		pins=requirements-$$version.txt; [ -e $$pins ] || pins=requirements.txt; \
+		$(1)/bin/python -m pip install -q -c $$pins -e '.[$(3)]'
+endef
+
+.PHONY: quickstart test test-oldest test-all check quick format lock clean
+
+quickstart: $(VENV)/installed
 	$(BIN)/electra-jax quickstart --workdir $(WORKDIR)
 
-test: .venv/installed
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not full"
+test: $(VENV)/installed
+	$(PYTEST) $(PARALLEL) -m "not full"
 
-test-all: .venv/full .venv/beam/installed
-	$(BIN)/python -m pytest -q
-	.venv/beam/bin/python -m pytest -q tests/data/test_beam.py
-
-check: .venv/installed
+check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not full"
+	$(PYTEST) $(PARALLEL) -m "not slow and not full"
 
-format: .venv/installed
+quick: $(VENV)/installed
+	$(PYTEST) $(PARALLEL) -m "not slow and not full"
+
+# The other end of the ranges in setup.py.
+test-oldest:
+	python=$$(launch/find_python.sh --version 3.11) && \
+		$(MAKE) quick PYTHON="$$python" VENV=.venv-3.11
+
+test-all: $(VENV)/full $(VENV)/beam/installed
+	$(PYTEST)
+	$(VENV)/beam/bin/python -m pytest -q tests/data/test_beam.py
+
+format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Exact versions where they were tested, ranges on other Pythons.
-.venv/installed: setup.py requirements.txt
-	$(PYTHON) -m venv .venv
-	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
-		$(BIN)/python -m pip install -q -r requirements.txt; fi
-	$(BIN)/python -m pip install -q -e '.[test]'
+# Writes the tested versions anew: the newest that setup.py allows, and the oldest.
+LOCK := uv pip compile -q --upgrade --no-annotate --no-header --extra test setup.py
+lock: $(VENV)/installed
+	$(BIN)/python -m pip install -q uv
+	$(BIN)/$(LOCK) --python-version 3.12 -o requirements.txt
+	$(BIN)/$(LOCK) --python-version 3.11 --resolution lowest-direct -o requirements-3.11.txt
+
+$(VENV)/installed: setup.py requirements.txt requirements-3.11.txt
+	$(call make_environment,$(VENV),$(PYTHON),test)
 	touch $@
 
 # PyTorch and transformers, to compare with.
-.venv/full: .venv/installed
+$(VENV)/full: $(VENV)/installed
 	$(BIN)/python -m pip install -q -e '.[full]'
 	touch $@
 
 # Apache Beam needs older versions of some packages than requirements.txt names.
-.venv/beam/installed: .venv/installed
-	$(PYTHON) -m venv .venv/beam
-	.venv/beam/bin/python -m pip install -q -e '.[beam,test]'
+$(VENV)/beam/installed: $(VENV)/installed
+	$(BIN)/python -m venv $(VENV)/beam
+	$(VENV)/beam/bin/python -m pip install -q -e '.[beam,test]'
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-* build dist *.egg-info

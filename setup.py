@@ -16,26 +16,27 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11",
+    # Both ends of these ranges are tested: requirements-3.11.txt, requirements.txt.
+    python_requires=">=3.11,<3.14",
     # The shipped configs lie at the top of the checkout and inside the installed package.
     packages=find_packages(include=["electra_jax", "electra_jax.*"])
     + ["electra_jax.configs", "electra_jax.configs.pretrain", "electra_jax.configs.finetune"],
     package_dir={"electra_jax.configs": "configs"},
     install_requires=[
-        "jax>=0.10,<0.13",
-        "flax>=0.12,<0.14",
+        "jax>=0.10.2,<0.13",
+        "flax>=0.12.8,<0.14",
         "optax>=0.2.8,<0.3",
-        "orbax-checkpoint>=0.12,<0.13",
+        "orbax-checkpoint>=0.12.8,<0.13",
         "ml-collections>=1.1,<2",
         "numpy>=2.0,<3",
         "sentencepiece>=0.2.1,<0.3",
         "tokenizers>=0.22,<0.24",
         # Which has no wheels for Arm. Without either, batches are made without tf.data.
-        "tensorflow-cpu>=2.20,<2.22; python_version<'3.14' and platform_machine in 'x86_64 AMD64'"
+        "tensorflow-cpu>=2.20,<2.22; platform_machine in 'x86_64 AMD64'"
         " and platform_system!='Darwin'",
-        "tensorflow>=2.20,<2.22; python_version<'3.14' and platform_machine in 'arm64 aarch64'",
+        "tensorflow>=2.20,<2.22; platform_machine in 'arm64 aarch64'",
         "tensorflow-datasets>=4.9.9,<5",
-        "importlib-resources>=6; python_version<'3.14'",  # tensorflow-datasets needs it, unnamed
+        "importlib-resources>=6",  # tensorflow-datasets needs it, unnamed
         "tensorboardX>=2.6.4,<3",
         "matplotlib>=3.9,<4",
         "pyarrow>=18",
@@ -51,9 +52,9 @@ setup(
     ],
     extras_require={
         "cpu": [],  # what launch/Dockerfile asks for by default
-        "tpu": ["jax[tpu]>=0.10,<0.13"],
-        "plan": ["jax[tpu]>=0.10,<0.13"],  # libtpu compiles for TPUs on machines without one
-        "cuda": ["jax[cuda13]>=0.10,<0.13"],
+        "tpu": ["jax[tpu]>=0.10.2,<0.13"],
+        "plan": ["jax[tpu]>=0.10.2,<0.13"],  # libtpu compiles for TPUs on machines without one
+        "cuda": ["jax[cuda13]>=0.10.2,<0.13"],
         # Needs older protobuf, pyarrow and pillow than requirements.txt names.
         "beam": ["apache-beam>=2.77,<3"],
         "test": [

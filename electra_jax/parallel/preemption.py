@@ -5,7 +5,8 @@ import signal
 from typing import Any
 
 import jax
-from jax._src import distributed  # its preemption manager has no public name
+
+from electra_jax.parallel.jax_internals import preemption_manager, replace_preemption_manager
 
 
 class Preemption:
@@ -33,8 +34,7 @@ class Preemption:
 
 def take_over() -> None:
     """Puts `Preemption` in the place of JAX's manager; after JAX has been initialised."""
-    state = distributed.global_state
-    state.preemption_sync_manager = Preemption(state.preemption_sync_manager)
+    replace_preemption_manager(Preemption(preemption_manager()))
 
 
 class StopSignal:
@@ -69,7 +69,6 @@ class StopSignal:
         """The signal to stop for, if it is time to. All processes ask equally often."""
         if self._alone:
             return self.received
-        manager: Any = distributed.global_state.preemption_sync_manager
-        if manager.requested():
+        if preemption_manager().requested():
             return self.received or signal.SIGTERM
         return None

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from jax._src import clusters  # detection without starting; there is no public way
 
 from electra_jax.errors import NotThereYet, UsageError
+from electra_jax.parallel.jax_internals import detect_cluster
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +93,7 @@ def find_cluster(seconds: int = 300) -> Cluster | None:
         return cluster if cluster.count > 1 else None
     try:
         with warnings.catch_warnings(action="ignore"):  # on Kubernetes, of a package not needed
-            found: Any = clusters.ClusterEnv.auto_detect_unset_distributed_params(
-                address, None, None, None, None, seconds
-            )
+            found: Any = detect_cluster(address, seconds)
     except (RuntimeError, OSError) as error:
         raise NotThereYet(f"this run's other processes cannot be found: {error}") from error
     except ValueError as error:

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-from jax._src import distributed  # its key-value store has no public name
+
+from electra_jax.parallel.jax_internals import set_shared_value, shared_values
 
 log = logging.getLogger(__name__)
 
@@ -141,16 +142,11 @@ def outlive_readers() -> None:
 
 def publish(folder: str, values: dict[str, Any]) -> None:
     """Makes JSON values of this process known to the others; nothing where it is alone."""
-    client = distributed.global_state.client
-    if client is not None:
-        text = json.dumps({**values, "host": socket.gethostname()})
-        client.key_value_set(f"{folder}{jax.process_index()}", text, allow_overwrite=True)
+    text = json.dumps({**values, "host": socket.gethostname()})
+    set_shared_value(f"{folder}{jax.process_index()}", text)
 
 
 def read(folder: str) -> dict[int, dict[str, Any]]:
     """What each process has published, and its `host`."""
-    client = distributed.global_state.client
-    if client is None:
-        return {}
-    entries = client.key_value_dir_get(folder)
+    entries = shared_values(folder).items()
     return {int(key.rpartition("/")[2]): json.loads(value) for key, value in entries}

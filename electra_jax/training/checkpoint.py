@@ -115,9 +115,7 @@ class Checkpoints:
             folder.mkdir(parents=True, exist_ok=True)
         elif not folder.is_dir():
             raise UsageError(f"{folder} holds no checkpoint yet")
-        self._manager = ocp.CheckpointManager(
-            folder, options=options, item_names=("params", "rest", "record")
-        )
+        self._manager = ocp.CheckpointManager(folder, options=options)
 
     def save(
         self, step: int, state: TrainState, record: dict, metrics: dict[str, float] | None = None
