@@ -42,7 +42,7 @@ case ${1:-} in
     find_version "$2" || fail "no Python $2 with venv and ensurepip on this machine"
     ;;
   *)
-    found=$(describe "$1") || fail "$1 is not a Python that can make environments"
+    found=$(describe "$1") || fail "$1 cannot make environments: it fails, or lacks venv or ensurepip"
     case " $versions " in
       *" ${found%% *} "*) echo "${found#* }" ;;
       *) fail "$1 is Python ${found%% *}; electra-jax is tested on $versions" ;;

@@ -21,7 +21,7 @@ HELP
 install() {
   local uv=~/.local/bin/uv package=$1 constraint=()
   [[ -x $uv ]] || python3 -m pip install --user --quiet uv
-  [[ -x venv/bin/python ]] || "$uv" venv --quiet --python 3.11 venv
+  [[ -x venv/bin/python ]] || "$uv" venv --quiet --python 3.13 venv
   [[ $package != *.whl ]] || package="file://$PWD/$package" constraint=(--constraint requirements.txt)
   "$uv" pip install --quiet --python venv/bin/python --reinstall-package electra-jax \
     ${constraint[@]+"${constraint[@]}"} "electra-jax[tpu] @ $package"

@@ -126,4 +126,4 @@ def test_install_takes_the_tested_versions_and_a_newer_python(worker, commands):
     assert "--constraint" in wheel and "requirements.txt" in wheel
     assert git[-1] == "electra-jax[tpu] @ git+https://host/it@v1"
     assert "--constraint" not in git
-    assert all("3.11" in call for call in commands.calls("venv"))
+    assert all("3.13" in call for call in commands.calls("venv"))
