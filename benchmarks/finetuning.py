@@ -13,9 +13,9 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_jax.glue import SETS, data_fields, find_files
+from electra_jax.finetuning.glue import SETS, data_fields, find_files
+from electra_jax.finetuning.sweep import BASELINE, PRETRAINED, run_group
 from electra_jax.parallel.runtime import enable_compilation_cache
-from electra_jax.sweep import BASELINE, PRETRAINED, run_group
 from electra_jax.training.loop import NonFiniteLoss
 
 HEAD = "| use | set | rows | metric | trivial | not pretrained | pretrained | gain / deviation |"

@@ -39,8 +39,8 @@ from electra_jax.errors import Stopped
 from electra_jax.parallel.hardware import peak_flops
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.parallel.runtime import enable_compilation_cache
-from electra_jax.pretrain import pretrain
-from electra_jax.program import BERT_TOKENS, build_program, flops_per_token
+from electra_jax.pretraining.pretrain import pretrain
+from electra_jax.pretraining.program import BERT_TOKENS, build_program, flops_per_token
 
 PARTS = ("precision", "speed", "pretrain")
 FIGURES = "gpu_session.jsonl"

@@ -18,7 +18,7 @@ from gpu_session import make_batch, make_config
 
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.parallel.partition import path_name
-from electra_jax.program import build_program
+from electra_jax.pretraining.program import build_program
 
 
 def main() -> None:

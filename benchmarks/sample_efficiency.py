@@ -27,11 +27,11 @@ import optax
 
 from electra_jax.config import PretrainConfig, load_config, pretrain_config
 from electra_jax.data.tokenizer import Tokenizer
-from electra_jax.inference import load
+from electra_jax.inference.pretrained import load
 from electra_jax.models.electra import Electra, init_params
 from electra_jax.parallel.runtime import enable_compilation_cache
-from electra_jax.pretrain import open_stores, pretrain, resolve
-from electra_jax.program import flops_per_token
+from electra_jax.pretraining.pretrain import open_stores, pretrain, resolve
+from electra_jax.pretraining.program import flops_per_token
 from electra_jax.training.optimizer import matrix_dimensions
 
 matplotlib.use("agg")

@@ -12,7 +12,7 @@ __all__ = ["load"]
 def __getattr__(name: str) -> Any:
     # Only when it is asked for: JAX takes seconds to import, and `--version` needs none of it.
     if name == "load":
-        from electra_jax.prediction import load
+        from electra_jax.inference.finetuned import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

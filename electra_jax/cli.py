@@ -285,7 +285,7 @@ def run_prepare(args: argparse.Namespace) -> None:
 def run_pretrain(args: argparse.Namespace) -> None:
     from electra_jax.config import load_config, pretrain_config
     from electra_jax.parallel.runtime import enable_compilation_cache, joined
-    from electra_jax.pretrain import pretrain, run_facts
+    from electra_jax.pretraining.pretrain import pretrain, run_facts
 
     config = pretrain_config(load_config(args.config, args.overrides))
     enable_compilation_cache()
@@ -295,9 +295,9 @@ def run_pretrain(args: argparse.Namespace) -> None:
 
 def run_finetune(args: argparse.Namespace) -> None:
     from electra_jax.config import finetune_config, load_config
-    from electra_jax.finetune import run_facts
+    from electra_jax.finetuning.finetune import run_facts
+    from electra_jax.finetuning.sweep import run_all
     from electra_jax.parallel.runtime import enable_compilation_cache, joined
-    from electra_jax.sweep import run_all
 
     config = finetune_config(load_config(args.config, args.overrides))
     enable_compilation_cache()
@@ -309,8 +309,8 @@ def run_finetune(args: argparse.Namespace) -> None:
 
 
 def run_glue(args: argparse.Namespace) -> None:
-    from electra_jax.glue import glue, run_facts
-    from electra_jax.parallel.roll_call import ProcessesConfig
+    from electra_jax.finetuning.glue import glue, run_facts
+    from electra_jax.parallel.rendezvous import ProcessesConfig
     from electra_jax.parallel.runtime import enable_compilation_cache, joined
 
     enable_compilation_cache()
@@ -323,13 +323,13 @@ def run_glue(args: argparse.Namespace) -> None:
 
 
 def run_predict(args: argparse.Namespace) -> None:
-    from electra_jax.answering import predict_file
+    from electra_jax.inference.files import predict_file
 
     predict_file(args.model, args.input, args.output, args.format, args.checkpoint)
 
 
 def run_embed(args: argparse.Namespace) -> None:
-    from electra_jax.answering import embed_file
+    from electra_jax.inference.files import embed_file
 
     shape = embed_file(
         args.model, args.input, args.output, args.format, args.column, args.pooling, args.checkpoint
@@ -339,15 +339,15 @@ def run_embed(args: argparse.Namespace) -> None:
 
 def run_evaluate(args: argparse.Namespace) -> None:
     from electra_jax.evaluate import evaluate
-    from electra_jax.terminal import render_metrics
+    from electra_jax.inference.terminal import render_metrics
 
     figures = evaluate(args.workdir, args.data, args.split, args.checkpoint)
     print(json.dumps(figures) if args.json else render_metrics(figures))
 
 
 def run_inspect(args: argparse.Namespace) -> None:
-    from electra_jax.inference import load
-    from electra_jax.terminal import render_inspection
+    from electra_jax.inference.pretrained import load
+    from electra_jax.inference.terminal import render_inspection
 
     model = load(args.model, args.checkpoint)
     for text in args.text:
@@ -359,13 +359,13 @@ def run_inspect(args: argparse.Namespace) -> None:
 
 
 def run_export(args: argparse.Namespace) -> None:
-    from electra_jax.exchange import export_model
+    from electra_jax.export import export_model
 
     print("exported:", ", ".join(export_model(args.model, args.to, args.checkpoint)))
 
 
 def run_import(args: argparse.Namespace) -> None:
-    from electra_jax.exchange import import_model
+    from electra_jax.export import import_model
 
     fresh = import_model(args.source, args.to, args.generator, args.vocab)
     made = f" (made fresh: {', '.join(fresh)})" if fresh else ""
@@ -374,7 +374,7 @@ def run_import(args: argparse.Namespace) -> None:
 
 def run_plan(args: argparse.Namespace) -> None:
     from electra_jax.config import load_config
-    from electra_jax.plan_text import write_plan
+    from electra_jax.planning.render import write_plan
 
     fields = load_config(args.config, args.overrides)
     print(write_plan(args.config, fields, args.topology, args.search, args.json))

@@ -24,7 +24,7 @@ from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives import objectives
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.parallel.mesh import MeshConfig
-from electra_jax.parallel.roll_call import ProcessesConfig
+from electra_jax.parallel.rendezvous import ProcessesConfig
 from electra_jax.tasks import tasks
 from electra_jax.tasks.task import TaskConfig
 from electra_jax.training.checkpoint import CheckpointConfig

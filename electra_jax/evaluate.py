@@ -8,19 +8,19 @@ import numpy as np
 
 from electra_jax.config import FinetuneConfig, read_any_config
 from electra_jax.errors import UsageError
-from electra_jax.inference import Model
-from electra_jax.inference import load as load_pretrained
+from electra_jax.inference.finetuned import TaskModel, load
+from electra_jax.inference.pretrained import Model
+from electra_jax.inference.pretrained import load as load_pretrained
 from electra_jax.interop.names import flatten
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
-from electra_jax.prediction import TaskModel, load
-from electra_jax.pretrain import (
+from electra_jax.pretraining.pretrain import (
     held_out_stores,
     make_evaluate,
     make_sampler,
     open_stores,
     parse_stores,
 )
-from electra_jax.program import build_objective, build_program
+from electra_jax.pretraining.program import build_objective, build_program
 from electra_jax.report import Example, ExampleToken
 from electra_jax.training.checkpoint import holds_checkpoint
 

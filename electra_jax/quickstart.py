@@ -13,11 +13,11 @@ from electra_jax.data.token_store import prepare
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.data.tokenizer_training import train_tokenizer
 from electra_jax.evaluate import evaluate, held_out_examples
-from electra_jax.inference import load
+from electra_jax.inference.pretrained import load
+from electra_jax.inference.terminal import render_inspection, render_metrics
 from electra_jax.parallel.runtime import enable_compilation_cache
-from electra_jax.pretrain import pretrain
+from electra_jax.pretraining.pretrain import pretrain
 from electra_jax.report import write_report
-from electra_jax.terminal import render_inspection, render_metrics
 
 log = logging.getLogger(__name__)
 

@@ -29,6 +29,14 @@ def electra_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="session")
+def encoder_dir(tmp_path_factory) -> Path:
+    """A tiny encoder that was never pretrained."""
+    from tiny_encoder import make_model
+
+    return make_model(tmp_path_factory.mktemp("encoder"))
+
+
 def pytest_collection_modifyitems(items):
     # The file that takes longest comes first, so that no worker is left alone with it.
     items.sort(key=lambda item: item.path.name != "test_pretrain.py")

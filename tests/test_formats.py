@@ -14,7 +14,7 @@ from tiny_run import tiny
 
 import electra_jax
 from electra_jax.data.token_store import TokenStore
-from electra_jax.pretrain import pretrain
+from electra_jax.pretraining.pretrain import pretrain
 from electra_jax.training.metrics import read_metrics
 
 ARCHIVE = Path(__file__).parent / "golden" / "formats-0.1.tar.xz"

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from electra_jax.errors import UsageError
-from electra_jax.inference import TokenReport
+from electra_jax.inference.pretrained import TokenReport
+from electra_jax.inference.terminal import render_inspection, render_metrics
 from electra_jax.report import Example, ExampleToken, curves, write_report
-from electra_jax.terminal import render_inspection, render_metrics
 
 LINES = [
     {"step": 1, "seconds": 1.0, "train/loss": 3.0, "train/tokens_per_second": 5000.0},

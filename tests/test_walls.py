@@ -9,6 +9,8 @@ import electra_jax
 
 ROOT = Path(electra_jax.__file__).parent
 # What each room may import besides itself and `errors`, which everyone may.
+MACHINERY = {"models", "data", "parallel", "objectives", "training", "tasks", "interop"}
+GROUND = MACHINERY | {"config", "placement", "run_directory"}
 ROOMS = {
     "errors": set(),
     "models": set(),
@@ -18,12 +20,15 @@ ROOMS = {
     "training": {"parallel"},
     "tasks": {"models", "data"},
     "interop": {"models", "data", "tasks", "training"},
+    "config": MACHINERY - {"interop"},
+    "placement": {"models", "parallel", "config"},
+    "run_directory": {"config"},
+    "inference": GROUND,
+    "pretraining": GROUND | {"inference"},
+    "finetuning": GROUND | {"inference"},
+    "planning": GROUND | {"pretraining"},
 }
-COMPOSERS = {
-    "answering", "config", "embedding", "estimate", "evaluate", "exchange", "finetune", "glue",
-    "inference", "plan", "plan_search", "plan_text", "prediction", "pretrain", "program",
-    "quickstart", "report", "sweep", "terminal", "warm_start",
-}  # fmt: skip
+COMPOSERS = {"evaluate", "export", "quickstart", "report"}
 # Only these files may import what makes meshes, checkpoints and tf.data pipelines.
 OWNERS = {
     "apache_beam": {"data/beam.py"},

@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
 from electra_jax.errors import Stopped, UsageError
-from electra_jax.parallel import roll_call
+from electra_jax.parallel import rendezvous as roll_call
 from electra_jax.parallel.mesh import batch_sharding, local_rows
 from electra_jax.parallel.preemption import take_over
 from electra_jax.parallel.watchdog import ending_together, report_failure

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from electra_jax.config import load_config
-from electra_jax.parallel.topology import stay_on_cpu, tpu_topology
-from electra_jax.plan import plan_placement, resolve, tally
+from electra_jax.planning.plan import plan_placement, resolve, tally
+from electra_jax.planning.topology import stay_on_cpu, tpu_topology
 
 FILE = Path(__file__).parent / "plans.json"
 

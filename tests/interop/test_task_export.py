@@ -1,22 +1,18 @@
 """Fine-tuned models give the same answers in the transformers library."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from finetuning import test_learning
+from tiny_encoder import make_model
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tasks"))
-import test_learning  # noqa: E402
-from tiny_encoder import make_model  # noqa: E402
-
-from electra_jax.data.labelled import Row  # noqa: E402
-from electra_jax.embedding import embed  # noqa: E402
-from electra_jax.errors import UsageError  # noqa: E402
-from electra_jax.exchange import export_model  # noqa: E402
-from electra_jax.finetune import finetune  # noqa: E402
-from electra_jax.prediction import load  # noqa: E402
+from electra_jax.data.labelled import Row
+from electra_jax.errors import UsageError
+from electra_jax.export import export_model
+from electra_jax.finetuning.finetune import finetune
+from electra_jax.inference.encoder import embed
+from electra_jax.inference.finetuned import load
 
 FEW = ["train.epochs=2", "checkpoint.every_steps=10000"]
 

@@ -7,8 +7,8 @@ import pytest
 
 from electra_jax import cli
 from electra_jax.errors import UsageError
-from electra_jax.exchange import import_model
-from electra_jax.inference import load
+from electra_jax.export import import_model
+from electra_jax.inference.pretrained import load
 from electra_jax.interop import names, tensorflow1
 from electra_jax.models.electra import Electra, GeneratorConfig, generator_model, init_params
 from electra_jax.models.encoder import ModelConfig

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
-from electra_jax.finetune import layer_scale
+from electra_jax.finetuning.finetune import layer_scale
 from electra_jax.tasks.question_answering import best_of, exact_match, token_f1
 from electra_jax.tasks.retrieval import ranking_figures
 from electra_jax.tasks.tagging import guess_scheme, spans, to_bio

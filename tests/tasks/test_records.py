@@ -13,11 +13,11 @@ from electra_jax.config import find_task
 from electra_jax.data.collection import Collection, collect_pairs
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
+from electra_jax.inference.finetuned import as_row as input_row
+from electra_jax.inference.finetuned import init_head
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.partition import path_name
-from electra_jax.prediction import as_row as input_row
-from electra_jax.prediction import init_head
 from electra_jax.tasks.question_answering import cut_windows
 from electra_jax.tasks.retrieval import bm25, finds
 

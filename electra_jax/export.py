@@ -1,0 +1,272 @@
+"""Models out of run directories, and into them."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from electra_jax.config import config_fields, save_config
+from electra_jax.data.tokenizer import load_tokenizer
+from electra_jax.errors import UsageError
+from electra_jax.finetuning.finetune import RESULTS_FILE
+from electra_jax.inference.finetuned import TaskModel, load
+from electra_jax.inference.pretrained import Model, imported_config, load_hugging_face
+from electra_jax.interop import huggingface, names, tensorflow1
+from electra_jax.models.electra import count_params, generator_model, unroll
+from electra_jax.pretraining.pretrain import IMPORTED
+from electra_jax.pretraining.program import build_objective, create_state
+from electra_jax.pretraining.warm_start import warm_start
+from electra_jax.training.checkpoint import Checkpoints
+from electra_jax.training.metrics import read_metrics
+from electra_jax.training.optimizer import AdamState, make_optimizer
+
+
+def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> list[str]:
+    """Writes `discriminator/`, `generator/` and a model card for the transformers library.
+
+    A masked language model becomes `masked_lm/`, and of one that copies, for which there is no
+    class, the encoder alone `encoder/`; a fine-tuned model lies in `to` itself.
+
+    Args:
+      path: a run directory, or another model directory.
+      to: is made; must not hold anything yet.
+      checkpoint: of a run directory.
+
+    Returns:
+      The folders written.
+
+    Raises:
+      UsageError: no model, none that the library knows, one whose fine-tuning has not ended,
+        or `to` is not empty or cannot be written.
+    """
+    to = _empty(to)
+    model = load(path, checkpoint)
+    if isinstance(model, TaskModel):
+        return [_export_task_model(model, path, to)]
+    params = jax.device_get(unroll(model.config.electra, model.params))
+    networks = names.split_networks(params)
+    if not networks:
+        raise UsageError(f"{path} holds no network that the transformers library knows")
+    small = generator_model(model.config.model, model.config.generator)
+    card = model_card(model, count_params(params), list(networks), _held_out(path, model.step))
+    with _writing(to):
+        for network, flat in networks.items():
+            folder = to / network
+            shape = small if network == "generator" else model.config.model
+            huggingface.write_network(folder, network, flat, shape, model.tokenizer)
+            (folder / "README.md").write_text(card, "utf-8")
+        (to / "README.md").write_text(card, "utf-8")
+    return [str(to / network) for network in networks]
+
+
+def _export_task_model(model: TaskModel, path: str | Path, to: Path) -> str:
+    kind, task = model.task.exported_as, model.task
+    if not kind:
+        raise UsageError(
+            f"transformers has no class for the task {task.name} with head={task.config.head}: "
+            "keep the run directory, and use `predict`"
+        )
+    figures = _figures(path, model.step)
+    with _writing(to):
+        opens_with = huggingface.write_task_model(
+            to, kind, names.flatten(jax.device_get(model.params)), model.model, task.tokenizer,
+            task.state.get("labels", ["score"] if kind == "ForSequenceClassification" else ()),
+            getattr(task.config, "pooling", ""),
+        )  # fmt: skip
+        (to / "README.md").write_text(task_card(model, opens_with, figures), "utf-8")
+    return str(to)
+
+
+def _figures(path: str | Path, step: int) -> dict[str, float]:
+    """The metrics of a fine-tuning run at a step: its results, or what it logged then."""
+    file = Path(path) / RESULTS_FILE
+    try:
+        results = json.loads(file.read_text("utf-8"))
+        if results.get("step", step) != step:
+            logged = _held_out(path, step)
+            return {name.removeprefix("eval/"): value for name, value in logged.items()}
+        metrics = results["metrics"]
+        return {name: float(value) for name, value in metrics.items() if value is not None}
+    except FileNotFoundError:
+        raise UsageError(
+            f"{file} is missing: give the same `finetune` again and let the run finish"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{file} cannot be read: {error!r}") from error
+
+
+def task_card(model: TaskModel, opens_with: str, figures: Mapping[str, float]) -> str:
+    """A model card: what it does, how it was trained, how well it does."""
+    train = model.config.train
+    scale = getattr(model.task.config, "scale", 1)
+    lines = [
+        "---",
+        "library_name: transformers",
+        "---",
+        "",
+        f"# {model.task.name}",
+        "",
+        f"Fine-tuned with electra-jax from `{Path(model.config.init.from_).name}`: "
+        f"{model.step:,} steps of {train.batch_size} rows of at most {train.length} tokens, "
+        f"learning rate {model.config.optimizer.learning_rate:g}, seed {train.seed}.",
+        f"Opens with `{opens_with}`.",
+        *([f"Its scores are to be multiplied by {scale:g}."] if scale != 1 else []),
+        "",
+        "| metric on validation data | value |",
+        "|---|---|",
+        *(f"| {name} | {value:.4g} |" for name, value in figures.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def import_model(
+    path: str | Path, to: str | Path, generator: str | Path | None = None, vocab: str | Path = ""
+) -> list[str]:
+    """Makes a run directory of a Hugging Face directory or of an official TF1 checkpoint.
+
+    `pretrain` goes on with it, and every other command takes it.
+
+    Args:
+      path: a directory, or the prefix of a TF1 checkpoint's files.
+      to: is made; must not hold anything yet.
+      generator: a Hugging Face generator, where it lies apart.
+      vocab: the vocab.txt of a TF1 checkpoint; by default the one beside it.
+
+    Returns:
+      The parts that were not there and are fresh.
+
+    Raises:
+      UsageError: see `huggingface.read_model` and `tensorflow1.read_checkpoint`; or `to` is not
+        empty or cannot be written.
+    """
+    to = _empty(to)
+    slots: dict[str, Any] = {}
+    if huggingface.is_hugging_face(path):
+        source = load_hugging_face(path, generator)
+    elif tensorflow1.is_checkpoint(path):
+        read = tensorflow1.read_checkpoint(path)
+        tokenizer = load_tokenizer(vocab or Path(path).parent / "vocab.txt")
+        if tokenizer.vocab_size != read.model.vocab_size:
+            raise UsageError(
+                f"the vocabulary has {tokenizer.vocab_size} pieces, the checkpoint "
+                f"{read.model.vocab_size}"
+            )
+        config = imported_config(read.model, read.generator)
+        source = Model(config, read.params, tokenizer, read.step)
+        slots = {"mu": read.first_moments, "nu": read.second_moments} if read.slots else {}
+    else:
+        raise UsageError(
+            f"{path} is neither a Hugging Face directory (config.json) nor a TF1 checkpoint "
+            "(PREFIX.index)"
+        )
+    config = source.config
+    objective = build_objective(config, source.tokenizer)
+    optimizer = make_optimizer(config.optimizer)
+    state = jax.jit(lambda key: create_state(config, objective, optimizer, key))(jax.random.key(0))
+    fresh = jax.device_get(state.params)
+    params = warm_start(config, source.tokenizer, fresh, source)
+    state = state.replace(
+        step=np.int32(source.step), params=params, opt_state=_with_slots(state.opt_state, slots)
+    )
+    record = {"store": IMPORTED, "config": config_fields(config), "elapsed": 0.0}
+    with _writing(to):
+        save_config(config, to)
+        source.tokenizer.save(to / "tokenizer")
+        with Checkpoints(to) as checkpoints:
+            checkpoints.save(source.step, jax.tree.map(jax.numpy.asarray, state), record)
+            checkpoints.wait()
+    there = names.flatten(source.params)
+    return sorted({p.split("/")[0] for p in names.flatten(params) if p not in there})
+
+
+def model_card(
+    model: Model, parameters: int, networks: list[str], held_out: dict[str, float]
+) -> str:
+    """A model card: what it is, how it was trained, how well it does."""
+    config = model.config
+    architecture = config.model.architecture
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [electra, replaced-token-detection]",
+        "---",
+        "",
+        f"# ELECTRA ({architecture}), {parameters:,} parameters",
+        "",
+        f"Pretrained with electra-jax (objective: {config.objective.name}) for {model.step:,} "
+        f"steps of {config.train.batch_size} rows of {config.data.length} tokens.",
+        "",
+        "| network | layers | hidden | opens with |",
+        "|---|---|---|---|",
+    ]
+    small = generator_model(config.model, config.generator)
+    for network in networks:
+        shape = small if network == "generator" else config.model
+        opens = huggingface.CLASSES[architecture, network]
+        lines.append(f"| `{network}/` | {shape.layers} | {shape.hidden} | `{opens}` |")
+    lines += ["", "`AutoModel` opens any of them as an encoder, to be fine-tuned.", ""]
+    if held_out:
+        lines += ["Measured on held-out text:", "", "| metric | value |", "|---|---|"]
+        lines += [f"| {name} | {value:.4g} |" for name, value in held_out.items()]
+        lines.append("")
+    settings = config_fields(config)
+    lines += ["Settings:", "", "| field | value |", "|---|---|"]
+    for section in ("objective", "optimizer", "train"):
+        lines += [f"| {section}.{name} | {v} |" for name, v in settings[section].items() if v != ""]
+    return "\n".join(lines) + "\n"
+
+
+def _held_out(path: str | Path, step: int) -> dict[str, float]:
+    """The metrics that a run logged when it evaluated that step."""
+    for line in reversed(read_metrics(path)):
+        figures = {name: value for name, value in line.items() if name.startswith("eval/")}
+        if line["step"] == step and figures:
+            # One that was not finite is null.
+            return {name: value for name, value in figures.items() if value is not None}
+    return {}
+
+
+def _with_slots(opt_state: Any, slots: dict[str, Any]) -> Any:
+    """An optimizer state with the moments that a checkpoint had."""
+    if not slots:
+        return opt_state
+    return jax.tree.map(
+        lambda x: AdamState(**slots) if isinstance(x, AdamState) else x,
+        opt_state,
+        is_leaf=lambda x: isinstance(x, AdamState),
+    )
+
+
+def _empty(to: str | Path) -> Path:
+    to = Path(to)
+    try:
+        used = to.exists() and (not to.is_dir() or any(to.iterdir()))
+    except OSError as error:
+        raise UsageError(f"{to} cannot be read: {error}") from error
+    if used:
+        raise UsageError(f"{to} is there already and not empty: choose another --to")
+    return to
+
+
+@contextlib.contextmanager
+def _writing(to: Path) -> Iterator[None]:
+    """Makes a folder that is empty or not there, as it is again if writing into it fails.
+
+    It is not renamed at the end, which mounted buckets and mount points do not allow.
+    """
+    there = _empty(to).exists()
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException as error:
+        shutil.rmtree(to.resolve(), ignore_errors=True)
+        if there:
+            to.resolve().mkdir(exist_ok=True)
+        if isinstance(error, OSError):
+            raise UsageError(f"{to} cannot be written: {error}") from error
+        raise

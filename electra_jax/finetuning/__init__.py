@@ -1,0 +1,1 @@
+"""Fine-tuning: the run told in order, several of them, and all of GLUE."""

@@ -1,0 +1,1 @@
+"""Finished models in use: loaded, asked, and run over files."""

@@ -1,0 +1,230 @@
+"""A pretrained model in use: load it, score texts, and see which tokens look replaced."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from electra_jax.config import PretrainConfig, read_config
+from electra_jax.data.sampler import DataConfig
+from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
+from electra_jax.errors import UsageError
+from electra_jax.inference.encoder import Encoder, embed
+from electra_jax.interop import huggingface
+from electra_jax.models.electra import GeneratorConfig, init_params, unroll
+from electra_jax.models.encoder import ModelConfig
+from electra_jax.objectives.config import ObjectiveConfig
+from electra_jax.training.checkpoint import Checkpoints
+
+LONGEST_ROW = 512  # of an imported model, whose training rows are not known
+
+
+class TokenReport(NamedTuple):
+    """What the two networks say about one token."""
+
+    piece: str
+    replaced: float  # the discriminator's probability that it was replaced
+    suggestions: list[tuple[str, float]]  # the generator's likeliest tokens there
+
+
+@dataclasses.dataclass
+class Model:
+    """A pretrained model with its tokenizer."""
+
+    config: PretrainConfig
+    params: dict
+    tokenizer: Tokenizer
+    step: int
+
+    def __post_init__(self):
+        self._electra = self.config.electra
+        self._inspect = jax.jit(self._inspect_arrays)
+        self._energies = jax.jit(self._energy_arrays)
+
+    @property
+    def devices(self) -> list[jax.Device]:
+        """Where the parameters lie."""
+        return list(jax.tree.leaves(self.params)[0].sharding.device_set)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a text that were trained on: the row length less [CLS] and [SEP]."""
+        return self.config.data.length - 2
+
+    @property
+    def encoder(self) -> Encoder:
+        """The main network without its head."""
+        params = unroll(self.config.electra, self.params)
+        embeddings = dict(params["embeddings"])
+        if "embedding_delta" in params:
+            embeddings["word"] = embeddings["word"] + params["embedding_delta"]
+        return Encoder(
+            dataclasses.replace(self.config.model, scan=False),
+            {"embeddings": embeddings, "encoder": params["discriminator"]["encoder"]},
+            self.tokenizer,
+            self.config.data.length if self.config.data.store else self.config.model.max_positions,
+        )
+
+    def embed(self, texts: Sequence[str], pooling: str = "", progress: bool = False) -> np.ndarray:
+        """See `embedding.embed`; by default the mean."""
+        length = self.config.data.length
+        return embed(self.encoder, texts, length, pooling or "mean", progress)
+
+    def inspect(self, text: str, suggestions: int = 3) -> list[TokenReport]:
+        """For each token, whether it looks replaced and what the generator would put there.
+
+        The generator sees the text with that one token masked.
+
+        Raises:
+          UsageError: no token in the text, or more than the model was trained on.
+        """
+        if "generator" not in self.params or "classifier" not in self.params["discriminator"]:
+            raise UsageError(
+                "the model lacks a generator or a discriminator's head: nothing to ask"
+            )
+        row_L, documents_L = self._row(text)
+        ids = row_L[1 : documents_L.sum() - 1].tolist()
+        replaced_L, top_LV, tokens_LV = jax.device_get(
+            self._inspect(self.params, row_L, documents_L)
+        )
+        return [
+            TokenReport(
+                piece,
+                float(replaced_L[position]),
+                [
+                    (self.tokenizer.pieces([int(token)])[0], float(probability))
+                    for token, probability in zip(
+                        tokens_LV[position][:suggestions],
+                        top_LV[position][:suggestions],
+                        strict=True,
+                    )
+                ],
+            )
+            for position, piece in enumerate(self.tokenizer.pieces(ids), start=1)
+        ]
+
+    def _row(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """[CLS] text [SEP] and padding, and which of it is real, int32 [L]."""
+        [ids] = self.tokenizer.encode([text])
+        if not ids:
+            raise UsageError("the text is empty: there is nothing to look at")
+        if len(ids) > self.max_tokens:
+            raise UsageError(
+                f"the text has {len(ids)} tokens, the model was trained on {self.max_tokens}; "
+                "shorten it"
+            )
+        row_L = np.full(self.config.data.length, self.tokenizer.pad_id, np.int32)
+        row_L[: len(ids) + 2] = [self.tokenizer.cls_id, *ids, self.tokenizer.sep_id]
+        documents_L = np.arange(len(row_L)) < len(ids) + 2
+        return row_L, documents_L.astype(np.int32)
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Pseudo-log-likelihood of each text, up to a constant of its length.
+
+        The sum over its tokens of minus their energies (Clark et al., 2020, Electric,
+        section 2.5).
+
+        Raises:
+          UsageError: not a model of the objective `electric`, or a text that is empty or
+            longer than the model was trained on.
+        """
+        if self.config.objective.name != "electric":
+            raise UsageError("scores need a model of the objective electric")
+        scores = []
+        for text in texts:
+            row_L, documents_L = self._row(text)
+            energy_L = jax.device_get(self._energies(self.params, row_L, documents_L))
+            scores.append(-float(energy_L[1 : documents_L.sum() - 1].sum()))
+        return scores
+
+    def _energy_arrays(self, params: Any, row_L: jax.Array, documents_L: jax.Array) -> jax.Array:
+        rows = (row_L[None], documents_L[None], jnp.zeros_like(row_L)[None])
+        energy_1L: Any = self._electra.apply({"params": params}, *rows, method="discriminate")
+        return energy_1L[0]
+
+    def _inspect_arrays(self, params: Any, row_L: jax.Array, documents_L: jax.Array):
+        variables = {"params": params}
+        types = jnp.zeros_like(row_L)
+        logits_L = self._electra.apply(
+            variables, row_L[None], documents_L[None], types[None], method="discriminate"
+        )[0]
+
+        def suggest(position):
+            masked = row_L.at[position].set(self.tokenizer.mask_id)
+            logits_11V = self._electra.apply(
+                variables,
+                masked[None],
+                documents_L[None],
+                types[None],
+                position[None, None],
+                method="generate",
+            )
+            # A vocabulary that is padded has ids without a piece.
+            logits_V = logits_11V[0, 0, : self.tokenizer.vocab_size]
+            return jax.lax.top_k(jax.nn.softmax(logits_V), 10)
+
+        # One position after another: a row of logits, not a square of them, is in memory.
+        top_LV, tokens_LV = jax.lax.map(suggest, jnp.arange(row_L.shape[0]), batch_size=8)
+        return jax.nn.sigmoid(logits_L), top_LV, tokens_LV
+
+
+def load(path: str | Path, checkpoint: str = "best") -> Model:
+    """Loads a model from a run directory, or from an exported or Hugging Face one.
+
+    Args:
+      path: the directory.
+      checkpoint: "best", "last" or a step, of a run directory.
+
+    Raises:
+      UsageError: not a run directory, or no such checkpoint.
+    """
+    if huggingface.is_hugging_face(path):
+        return load_hugging_face(path)
+    config = read_config(path)
+    config = dataclasses.replace(config, model=config.model.anywhere)
+    electra = config.electra
+    shapes = jax.eval_shape(lambda key: init_params(electra, key), jax.random.key(0))
+    with Checkpoints(path, read_only=True) as checkpoints:
+        step = checkpoints.choose(checkpoint)
+        params = checkpoints.restore_params(step, shapes)
+    return Model(config, params, load_tokenizer(Path(path) / "tokenizer"), step)
+
+
+def imported_config(
+    model: ModelConfig, generator: GeneratorConfig, objective: str = "electra"
+) -> PretrainConfig:
+    """The config of a model whose training is not known: that of the published Small."""
+    length = min(model.max_positions, LONGEST_ROW)
+    layout = "pair" if model.block.rotary or model.token_types > 1 else "packed"
+    return PretrainConfig(
+        model=model,
+        generator=generator,
+        objective=ObjectiveConfig(name=objective),
+        data=DataConfig(length=length, layout=layout),
+    )
+
+
+def load_hugging_face(path: str | Path, generator: str | Path | None = None) -> Model:
+    """Loads a Hugging Face directory; heads and a generator that it lacks are missing.
+
+    A masked language model is one of the objective `mlm`, beside a generator of `replace_mlm`.
+
+    Raises:
+      UsageError: see `huggingface.read_model`.
+    """
+    read = huggingface.read_model(path, generator)
+    shares = read.generator
+    if shares is None:
+        modern = read.model.architecture == "modern"
+        shares = GeneratorConfig(width=1.0, depth=0.25) if modern else GeneratorConfig()
+    objective = "electra"
+    if read.masked_lm:
+        objective = "replace_mlm" if read.generator else "mlm"
+    if objective == "mlm":
+        shares = dataclasses.replace(shares, kind="none")
+    config = imported_config(read.model, shares, objective)
+    return Model(config, jax.tree.map(jnp.asarray, read.params), read.tokenizer, step=0)

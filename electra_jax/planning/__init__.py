@@ -1,0 +1,1 @@
+"""Plans: what a run costs and whether it fits, before there is a machine for it."""

@@ -1,0 +1,104 @@
+"""What a pretraining config becomes: an objective, a placed state, a compiled step.
+
+It needs no text and no accelerator, so a plan can be made of it before there is either.
+"""
+
+import functools
+import logging
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, PartitionSpec
+
+from electra_jax.config import PretrainConfig
+from electra_jax.data.tokenizer import Tokenizer
+from electra_jax.errors import UsageError
+from electra_jax.models.electra import generator_model, init_params
+from electra_jax.models.encoder import ModelConfig
+from electra_jax.models.flops import train_flops_per_token
+from electra_jax.objectives import objectives
+from electra_jax.objectives.masking import SpecialTokens, max_masked
+from electra_jax.parallel.mesh import batch_sharding, replicated, under
+from electra_jax.parallel.partition import Rules, place
+from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.state import TrainState
+from electra_jax.training.step import Objective, make_eval_step, make_train_step
+
+log = logging.getLogger(__name__)
+
+BERT_TOKENS = SpecialTokens(pad=0, cls=101, sep=102, mask=103)
+
+
+def pretraining_program(config: PretrainConfig, mesh: Mesh, tokenizer: Tokenizer | None) -> Program:
+    """The program of a config, whose vocabulary size is resolved, on a mesh.
+
+    Args:
+      config: of the run.
+      mesh: of devices, or of descriptions of devices that are not here.
+      tokenizer: of the run; None for a program that no text will meet.
+
+    Raises:
+      UsageError: the model does not fit the mesh.
+    """
+    check_heads(config.model, mesh)
+    objective = build_objective(config, tokenizer)
+    optimizer = make_optimizer(config.optimizer)
+    create = functools.partial(create_state, config, objective, optimizer)
+    rules = pretraining_rules(generator_model(config.model, config.generator).heads, mesh)
+    return build_program(objective, optimizer, create, rules, mesh, config.train.accumulate)
+
+
+def batch_shapes(config: PretrainConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """The global batch's shapes with their shardings."""
+    shape = (config.train.batch_size, config.data.length)
+    rows = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=batch_sharding(mesh))
+    return dict.fromkeys(("tokens", "documents", "types"), rows)
+
+
+def build_objective(config: PretrainConfig, tokenizer: Tokenizer | None) -> Any:
+    """The objective over its model."""
+    special, continuation = BERT_TOKENS, np.zeros(config.model.vocab_size, bool)
+    if tokenizer is not None:
+        special = SpecialTokens(
+            tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id
+        )
+        continuation = tokenizer.continuation()
+    kind = objectives()[config.objective.name]
+    return kind(config.objective, config.electra, special, continuation)
+
+
+def create_state(
+    config: PretrainConfig,
+    objective: Objective,
+    optimizer: optax.GradientTransformationExtraArgs,
+    key: jax.Array,
+) -> TrainState:
+    """A fresh state of a run; to be jitted or evaluated for its shapes."""
+    shape = (config.train.batch_size, config.data.length)
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ("tokens", "documents", "types")
+    }
+    params = init_params(config.electra, key)
+    sums = jax.eval_shape(make_eval_step(objective), params, batch, key)
+    return TrainState.create(params, optimizer, sums)
+
+
+def flops_per_token(config: PretrainConfig) -> dict[str, float]:
+    """Training operations per token of a run, by part."""
+    flops = train_flops_per_token(
+        config.model,
+        config.generator,
+        config.data.length,
+        max_masked(config.objective.mask_rate, config.data.length),
+        config.electra.head,
+        objectives()[config.objective.name].generates_everywhere,
+    )
+    if config.optimizer.frozen and re.search(config.optimizer.frozen, "generator/"):
+        # Nothing uses its gradient, and the compiler leaves its backward pass out.
+        flops |= {part: flops[part] / 3 for part in flops.keys() & {"generator", "masked_lm_head"}}
+    return flops

@@ -1,0 +1,328 @@
+"""The pretraining run: its first losses, its end, and going on after any kind of stop."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from compiling import FAST
+from tiny_run import TINY, logged, make_store, tiny
+
+from electra_jax import cli
+from electra_jax.config import load_config, pretrain_config
+from electra_jax.data.token_store import TokenStore, prepare
+from electra_jax.errors import Stopped, UsageError
+from electra_jax.inference.pretrained import load
+from electra_jax.models.electra import init_params
+from electra_jax.pretraining.pretrain import make_sampler, pretrain
+from electra_jax.pretraining.program import build_objective
+from electra_jax.training.checkpoint import SaveFailed
+from electra_jax.training.metrics import read_metrics
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("data") / "store")
+
+
+def assert_same_run(one, other):
+    assert logged(one) == logged(other)
+    first, second = (load(path, "last") for path in (one, other))
+    assert first.step == second.step
+    jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+
+
+def test_first_losses_of_small_are_those_of_chance(store):
+    """ln 30522 for the generator, and ln 2 for a discriminator without an opinion."""
+    fields = [f"data.store={store}", "model.vocab_size=30522", "model.scan=true"]
+    config = pretrain_config(load_config("pretrain/small", fields).to_dict())
+    opened = TokenStore.open(store)
+    objective = build_objective(config, opened.tokenizer)
+    batch = make_sampler(config, [(opened, 1.0)], "train", 16).batch(0)
+    # Random words, for the few of the store may have been given odd logits by chance.
+    words = np.random.default_rng(0).integers(100, 30522, batch["tokens"].shape, np.int32)
+    batch["tokens"] = np.where(batch["tokens"] > 4, words, batch["tokens"])
+
+    @jax.jit
+    def losses(key, opinion):
+        params = init_params(objective.electra, key)
+        params["discriminator"]["classifier"]["kernel"] *= opinion
+        prepared = objective.prepare(batch, key)
+        return objective.losses(params, prepared, None, 0, False)[1]
+
+    def first_losses(opinion):
+        return objective.summarise(jax.device_get(losses(jax.random.key(0), opinion)))
+
+    figures = first_losses(opinion=0.0)
+    assert figures["generator_loss"] == pytest.approx(10.33, abs=0.1)
+    assert figures["discriminator_loss"] == pytest.approx(np.log(2), abs=1e-4)
+    assert figures["loss"] == pytest.approx(44.98, abs=0.1)
+    # As initialised the classifier has an opinion, and so a loss a little above chance.
+    assert 0.6 < first_losses(opinion=1.0)["discriminator_loss"] < 1.2
+
+
+def test_a_run_learns_and_leaves_everything_behind(store, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    pretrain(tiny(store, "train.steps=60", "eval.every_steps=30"), workdir)
+    names = {path.name for path in workdir.iterdir()}
+    assert {"config.json", "checkpoints", "metrics.jsonl", "tensorboard", "tokenizer"} <= names
+    lines = read_metrics(workdir)
+    train = [line["train/generator_loss"] for line in lines if "train/loss" in line]
+    assert len(train) == 12 and train[-1] < 0.8 * train[0]
+    evaluations = [line for line in lines if "eval/loss" in line]
+    assert [line["step"] for line in evaluations] == [30, 60]
+    assert {"eval/discriminator_auc", "eval/generator_accuracy_baseline"} <= set(evaluations[0])
+    assert any((workdir / "tensorboard").iterdir())
+
+    # What a finished run is for, by the commands a user would give.
+    assert cli.main(["evaluate", "--workdir", str(workdir), "--checkpoint", "last", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["step"] == 60
+    # All of the split is no more than the evaluations in training read.
+    assert figures["loss"] == pytest.approx(evaluations[-1]["eval/loss"], rel=1e-4)
+    assert cli.main(["inspect", "--model", str(workdir), "--json", "the cat eats the dog ."]) == 0
+    tokens = json.loads(capsys.readouterr().out)["tokens"]
+    assert [token["piece"] for token in tokens] == ["the", "cat", "eats", "the", "dog", "."]
+    assert all(0 <= token["replaced"] <= 1 and len(token["suggestions"]) == 3 for token in tokens)
+    assert cli.main(["report", "--workdir", str(workdir)]) == 0
+    page = (workdir / "report" / "index.html").read_text()
+    assert "discriminator_auc" in page and "class=sample" in page
+
+    # Again: done is done.
+    before = logged(workdir)
+    pretrain(tiny(store, "train.steps=60", "eval.every_steps=30"), workdir)
+    assert logged(workdir) == before
+
+
+def test_evaluation_is_exact_on_a_partial_batch(store, tmp_path):
+    from electra_jax.evaluate import evaluate
+
+    workdir = tmp_path / "run"
+    pretrain(tiny(store, "train.steps=5"), workdir)
+    figures = evaluate(workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    sampler = make_sampler(tiny(store), [(TokenStore.open(store), 1.0)], "validation", 16)
+    assert sampler.rows % 16
+    config["eval"]["batch_size"] = sampler.rows  # no row of padding at all
+    (workdir / "config.json").write_text(json.dumps(config))
+    whole = evaluate(workdir)
+    # Masks differ with the shape of a batch; the share of originals nearly does not.
+    for name in ("discriminator_accuracy_baseline", "generator_loss"):
+        assert whole[name] == pytest.approx(figures[name], rel=0.02)
+
+
+def test_a_time_budget_ends_a_run_and_its_schedule(store, tmp_path):
+    config = tiny(store, "train.time_budget=4s", "train.log_every=1000", "eval.every_steps=100000")
+    pretrain(config, tmp_path / "run")
+    line = read_metrics(tmp_path / "run")[-1]
+    # Compiling counts, the budget is of the whole run: it may leave time for a single step.
+    assert line["seconds"] >= 4 and line["step"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.learning_rate=1", "optimizer.learning_rate"),
+        ("train.batch_size=32", "train.batch_size"),
+        ("train.steps=40", "train.steps"),
+    ],
+)
+def test_a_run_does_not_go_on_as_another(store, tmp_path, override, message):
+    pretrain(tiny(store, "train.steps=5"), tmp_path / "run")
+    before = logged(tmp_path / "run")
+    with pytest.raises(UsageError, match=f"holds a run with {message}"):
+        pretrain(tiny(store, "train.steps=5", override), tmp_path / "run")
+    assert logged(tmp_path / "run") == before
+    pretrain(tiny(store, "train.steps=5", "train.log_every=3"), tmp_path / "run")
+
+
+def test_a_truncated_checkpoint_makes_way_for_the_one_before(store, tmp_path, caplog):
+    overrides = ("checkpoint.keep=3", "eval.every_steps=1000")
+    pretrain(tiny(store, *overrides), tmp_path / "straight")
+    pretrain(tiny(store, *overrides), tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / "20"
+    for file in last.rglob("*"):
+        if file.is_file() and file.stat().st_size > 1000:
+            file.write_bytes(file.read_bytes()[:500])
+    pretrain(tiny(store, *overrides), tmp_path / "run")
+    assert "checkpoint 20 cannot be read" in caplog.text
+    # What may be readable on another day is kept.
+    assert (tmp_path / "run" / "unreadable-checkpoints" / "20" / "params").is_dir()
+    assert_same_run(tmp_path / "run", tmp_path / "straight")
+
+
+def test_a_run_none_of_whose_checkpoints_can_be_read_keeps_them(store, tmp_path):
+    pretrain(tiny(store, "train.steps=2"), tmp_path / "run")
+    [last] = (tmp_path / "run" / "checkpoints").glob("[0-9]*")
+    for file in last.rglob("*"):
+        if file.is_file() and file.stat().st_size > 1000:
+            file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(UsageError, match="no checkpoint in .* can be read"):
+        pretrain(tiny(store, "train.steps=2"), tmp_path / "run")
+    with pytest.raises(UsageError, match="checkpoints/2 cannot be read"):
+        load(tmp_path / "run")
+    assert last.is_dir()
+
+
+def test_opening_a_model_writes_nothing(store, tmp_path):
+    pretrain(tiny(store, "train.steps=2"), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(UsageError, match="holds no checkpoint yet"):
+        load(tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(store, tmp_path):
+    from electra_jax.training.loop import NonFiniteLoss
+
+    config = tiny(store, "optimizer.learning_rate=1e38", "optimizer.name=adamw")
+    with pytest.raises(NonFiniteLoss, match="the loss is .* at step"):
+        pretrain(config, tmp_path / "run")
+
+
+def test_parameters_that_are_no_numbers_are_not_saved(store, tmp_path, monkeypatch):
+    """At a save between two lines of the log, when no loss has been looked at."""
+    from electra_jax.training import loop
+
+    real = loop.Loop.run
+
+    def run(self, state, key):
+        step = self.train_step
+
+        def train_step(state, *args):
+            state = step(state, *args)
+            broken = jax.tree.map(lambda x: x * np.nan, state.params)
+            return state.replace(params=broken) if state.step == 7 else state
+
+        self.train_step = train_step
+        return real(self, state, key)
+
+    monkeypatch.setattr(loop.Loop, "run", run)
+    monkeypatch.setattr(jax, "transfer_guard_host_to_device", lambda _: contextlib.nullcontext())
+    config = tiny(store, "checkpoint.every_steps=7", "train.log_every=20", "eval.every_steps=3")
+    with pytest.raises(loop.NonFiniteLoss, match="a parameter is no number at step 7"):
+        pretrain(config, tmp_path / "run")
+    assert load(tmp_path / "run", "last").step == 6
+
+
+def start(store, workdir, *overrides):
+    """A run in a process of its own, as a user starts it."""
+    flags = [f"--config.{o}" for o in [*TINY, f"data.store={store}", *overrides]]
+    command = [sys.executable, "-m", "electra_jax", "pretrain", "--config", "pretrain/tiny"]
+    return subprocess.Popen(
+        [*command, "--workdir", str(workdir), *flags],
+        cwd=ROOT, env={**os.environ, "XLA_FLAGS": FAST},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(store, tmp_path):
+    overrides = ("train.steps=1500", "checkpoint.every_steps=100", "eval.every_steps=500")
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    process = start(store, killed, *overrides)
+    wait_for(killed / "checkpoints" / "300", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    process = start(store, killed, *overrides)
+    wait_for(killed / "checkpoints" / "700", process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == cli.INTERRUPTED, output
+    assert "the same command goes on from there" in output and "Traceback" not in output
+    assert max(line["step"] for line in read_metrics(killed)) < 1500
+    for workdir in (killed, straight):
+        process = start(store, workdir, *overrides)
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, output
+    assert_same_run(killed, straight)
+
+
+def test_sigterm_in_an_evaluation_waits_for_its_end_and_saves(store, tmp_path, monkeypatch):
+    module = sys.modules["electra_jax.pretraining.pretrain"]
+    real = module.make_evaluate
+
+    def make_evaluate(*args):
+        evaluate = real(*args)
+
+        def stopped(params):
+            signal.raise_signal(signal.SIGTERM)
+            return evaluate(params)
+
+        return stopped
+
+    monkeypatch.setattr(module, "make_evaluate", make_evaluate)
+    with pytest.raises(Stopped) as stop:
+        pretrain(tiny(store), tmp_path / "run")
+    assert stop.value.signal == signal.SIGTERM
+    assert load(tmp_path / "run", "last").step == 11  # one step after the evaluation
+    monkeypatch.undo()
+    pretrain(tiny(store), tmp_path / "run")
+    pretrain(tiny(store), tmp_path / "straight")
+    assert_same_run(tmp_path / "run", tmp_path / "straight")
+
+
+def test_a_save_that_fails_stops_the_run_with_its_reason(store, tmp_path, monkeypatch):
+    pretrain(tiny(store, "optimizer.schedule=constant"), tmp_path / "run")
+
+    def save(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", save)
+    longer = tiny(store, "optimizer.schedule=constant", "train.steps=40")
+    with pytest.raises(SaveFailed, match="No space left on device.*goes on from the last one"):
+        pretrain(longer, tmp_path / "run")
+    assert load(tmp_path / "run", "last").step == 20
+
+
+def test_a_mixture_is_judged_by_what_is_held_out_and_keeps_its_weights(store, tmp_path, caplog):
+    whole = tmp_path / "whole"
+    texts = [f"the cat sees the {word} ." for word in ("dog", "cow", "fish")] * 99
+    prepare(texts, TokenStore.open(store).tokenizer, whole, workers=1, validation_share=0.0,
+            progress=False)  # fmt: skip
+    workdir = tmp_path / "run"
+    pretrain(tiny(store, "train.steps=2", f"data.store={store}:3,{whole}:1"), workdir)
+    assert f"{whole} holds nothing out" in caplog.text
+    assert "eval/loss" in read_metrics(workdir)[-1]
+    pretrain(tiny(store, "train.steps=2", f"data.store={store}:0.75,{whole}:0.25"), workdir)
+    for other in (f"{store}:1,{whole}:3", f"{store}:7501,{whole}:2499"):  # one row in 10,000
+        with pytest.raises(UsageError, match="whose weights are others"):
+            pretrain(tiny(store, "train.steps=2", f"data.store={other}"), workdir)
+
+
+def test_a_workdir_that_is_a_file_is_left_alone(store, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UsageError, match="run cannot be made a run directory"):
+        pretrain(tiny(store), tmp_path / "run")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_a_store_that_was_moved_is_told(store, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(store, moved)
+    pretrain(tiny(moved, "train.steps=5"), tmp_path / "run")
+    # The same store elsewhere is the same store.
+    pretrain(tiny(store, "train.steps=5"), tmp_path / "run")
+    shutil.rmtree(moved)
+    with pytest.raises(UsageError, match="no token store"):
+        pretrain(tiny(moved, "train.steps=5"), tmp_path / "run")
