@@ -1,6 +1,7 @@
 """Settings that must be made before JAX is imported, and the way to the real data."""
 
 import os
+import signal
 from pathlib import Path
 
 from compiling import FAST
@@ -12,8 +13,11 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # What is the same in many tests is compiled once, and the next time not at all.
 CACHE = Path(__file__).parent.parent / ".pytest_cache" / "xla"
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+# A background job of a shell starts with SIGINT ignored, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest  # noqa: E402
 

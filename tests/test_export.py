@@ -192,6 +192,14 @@ def test_a_masked_language_model_comes_back(model, generator, objective, tmp_pat
     assert (tmp_path / "two" / "masked_lm").is_dir()
 
 
+def test_disentangled_embeddings_leave_as_each_network_reads_them():
+    params = make_params(PUBLISHED[0], GeneratorConfig(width=0.5, share="disentangled"))
+    networks = names.split_networks(params)
+    word, delta = params["embeddings"]["word"], params["embedding_delta"]
+    np.testing.assert_array_equal(networks["generator"]["embeddings/word"], word)
+    np.testing.assert_array_equal(networks["discriminator"]["embeddings/word"], word + delta)
+
+
 @pytest.mark.parametrize("shapes", [PUBLISHED, MODERN], ids=["published", "modern"])
 def test_of_a_model_that_copies_the_encoder_is_left(shapes, tmp_path, monkeypatch):
     params = make_params(*shapes, head="copying_lm")

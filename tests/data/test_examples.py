@@ -38,6 +38,15 @@ def test_every_example_is_once_in_an_epoch():
     assert sorted(seen) == list(range(37))
 
 
+def test_epochs_and_seeds_have_orders_of_their_own():
+    def order(start, seed):
+        batches = Batches(examples(), 8, pad_id=0, seed=seed)
+        return [label for batch in take(batches, 5, start) for label in batch["label"].tolist()]
+
+    orders = [order(0, 0), order(5, 0), order(10, 0), order(0, 1)]
+    assert all(one != other for one, other in itertools.combinations(orders, 2))
+
+
 def test_a_step_can_be_sought():
     batches = Batches(examples(), 8, pad_id=0, seed=3)
     straight = take(batches, 12, 0)

@@ -113,6 +113,14 @@ def test_short_documents_pack_tightly_and_scraps_are_not_made():
     assert (long[:-1] >= rows.SHORTEST_PIECE).all()
 
 
+def test_documents_are_packed_alike_however_many_are_read_at_once(monkeypatch):
+    documents = np.cumsum([0, *lengths()])
+    whole = rows.pack(documents, 32)
+    monkeypatch.setattr(rows, "DOCUMENTS_AT_ONCE", 7)
+    for array, expected in zip(rows.pack(documents, 32), whole, strict=True):
+        np.testing.assert_array_equal(array, expected)
+
+
 @pytest.mark.parametrize("layout", rows.LAYOUTS)
 def test_hosts_together_hold_the_batch_of_one(tmp_path, layout):
     source = sampler([(split(lengths(), tmp_path), 1.0)], layout)

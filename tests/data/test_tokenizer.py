@@ -69,6 +69,18 @@ def test_offsets_point_at_what_each_piece_stands_for(tokenizer):
             assert text[start:end].lower() == bare
 
 
+def test_offsets_count_from_the_start_of_a_long_text(tokenizer):
+    """A long text is encoded in segments."""
+    sentence = "the cat, eaten by dogs? "
+    spans = tokenizer.offsets(sentence)
+    expected = [
+        (start + number * len(sentence), end + number * len(sentence))
+        for number in range(100)
+        for start, end in spans
+    ]
+    assert tokenizer.offsets(sentence * 100) == expected
+
+
 def test_continuation_tells_whole_words(tokenizer):
     text = "the unbelievable cats"
     ids = np.array(tokenizer.encode([text])[0])

@@ -74,6 +74,21 @@ def test_names_are_the_official_ones(params):
     assert not any(name.startswith("generator/embeddings/") for name in written)
 
 
+def test_names_of_one_shape_are_not_mixed_up(params):
+    """A swap of names would be undone by reading with the same table."""
+    written = variables(params)
+    layer = params["discriminator"]["encoder"]["layer_1"]
+    for name, ours in {
+        "embeddings/LayerNorm/gamma": params["embeddings"]["norm"]["scale"],
+        "embeddings/LayerNorm/beta": params["embeddings"]["norm"]["bias"],
+        "encoder/layer_1/attention/self/query/kernel": layer["query"]["kernel"],
+        "encoder/layer_1/attention/self/value/kernel": layer["value"]["kernel"],
+        "encoder/layer_1/attention/output/LayerNorm/gamma": layer["attention_norm"]["scale"],
+        "encoder/layer_1/output/LayerNorm/gamma": layer["feedforward_norm"]["scale"],
+    }.items():
+        np.testing.assert_array_equal(written[f"electra/{name}"], ours, name)
+
+
 @pytest.mark.slow
 def test_a_checkpoint_with_slots_goes_on_where_it_stopped(params, tmp_path):
     values = variables(params)

@@ -140,6 +140,12 @@ def test_copying_what_is_there_to_read_is_no_accuracy():
     assert figures["g_loss"] == 1.0  # the mean over all four
 
 
+def test_auc_is_one_where_all_replaced_tokens_score_higher():
+    low, high = np.zeros((2, metrics.AUC_BINS))
+    low[3] = high[9] = 10
+    assert metrics.binned_auc(low, high) == 1 and metrics.binned_auc(high, low) == 0
+
+
 def test_auc_of_no_opinion_is_a_half_and_of_one_class_undefined():
     even = np.zeros(metrics.AUC_BINS)
     even[3] = 10

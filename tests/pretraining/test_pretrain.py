@@ -26,6 +26,7 @@ from electra_jax.models.electra import init_params
 from electra_jax.pretraining.pretrain import make_sampler, pretrain
 from electra_jax.pretraining.program import build_objective
 from electra_jax.training.checkpoint import SaveFailed
+from electra_jax.training.loop import Clock
 from electra_jax.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
@@ -130,6 +131,16 @@ def test_a_time_budget_ends_a_run_and_its_schedule(store, tmp_path):
     line = read_metrics(tmp_path / "run")[-1]
     # Compiling counts, the budget is of the whole run: it may leave time for a single step.
     assert line["seconds"] >= 4 and line["step"] >= 1
+
+
+def test_the_clock_of_a_resumed_run_has_the_time_spent(store, tmp_path, monkeypatch):
+    clocks = []
+    monkeypatch.setattr(
+        "electra_jax.pretrain.Clock", lambda before: clocks.append(before) or Clock(before)
+    )
+    for _ in range(2):
+        pretrain(tiny(store, "train.steps=2"), tmp_path / "run")
+    assert clocks[0] == 0 and clocks[1] >= read_metrics(tmp_path / "run")[0]["seconds"] > 0
 
 
 @pytest.mark.parametrize(

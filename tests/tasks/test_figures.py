@@ -7,6 +7,13 @@ import pytest
 from sklearn.metrics import ndcg_score
 
 from electra_jax.finetuning.finetune import layer_scale
+from electra_jax.tasks.classification import (
+    Classification,
+    ClassificationConfig,
+    Record,
+    Regression,
+    RegressionConfig,
+)
 from electra_jax.tasks.question_answering import best_of, exact_match, token_f1
 from electra_jax.tasks.retrieval import ranking_figures
 from electra_jax.tasks.tagging import guess_scheme, spans, to_bio
@@ -40,6 +47,7 @@ def test_a_query_without_a_ranking_scores_nothing():
         ("The  Cat.", ["cat"], 1, 1),
         ("a black cat", ["cat"], 0, 2 / 3),
         ("black cat", ["dog", "cat"], 0, 2 / 3),
+        ("cat cat dog", ["cat cat"], 0, 4 / 5),
         ("", [], 1, 1),
         ("cat", [], 0, 0),
         ("", ["cat"], 0, 0),
@@ -108,3 +116,30 @@ def test_layers_learn_slower_the_deeper_they_lie():
     assert scale("encoder/layer_0/wide/kernel") == pytest.approx(0.8**13)
     assert scale("embeddings/word") == pytest.approx(0.8**14)
     assert scale("encoder/embeddings_project/kernel") == pytest.approx(0.8**14)
+
+
+def records(labels):
+    return [Record("data", "a text", None, label) for label in labels]
+
+
+def test_labels_are_judged_as_by_hand():
+    """F1 is of the last label; one row of it in three is missed, and none is wrong."""
+    task = Classification(ClassificationConfig(), None)
+    truth = records(["no", "yes", "yes", "yes"])
+    task.fit(truth)
+    figures = task.score([{"label": guess} for guess in ("no", "no", "yes", "yes")], truth)
+    assert figures == pytest.approx(
+        {"accuracy": 3 / 4, "f1": 4 / 5, "macro_f1": (4 / 5 + 2 / 3) / 2, "matthews": 12**-0.5 * 2}
+    )
+
+
+def test_numbers_are_judged_as_by_hand():
+    """In the right order, and not on a line; scores are on the scale of the labels."""
+    task = Regression(RegressionConfig(scale=4.0), None)
+    truth = records([0.0, 1.0, 2.0, 3.0])
+    answers = task.answers(np.array([[0.0], [0.25], [1.0], [2.25]]), [], truth)
+    assert [answer["score"] for answer in answers] == [0, 1, 4, 9]
+    figures = task.score(answers, truth)
+    assert figures == pytest.approx(
+        {"spearman": 1.0, "pearson": 15 / (5 * 49) ** 0.5, "r2": 1 - 40 / 5}
+    )

@@ -119,6 +119,17 @@ def test_words_and_labels_may_be_texts():
     assert record.labels == ["O", "O", "B-x"]
 
 
+def test_a_word_s_label_stands_at_its_first_piece():
+    task = make_task("tagging", words="words", label="tags")
+    record = task.parse(as_row({"words": "a goodly bad", "tags": "O B-x O"}), True)
+    task.fit([record])
+    [example] = task.examples([record], 16, True, True)
+    pieces = TOKENIZER.pieces(example.tokens[0])
+    assert pieces == ["[CLS]", "a", "good", "##ly", "bad", "[SEP]"]
+    labels = [task.labels[i] if i >= 0 else None for i in example.targets["labels"]]
+    assert labels == [None, "O", "B-x", None, "O", None]
+
+
 @pytest.mark.parametrize("odd", ["X", "o", "per"])
 def test_an_odd_label_among_marked_ones_is_refused(odd):
     def task(scheme):

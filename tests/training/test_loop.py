@@ -1,12 +1,16 @@
 """The clock of several processes, and what the loop must not save."""
 
+import itertools
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from electra_jax.training import loop
-from electra_jax.training.loop import Clock, all_finite
+from electra_jax.training.loop import Clock, Loop, TrainConfig, all_finite
+from electra_jax.training.state import TrainState
 
 
 @pytest.mark.parametrize("pace", [0.001, 0.5, 20.0])
@@ -42,3 +46,23 @@ def test_a_number_that_is_none_is_found():
     assert all_finite(tree)
     assert not all_finite({**tree, "b": {"c": jnp.array([1.0, jnp.nan])}})
     assert not all_finite({**tree, "b": {"c": jnp.array([1.0, jnp.inf])}})
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_schedule_and_batches_follow_the_step(start):
+    """Of a run of 4 steps, from its start or resumed."""
+    seen = []
+    following = jax.jit(lambda state: state.replace(step=state.step + 1))
+
+    def train_step(state, batch, key, progress):
+        seen.append((batch, float(progress)))
+        return following(state)
+
+    run = Loop(
+        config=TrainConfig(steps=4), eval_every=10, save_every=10, train_step=train_step,
+        batches=itertools.count, evaluate=None, summarise=lambda sums: {"loss": 0.0},
+        tokens_per_step=1, flops_per_token=1, peak_flops=None, checkpoints=mock.MagicMock(),
+        writer=None, record={},
+    )  # fmt: skip
+    run.run(TrainState(jnp.int32(start), {}, {}, {"loss": jnp.zeros(())}), jax.random.key(0))
+    assert seen == [(step, step / 4) for step in range(start, 4)]
