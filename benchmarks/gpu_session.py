@@ -40,7 +40,7 @@ from electra_jax.parallel.hardware import peak_flops
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.parallel.runtime import enable_compilation_cache
 from electra_jax.pretraining.pretrain import pretrain
-from electra_jax.pretraining.program import BERT_TOKENS, build_program, flops_per_token
+from electra_jax.pretraining.program import BERT_TOKENS, flops_per_token, pretraining_program
 
 PARTS = ("precision", "speed", "pretrain")
 FIGURES = "gpu_session.jsonl"
@@ -78,7 +78,7 @@ def make_batch(config: PretrainConfig, seed: int = 0) -> dict[str, jax.Array]:
 def make_step(config: PretrainConfig):
     """The program of a config on one device, a fresh state, and the compiled training step."""
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    program = build_program(config, mesh, None)
+    program = pretraining_program(config, mesh, None)
     state = program.create(jax.random.key(0))
     step = program.train_step.lower(state, make_batch(config), jax.random.key(0), jnp.float32(0.5))
     return program, state, step.compile()

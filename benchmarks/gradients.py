@@ -18,7 +18,7 @@ from gpu_session import make_batch, make_config
 
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.parallel.partition import path_name
-from electra_jax.pretraining.program import build_program
+from electra_jax.pretraining.program import pretraining_program
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=32)
     args = parser.parse_args()
     config = make_config(args.config, args.rows)
-    program = build_program(config, make_mesh(MeshConfig(), jax.devices()[:1]), None)
+    program = pretraining_program(config, make_mesh(MeshConfig(), jax.devices()[:1]), None)
     objective = program.objective
     params = program.create(jax.random.key(0)).params
 

@@ -26,11 +26,12 @@ import numpy as np
 import optax
 
 from electra_jax.config import PretrainConfig, load_config, pretrain_config
+from electra_jax.data.mixture import Mixture
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.inference.pretrained import load
 from electra_jax.models.electra import Electra, init_params
 from electra_jax.parallel.runtime import enable_compilation_cache
-from electra_jax.pretraining.pretrain import open_stores, pretrain, resolve
+from electra_jax.pretraining.pretrain import pretrain, resolve
 from electra_jax.pretraining.program import flops_per_token
 from electra_jax.training.optimizer import matrix_dimensions
 
@@ -215,13 +216,13 @@ def make_config(architecture: str, objective: str, store: str, flops: float):
     if objective == "mlm":
         fields = [field for field in fields if not field.startswith("generator")]
         fields += ["generator.width=1.0"]
-    [(opened, _)] = open_stores(store)
+    tokenizer = Mixture.open(store).tokenizer
 
     def build(*more: str) -> PretrainConfig:
         config = pretrain_config(
             load_config(f"pretrain/family:{objective}", [*fields, "train.time_budget=", *more])
         )
-        return resolve(config, opened.tokenizer.vocab_size)
+        return resolve(config, tokenizer.vocab_size)
 
     config = build()
     per_step = sum(flops_per_token(config).values()) * config.train.batch_size * config.data.length

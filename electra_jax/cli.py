@@ -285,23 +285,24 @@ def run_prepare(args: argparse.Namespace) -> None:
 def run_pretrain(args: argparse.Namespace) -> None:
     from electra_jax.config import load_config, pretrain_config
     from electra_jax.parallel.runtime import enable_compilation_cache, joined
-    from electra_jax.pretraining.pretrain import pretrain, run_facts
+    from electra_jax.pretraining.pretrain import pretrain
+    from electra_jax.pretraining.resume import run_fingerprint
 
     config = pretrain_config(load_config(args.config, args.overrides))
     enable_compilation_cache()
-    with joined(lambda: {ARGUMENTS: args.words, **run_facts(config)}, config.processes):
+    with joined(lambda: {ARGUMENTS: args.words, **run_fingerprint(config)}, config.processes):
         pretrain(config, args.workdir)
 
 
 def run_finetune(args: argparse.Namespace) -> None:
     from electra_jax.config import finetune_config, load_config
-    from electra_jax.finetuning.finetune import run_facts
+    from electra_jax.finetuning.resume import run_fingerprint
     from electra_jax.finetuning.sweep import run_all
     from electra_jax.parallel.runtime import enable_compilation_cache, joined
 
     config = finetune_config(load_config(args.config, args.overrides))
     enable_compilation_cache()
-    with joined(lambda: {ARGUMENTS: args.words, **run_facts(config)}, config.processes):
+    with joined(lambda: {ARGUMENTS: args.words, **run_fingerprint(config)}, config.processes):
         table = run_all(
             args.config, args.overrides, args.workdir, args.seeds, args.sweep, args.baseline
         )
@@ -309,13 +310,13 @@ def run_finetune(args: argparse.Namespace) -> None:
 
 
 def run_glue(args: argparse.Namespace) -> None:
-    from electra_jax.finetuning.glue import glue, run_facts
+    from electra_jax.finetuning.glue import glue, run_fingerprint
     from electra_jax.parallel.rendezvous import ProcessesConfig
     from electra_jax.parallel.runtime import enable_compilation_cache, joined
 
     enable_compilation_cache()
     variant = args.config.partition(":")[2]
-    with joined(lambda: {ARGUMENTS: args.words, **run_facts(args.data)}, ProcessesConfig()):
+    with joined(lambda: {ARGUMENTS: args.words, **run_fingerprint(args.data)}, ProcessesConfig()):
         table = glue(
             args.model, args.data, args.workdir, args.seeds, args.baseline, args.overrides, variant
         )

@@ -7,11 +7,10 @@ A config file is Python with `get_config(variant) -> ConfigDict`; command-line o
 import dataclasses
 import difflib
 import importlib.util
-import json
 import keyword
 import math
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,6 @@ from electra_jax.training.loop import EvalConfig, TrainConfig
 from electra_jax.training.optimizer import OptimizerConfig
 
 PACKAGE = Path(__file__).parent
-CONFIG_FILE = "config.json"
-CONFIG_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,47 +334,20 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + name, value
 
 
-def save_config(config: PretrainConfig | FinetuneConfig, workdir: Path) -> None:
-    """Writes `config.json` of a run directory."""
-    fields = {"version": CONFIG_VERSION, **config_fields(config)}
-    write_json(workdir / CONFIG_FILE, fields)
+def first_difference(
+    old: Any, new: Any, may_change: Callable[[str], bool]
+) -> tuple[str, Any, Any] | None:
+    """The first field that two configs of a kind differ in, of those that may not change.
 
+    Args:
+      old, new: configs of the same kind.
+      may_change: "section.field" → whether it may.
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file of a run directory, of which a kill leaves the old or the new whole."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-    partial.replace(path)
-
-
-def read_config(workdir: str | Path) -> PretrainConfig:
-    """The config of a pretraining run's directory.
-
-    Raises:
-      UsageError: not a run directory, one of a newer version, or of a fine-tuning run.
+    Returns:
+      Name, old and new value; None if there is none.
     """
-    config = read_any_config(workdir)
-    if isinstance(config, FinetuneConfig):
-        raise UsageError(f"{workdir} is a fine-tuning run, not a pretraining run")
-    return config
-
-
-def read_any_config(workdir: str | Path) -> PretrainConfig | FinetuneConfig:
-    """The config of a run directory.
-
-    Raises:
-      UsageError: not a run directory, or one of a newer version.
-    """
-    path = Path(workdir) / CONFIG_FILE
-    if not path.is_file():
-        raise UsageError(f"{workdir} is no run directory: it has no {CONFIG_FILE}")
-    try:
-        fields = json.loads(path.read_text())
-        version = fields.pop("version")
-        if version > CONFIG_VERSION:
-            raise UsageError(
-                f"{path} has version {version}, this program reads up to {CONFIG_VERSION}: upgrade"
-            )
-        return finetune_config(fields) if "task" in fields else pretrain_config(fields)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} cannot be read: {error!r}") from error
+    before = dict(flatten(config_fields(old)))
+    for name, value in flatten(config_fields(new)):
+        if before.get(name) != value and not may_change(name):
+            return name, before.get(name), value
+    return None

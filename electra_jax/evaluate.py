@@ -6,22 +6,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.config import FinetuneConfig, read_any_config
+from electra_jax.config import FinetuneConfig
+from electra_jax.data.mixture import Mixture, parse_stores
 from electra_jax.errors import UsageError
 from electra_jax.inference.finetuned import TaskModel, load
 from electra_jax.inference.pretrained import Model
 from electra_jax.inference.pretrained import load as load_pretrained
 from electra_jax.interop.names import flatten
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
-from electra_jax.pretraining.pretrain import (
-    held_out_stores,
-    make_evaluate,
-    make_sampler,
-    open_stores,
-    parse_stores,
-)
-from electra_jax.pretraining.program import build_objective, build_program
+from electra_jax.pretraining.pretrain import make_evaluate
+from electra_jax.pretraining.program import build_objective, pretraining_program
 from electra_jax.report import Example, ExampleToken
+from electra_jax.run_directory import read_any_config
 from electra_jax.training.checkpoint import holds_checkpoint
 
 
@@ -49,17 +45,17 @@ def evaluate(
     config = model.config
     if not (data or config.data.store):
         raise UsageError(f"{workdir} names no token store: give --data STORE")
-    stores = open_stores(data or config.data.store, model.tokenizer)
+    mixture = Mixture.open(data or config.data.store, model.tokenizer)
     if split == "validation":
-        stores = held_out_stores(stores) or stores
-    sampler = make_sampler(config, stores, split, config.eval.batch_size)
+        mixture = mixture.held_out() or mixture
+    sampler = mixture.sampler(split, config.data, config.eval.batch_size, config.train.seed)
     mesh = make_mesh(MeshConfig(), model.devices)
-    program = build_program(config, mesh, model.tokenizer)
+    program = pretraining_program(config, mesh, model.tokenizer)
     there, needed = (set(flatten(x)) for x in (model.params, program.state.params))
     if needed - there:
         missing = ", ".join(sorted({"/".join(path.split("/")[:2]) for path in needed - there}))
         raise UsageError(f"{workdir} lacks {missing}: it cannot be evaluated")
-    figures = make_evaluate(program, sampler, mesh, max_batches=0)(model.params)
+    figures = make_evaluate(program, sampler, max_batches=0)(model.params)
     return {"step": model.step, **figures}
 
 
@@ -94,10 +90,10 @@ def held_out_examples(
     if not (stores_exist and holds_checkpoint(workdir)):
         return []
     model = load_pretrained(workdir, checkpoint)
-    stores = held_out_stores(open_stores(config.data.store, model.tokenizer))
-    if not stores:
+    held_out = Mixture.open(config.data.store, model.tokenizer).held_out()
+    if held_out is None:
         return []
-    sampler = make_sampler(config, stores, "validation", count)
+    sampler = held_out.sampler("validation", config.data, count, config.train.seed)
     batch = sampler.batch(0)
     objective: Any = build_objective(config, model.tokenizer)
     if not hasattr(objective, "forward"):

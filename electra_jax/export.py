@@ -10,17 +10,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.config import config_fields, save_config
+from electra_jax.config import config_fields
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.finetuning.finetune import RESULTS_FILE
 from electra_jax.inference.finetuned import TaskModel, load
 from electra_jax.inference.pretrained import Model, imported_config, load_hugging_face
 from electra_jax.interop import huggingface, names, tensorflow1
 from electra_jax.models.electra import count_params, generator_model, unroll
-from electra_jax.pretraining.pretrain import IMPORTED
 from electra_jax.pretraining.program import build_objective, create_state
+from electra_jax.pretraining.resume import IMPORTED
 from electra_jax.pretraining.warm_start import warm_start
+from electra_jax.run_directory import RESULTS_FILE, save_config
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.metrics import read_metrics
 from electra_jax.training.optimizer import AdamState, make_optimizer

@@ -9,11 +9,12 @@ import html
 import io
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from electra_jax.atomic_files import write_text
 from electra_jax.errors import UsageError
+from electra_jax.run_directory import CONFIG_FILE, REPORT
 from electra_jax.training.metrics import METRICS_FILE, read_metrics
 
 PAGE = "index.html"
@@ -64,19 +65,17 @@ def write_report(workdir: str | Path, examples: Sequence[Example] = ()) -> Path:
     lines = read_metrics(workdir)
     if not lines:
         raise UsageError(f"nothing to report: {workdir / METRICS_FILE} is missing or empty")
-    config = workdir / "config.json"
+    config = workdir / CONFIG_FILE
     text = _page(
         workdir.resolve().name,
         lines,
         json.loads(config.read_text()) if config.is_file() else {},
         examples,
     )
-    page = workdir / "report" / PAGE
+    page = workdir / REPORT / PAGE
     try:
         page.parent.mkdir(exist_ok=True)
-        partial = page.with_suffix(".partial")
-        partial.write_text(text, "utf-8")
-        os.replace(partial, page)
+        write_text(page, text)
     except OSError as error:
         raise UsageError(f"cannot write {page}: {error}") from error
     return page

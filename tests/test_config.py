@@ -4,15 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from electra_jax.config import (
-    find_config,
-    finetune_config,
-    load_config,
-    pretrain_config,
-    read_config,
-    save_config,
-)
+from electra_jax.config import find_config, finetune_config, load_config, pretrain_config
 from electra_jax.errors import UsageError
+from electra_jax.run_directory import read_config, save_config
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SHIPPED = [

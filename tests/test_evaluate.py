@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from electra_jax.config import FinetuneConfig, find_task, load_config, pretrain_config, save_config
+from electra_jax.config import FinetuneConfig, find_task, load_config, pretrain_config
 from electra_jax.data.tokenizer import WordPieceTokenizer
 from electra_jax.evaluate import _example, held_out_examples
+from electra_jax.run_directory import save_config
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat"]
 

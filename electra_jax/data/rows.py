@@ -7,8 +7,6 @@ first[r] to first[r + 1]; a piece is a stretch of one document.
 import array
 import itertools
 import logging
-import os
-import socket
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from electra_jax.atomic_files import atomic_path
 from electra_jax.data.token_store import Split
 from electra_jax.errors import UsageError
 
@@ -118,10 +117,8 @@ def chunk(documents: np.ndarray, length: int) -> RowTable:
 
 
 def _keep(table: RowTable, cache: Path) -> None:
-    # Others, perhaps on other hosts, may be at it, too.
-    partial = cache.with_suffix(f".{socket.gethostname()}-{os.getpid()}.partial.npz")
     try:
-        np.savez(partial, **table._asdict())
-        partial.replace(cache)
+        with atomic_path(cache) as partial:
+            np.savez(partial, **table._asdict())
     except OSError as error:
         log.debug("row table not kept: %s", error)

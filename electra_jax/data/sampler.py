@@ -81,7 +81,7 @@ class Sampler:
         self._cls, self._sep, self._pad = cls_id, sep_id, pad_id
         self._tokens = [split.tokens for split, _ in splits]
         self._tables = [row_table(split, length, layout) for split, _ in splits]
-        self._turns, self._shares, self._before = mixture(weights)
+        self._source_of_row, self._shares, self._before = interleave(weights)
         self.rows = sum(table.rows for table in self._tables)
         self.tokens_per_epoch = sum(len(tokens) for tokens in self._tokens)
         if layout == "packed":
@@ -98,7 +98,7 @@ class Sampler:
         """
         numbers = step * self.batch_size + self._mine(rows)
         block, place = np.divmod(numbers, MIXTURE_PERIOD)
-        sources = self._turns[place]
+        sources = self._source_of_row[place]
         counts = block * self._shares[sources] + self._before[place]
         batch = self._empty(len(numbers))
         for source in np.unique(sources):
@@ -239,7 +239,7 @@ def ragged_ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
 
 
-def mixture(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def interleave(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Whose turn it is in each of MIXTURE_PERIOD rows, evenly spread.
 
     Returns:

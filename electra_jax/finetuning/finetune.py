@@ -1,49 +1,34 @@
 """The fine-tuning run, told in order: encoder, data, state, loop, answers."""
 
-import contextlib
 import dataclasses
 import functools
-import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
-from electra_jax.config import (
-    CONFIG_FILE,
-    FinetuneConfig,
-    config_fields,
-    find_task,
-    flatten,
-    read_any_config,
-    save_config,
-    write_json,
-)
-from electra_jax.data.collection import SCHEME
-from electra_jax.data.examples import Batches, count_full
+from electra_jax.atomic_files import write_json
+from electra_jax.config import FinetuneConfig, config_fields, find_task
+from electra_jax.data.examples import Batches, Example, count_full
 from electra_jax.errors import UsageError
-from electra_jax.inference.encoder import Encoder, run_examples
-from electra_jax.inference.finetuned import (
-    TASK_FILE,
-    init_head,
-    load,
-    load_finetuned,
-    read_task,
-    save_task,
-    spread,
+from electra_jax.finetuning.objective import (
+    TaskObjective,
+    create_state,
+    layer_scale,
+    make_judge,
 )
+from electra_jax.finetuning.resume import check_resume, check_unused, data_sizes
+from electra_jax.inference.encoder import Encoder
+from electra_jax.inference.finetuned import load, load_finetuned, read_task, save_task
 from electra_jax.models.electra import count_params
 from electra_jax.models.flops import encoder_flops_per_token
 from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.hardware import peak_flops
-from electra_jax.parallel.mesh import check_batch, make_mesh, replicated, under
-from electra_jax.parallel.rendezvous import code_facts
+from electra_jax.parallel.mesh import check_batch, make_mesh, replicated
 from electra_jax.parallel.runtime import (
     barrier,
     check_shared,
@@ -53,22 +38,25 @@ from electra_jax.parallel.runtime import (
     is_main,
     random_key,
 )
-from electra_jax.pretraining.program import PARTITION, abstract_state, check_heads
+from electra_jax.placement import FINETUNING, check_heads
+from electra_jax.run_directory import (
+    DATA_FILE,
+    PREDICTIONS,
+    RESULTS_FILE,
+    TASK_FILE,
+    TOKENIZER,
+    read_any_config,
+    save_config,
+)
 from electra_jax.tasks.task import Task
 from electra_jax.training.checkpoint import Checkpoints
-from electra_jax.training.loop import Clock, Loop, TrainConfig
+from electra_jax.training.loop import Clock, Loop
 from electra_jax.training.metrics import MetricsWriter, read_metrics
 from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.program import Program, build_program, start
 from electra_jax.training.state import TrainState
-from electra_jax.training.step import make_train_step
 
 log = logging.getLogger(__name__)
-
-RESULTS_FILE = "results.json"
-DATA_FILE = "data.json"  # the sizes of the files that a run learns from
-PREDICTIONS = "predictions"
-# A head is small; only the encoder is cut up.
-RULES = ((r"(^|/)head/", PartitionSpec()), *PARTITION)
 
 
 class Records(NamedTuple):
@@ -79,56 +67,31 @@ class Records(NamedTuple):
     test: list | None
 
 
-@dataclasses.dataclass(frozen=True)
-class TaskObjective:
-    """A task as the training step knows it (see `electra_jax.objectives`)."""
+class Data(NamedTuple):
+    """What a run learns from and is judged by.
 
-    task: Task
-    network: EncoderWithHead
-    weight: float  # of the mean loss
-
-    def prepare(self, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
-        return dict(batch)
-
-    def counts(self, prepared: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        return {"task": self.task.count(prepared)}
-
-    def losses(self, params, prepared, key, step, train):
-        rngs = {"dropout": key} if train else None
-        outputs = self.network.apply({"params": params}, prepared, train, rngs=rngs)
-        loss = self.task.loss(outputs, prepared)
-        return {"task": loss}, {"loss": loss, "count": self.task.count(prepared)}
-
-    def weights(self, step: jax.Array) -> dict[str, Any]:
-        return {"task": self.weight}
-
-    def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        return {"loss": float(sums["loss"]) / max(float(sums["count"]), 1.0)}
-
-
-def layer_scale(decay: float, layers: int) -> Callable[[str], float]:
-    """By path, the share of the learning rate: the head's 1, less the deeper a layer lies.
-
-    As in the official code, whose top layer has the exponent 2 and whose embeddings n + 2.
+    Attributes:
+      records: of the task.
+      batches: the training rows, in their order.
+      held_out: the validation records as padded rows.
+      trivial: the metrics of the task's baseline.
+      full: how many training rows fill `train.length`, and are perhaps cut.
+      steps: of the whole run.
     """
 
-    def scale(path: str) -> float:
-        parts = path.split("/")
-        if "head" in parts:
-            return 1.0
-        for part in parts:
-            if part.startswith("layer_"):
-                return decay ** (layers + 1 - int(part.removeprefix("layer_")))
-        return decay**2 if "final_norm" in parts else decay ** (layers + 2)
-
-    return scale
+    records: Records
+    batches: Batches
+    held_out: list[Example]
+    trivial: dict[str, float]
+    full: int
+    steps: int
 
 
 def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
-    """Fine-tunes into `workdir`, going on where an earlier run of the same config stopped.
+    """Fine-tunes into `workdir`, or resumes where an earlier run of the same config stopped.
 
     Returns:
-      What RESULTS_FILE holds: the figures of the best checkpoint and of trivial answers.
+      What RESULTS_FILE holds: the metrics of the best checkpoint and of the baseline.
 
     Raises:
       UsageError: the config, the model, the data and the run directory do not fit together.
@@ -139,128 +102,52 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
     check_batch(mesh, config.train.batch_size, config.train.accumulate)
     check_batch(mesh, config.train.eval_batch_size, field="train.eval_batch_size")
 
-    # Encoder: what is fine-tuned.
+    # Encoder and data: what is fine-tuned, and on what.
     encoder = starting_encoder(config)
     check_shared(workdir)
-    if from_main((workdir / TASK_FILE).exists()):
-        check_resume(read_any_config(workdir), config, workdir)
-        task, _ = read_task(config, workdir)
-    else:
-        check_unused(workdir)
-        task = find_task(config.task.name)(config.task, encoder.tokenizer)
-    if task.whole_batch and config.train.accumulate > 1:
-        raise UsageError(
-            f"the rows of a batch are each other's wrong answers in {task.name}: "
-            "train.accumulate must be 1"
-        )
-
-    # Data: what it learns from, and is judged by.
-    train, validation = task.read_splits(config.train.seed)
-    test = task.read(config.task.test, labelled=False) if config.task.test else None
-    records = Records(train, validation, test)
-    length = config.train.length
-    examples = task.examples(train, length, True, True)
-    held_out = task.examples(validation, length, True, False)
-    trivial = task.score(task.trivial(train, validation), validation)
-    if task.metric not in trivial:
-        raise UsageError(
-            f"task.metric={task.metric} cannot be had of this data; there are {', '.join(trivial)}"
-        )
-    pad_id = encoder.tokenizer.pad_id
-    batches = Batches(examples, config.train.batch_size, pad_id, config.train.seed)
-    steps = max(1, round(config.train.epochs * batches.steps_per_epoch))
+    task = open_task(config, encoder, workdir)
+    data = read_data(config, task)
     barrier("the run directory is read")
     if is_main():
         (workdir / RESULTS_FILE).unlink(missing_ok=True)  # of the same run without its test data
-        encoder.tokenizer.save(workdir / "tokenizer")
+        encoder.tokenizer.save(workdir / TOKENIZER)
         save_config(config, workdir)
         write_json(workdir / DATA_FILE, data_sizes(config))
         save_task(task, encoder.model, workdir)
 
     # State: what is learnt.
-    network = EncoderWithHead(encoder.model, task.head(encoder.model))
-    objective = TaskObjective(
-        task, network, float(config.train.batch_size) if config.train.summed_loss else 1.0
-    )
-    warmup = max(1, round(config.train.warmup_share * steps))
-    optimizer = make_optimizer(
-        dataclasses.replace(config.optimizer, warmup_steps=warmup),
-        layer_scale(config.train.layer_decay, encoder.model.layers),
-    )
-    run_key = random_key(config.train.seed, replicated(mesh))
-    create = functools.partial(create_state, network, task, optimizer)
-    check_heads(encoder.model, mesh)
-    abstract = abstract_state(create, RULES, mesh)
-    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    program = finetuning_program(config, encoder, task, data.steps, mesh)
     checkpoints = Checkpoints(workdir, config.checkpoint.keep, task.metric, maximise=True)
-    restored = checkpoints.restore_latest(abstract)
-    if restored is None:
-        state, elapsed = jax.jit(create, out_shardings=shardings)(run_key), 0.0
-        if not config.init.fresh:
-            start = distribute(encoder.params, {n: shardings.params[n] for n in encoder.params})
-            state = state.replace(params={**state.params, **start})
-    else:
-        state, elapsed = restored.state, restored.record["elapsed"]
+    run_key = random_key(config.train.seed, replicated(mesh))
+    init = None if config.init.fresh else functools.partial(with_encoder, encoder)
+    state, elapsed = start(program, checkpoints, run_key, init)
+    announce(config, task, encoder, data, workdir)
 
     # Loop: the learning.
-    announce(config, task, encoder, records, batches, count_full(examples, length), steps, workdir)
-    judge = make_judge(objective, Batches(held_out, config.train.eval_batch_size, pad_id), mesh)
-
-    def evaluate(params: Any) -> dict[str, float]:
-        outputs, loss = judge(params)
-        if not math.isfinite(loss):
-            return {"loss": loss}
-        figures = task.score(task.answers(outputs, held_out, validation), validation)
-        return {"loss": loss, **figures} if task.held_out_loss else figures
-
-    writer = MetricsWriter(workdir, int(state.step)) if is_main() else None
-    tokens = batches.tokens_per_step
+    batches, steps_per_epoch = data.batches, data.batches.steps_per_epoch
     loop = Loop(
-        config=TrainConfig(
-            steps=steps,
-            batch_size=config.train.batch_size,
-            accumulate=config.train.accumulate,
-            log_every=config.train.log_every,
-            seed=config.train.seed,
-        ),
-        eval_every=max(1, round(batches.steps_per_epoch / config.train.evaluations)),
+        steps=data.steps,
+        log_every=config.train.log_every,
+        eval_every=max(1, round(steps_per_epoch / config.train.evaluations)),
         save_every=config.checkpoint.every_steps,
-        train_step=jax.jit(
-            under(mesh, make_train_step(objective, optimizer, config.train.accumulate)),
-            donate_argnums=0,
-            out_shardings=shardings,
-        ),
+        train_step=program.train_step,
         batches=lambda step: global_batches(
             functools.partial(batches.training, step), mesh, config.train.batch_size
         ),
-        evaluate=evaluate,
-        summarise=objective.summarise,
-        tokens_per_step=tokens,
-        flops_per_token=3 * encoder_flops_per_token(encoder.model, length),
+        evaluate=held_out_evaluation(config, task, program, data),
+        summarise=program.objective.summarise,
+        tokens_per_step=batches.tokens_per_step,
+        flops_per_token=3 * encoder_flops_per_token(encoder.model, config.train.length),
         peak_flops=peak_flops(mesh.devices.ravel()),
         checkpoints=checkpoints,
-        writer=writer,
+        writer=MetricsWriter(workdir, int(state.step)) if is_main() else None,
         record={"config": config_fields(config)},
         clock=Clock(elapsed),
         enough=lambda: is_main() and is_enough(workdir, task.metric, config.train.patience),
         stall_seconds=config.processes.stall_seconds,
     )
     loop.run(state, run_key)
-    return report(config, task, workdir, records, trivial)
-
-
-def check_unused(workdir: Path) -> None:
-    """Refuses a directory that holds a model which is no fine-tuning run.
-
-    Raises:
-      UsageError: it does.
-    """
-    if not (workdir / CONFIG_FILE).exists():
-        return
-    with contextlib.suppress(UsageError):
-        if isinstance(read_any_config(workdir), FinetuneConfig):
-            return  # stopped before it had begun
-    raise UsageError(f"{workdir} holds another model: choose another --workdir")
+    return report(task, workdir, data)
 
 
 def starting_encoder(config: FinetuneConfig) -> Encoder:
@@ -292,32 +179,117 @@ def starting_encoder(config: FinetuneConfig) -> Encoder:
     return encoder._replace(model=model)
 
 
-def create_state(network: EncoderWithHead, task: Task, optimizer, key: jax.Array) -> TrainState:
-    """A fresh state; to be jitted or evaluated for its shapes."""
-    zero = jnp.zeros(())
-    return TrainState.create(
-        init_head(network, task, key), optimizer, {"loss": zero, "count": zero}
+def open_task(config: FinetuneConfig, encoder: Encoder, workdir: Path) -> Task:
+    """The task of a run: as it was begun, or a new one.
+
+    Raises:
+      UsageError: the directory holds another run, or something else.
+    """
+    if from_main((workdir / TASK_FILE).exists()):
+        check_resume(read_any_config(workdir), config, workdir)
+        task, _ = read_task(config, workdir)
+    else:
+        check_unused(workdir)
+        task = find_task(config.task.name)(config.task, encoder.tokenizer)
+    if task.whole_batch and config.train.accumulate > 1:
+        raise UsageError(
+            f"the rows of a batch are each other's wrong answers in {task.name}: "
+            "train.accumulate must be 1"
+        )
+    return task
+
+
+def read_data(config: FinetuneConfig, task: Task) -> Data:
+    """Reads the rows of a run, and how well its baseline answers them.
+
+    Raises:
+      UsageError: a file is missing or broken, or gives no figure of `task.metric`.
+    """
+    train, validation = task.read_splits(config.train.seed)
+    test = task.read(config.task.test, labelled=False) if config.task.test else None
+    length = config.train.length
+    examples = task.examples(train, length, True, True)
+    held_out = task.examples(validation, length, True, False)
+    trivial = task.score(task.trivial(train, validation), validation)
+    if task.metric not in trivial:
+        raise UsageError(
+            f"task.metric={task.metric} cannot be had of this data; there are {', '.join(trivial)}"
+        )
+    rows, seed = config.train.batch_size, config.train.seed
+    batches = Batches(examples, rows, task.tokenizer.pad_id, seed)
+    steps = max(1, round(config.train.epochs * batches.steps_per_epoch))
+    records = Records(train, validation, test)
+    return Data(records, batches, held_out, trivial, count_full(examples, length), steps)
+
+
+def finetuning_program(
+    config: FinetuneConfig, encoder: Encoder, task: Task, steps: int, mesh: Mesh
+) -> Program:
+    """The program of a run.
+
+    Raises:
+      UsageError: the encoder does not fit the mesh.
+    """
+    check_heads(encoder.model, mesh)
+    network = EncoderWithHead(encoder.model, task.head(encoder.model))
+    weight = float(config.train.batch_size) if config.train.summed_loss else 1.0
+    warmup = max(1, round(config.train.warmup_share * steps))
+    optimizer = make_optimizer(
+        dataclasses.replace(config.optimizer, warmup_steps=warmup),
+        layer_scale(config.train.layer_decay, encoder.model.layers),
     )
+    create = functools.partial(create_state, network, task, optimizer)
+    objective = TaskObjective(task, network, weight)
+    return build_program(objective, optimizer, create, FINETUNING, mesh, config.train.accumulate)
 
 
-def make_judge(objective: TaskObjective, batches: Batches, mesh: Mesh):
-    """A function from parameters to the outputs for each held-out example and the mean loss."""
+def with_encoder(encoder: Encoder, state: TrainState) -> TrainState:
+    """A fresh state with the parameters of an encoder."""
+    shardings = {n: jax.tree.map(lambda x: x.sharding, state.params[n]) for n in encoder.params}
+    return state.replace(params={**state.params, **distribute(encoder.params, shardings)})
 
-    def outputs_and_loss(params, batch):
-        outputs = objective.network.apply({"params": params}, batch)
-        return outputs, objective.task.loss(outputs, batch), objective.task.count(batch)
 
-    step = jax.jit(under(mesh, outputs_and_loss))
+def held_out_evaluation(
+    config: FinetuneConfig, task: Task, program: Program, data: Data
+) -> Callable[[Any], dict[str, float]]:
+    """The evaluation of a run: parameters → metrics."""
+    held_out, validation = data.held_out, data.records.validation
+    batches = Batches(held_out, config.train.eval_batch_size, task.tokenizer.pad_id)
+    assert isinstance(program.objective, TaskObjective)
+    judge = make_judge(program.objective, batches, program.mesh)
 
-    def judge(params: Any) -> tuple[list, float]:
-        outputs: list[Any] = [None] * batches.size
-        total = count = 0.0
-        for (output, loss, terms), numbers in run_examples(step, params, batches, mesh):
-            spread(output, numbers, outputs)
-            total, count = total + float(loss), count + float(terms)
-        return outputs, total / max(count, 1.0)
+    def evaluate(params: Any) -> dict[str, float]:
+        outputs, loss = judge(params)
+        if not math.isfinite(loss):
+            return {"loss": loss}
+        metrics = task.score(task.answers(outputs, held_out, validation), validation)
+        return {"loss": loss, **metrics} if task.held_out_loss else metrics
 
-    return judge
+    return evaluate
+
+
+def announce(
+    config: FinetuneConfig, task: Task, encoder: Encoder, data: Data, workdir: Path
+) -> None:
+    """Logs what is about to run."""
+    records, batches = data.records, data.batches
+    labels = task.state.get("labels")
+    start = f"{config.init.from_}{' (its shape alone, fresh)' if config.init.fresh else ''}"
+    lines = {
+        "task": f"{task.name}, best by {task.metric}"
+        + (f", {len(labels)} labels" if labels else ""),
+        "encoder": f"{start}, {count_params(encoder.params):,} parameters",
+        "rows": f"{len(records.train):,} to train, {len(records.validation):,} to validate",
+        "a step": f"{config.train.batch_size} rows, {batches.tokens_per_step:,.0f} tokens",
+        "run": f"{workdir}, {data.steps:,} steps",
+    }
+    if data.full:
+        lines["long rows"] = (
+            f"{data.full:,} of {batches.size:,} fill train.length={config.train.length}: "
+            "they are cut, or go on in further rows"
+        )
+    for name, text in lines.items():
+        log.info("%-11s %s", name, text)
 
 
 def is_enough(workdir: Path, metric: str, patience: int) -> bool:
@@ -331,11 +303,9 @@ def is_enough(workdir: Path, metric: str, patience: int) -> bool:
     )
 
 
-def report(
-    config: FinetuneConfig, task: Task, workdir: Path, records: Records, trivial: dict[str, float]
-) -> dict[str, Any]:
-    """Figures and answers of the best checkpoint, beside trivial ones, written and returned."""
-    train, validation, test = records
+def report(task: Task, workdir: Path, data: Data) -> dict[str, Any]:
+    """Writes and returns metrics and answers of the best checkpoint, beside the baseline."""
+    train, validation, test = data.records
     model = load_finetuned(workdir)
     answers = model.task.calibrate(model.answer(validation), validation)
     folder = workdir / PREDICTIONS
@@ -347,7 +317,7 @@ def report(
         "step": model.step,
         "metric": task.metric,
         "metrics": task.score(answers, validation),
-        "trivial": trivial,
+        "trivial": data.trivial,
         "rows": {"train": len(train), "validation": len(validation)},
     }
     if test is not None:
@@ -358,88 +328,3 @@ def report(
     if is_main():
         write_json(workdir / RESULTS_FILE, results)
     return results
-
-
-def run_facts(config: FinetuneConfig) -> dict[str, Any]:
-    """What all processes of a run must have in common (see `parallel.roll_call`)."""
-    sizes = {**file_sizes(config.task.test), **data_sizes(config)}
-    return {
-        **code_facts(),
-        **{f"the size of {name}": size for name, size in sizes.items()},
-        **dict(flatten(config_fields(config), "--config.")),
-    }
-
-
-def data_sizes(config: FinetuneConfig) -> dict[str, int]:
-    """The size of each file of training and validation data, in bytes."""
-    return file_sizes(f"{config.task.train},{config.task.validation}")
-
-
-def file_sizes(sources: str) -> dict[str, int]:
-    """The size of each of the sources that is a file or a folder (see `data.labelled`)."""
-    sizes = {}
-    for source in filter(None, map(str.strip, sources.split(","))):
-        # FORMAT:PATH, a path alone, or beir:DIR[:SPLIT].
-        address = source.partition(":")[2] or source
-        files = [Path(address).expanduser()]
-        if source.startswith(SCHEME):
-            files = list(Path(address.partition(":")[0]).expanduser().rglob("*"))
-        found = [file.stat().st_size for file in files if file.is_file()]
-        if found:
-            sizes[source] = sum(found)
-    return sizes
-
-
-def announce(
-    config: FinetuneConfig, task: Task, encoder: Encoder, records: Records, batches: Batches,
-    full: int, steps: int, workdir: Path,
-) -> None:  # fmt: skip
-    """Says what is about to run."""
-    labels = task.state.get("labels")
-    start = f"{config.init.from_}{' (its shape alone, fresh)' if config.init.fresh else ''}"
-    lines = {
-        "task": f"{task.name}, best by {task.metric}"
-        + (f", {len(labels)} labels" if labels else ""),
-        "encoder": f"{start}, {count_params(encoder.params):,} parameters",
-        "rows": f"{len(records.train):,} to train, {len(records.validation):,} to validate",
-        "a step": f"{config.train.batch_size} rows, {batches.tokens_per_step:,.0f} tokens",
-        "run": f"{workdir}, {steps:,} steps",
-    }
-    if full:
-        lines["long rows"] = (
-            f"{full:,} of {batches.size:,} fill train.length={config.train.length}: "
-            "they are cut, or go on in further rows"
-        )
-    for name, text in lines.items():
-        log.info("%-11s %s", name, text)
-
-
-def check_resume(old: Any, new: FinetuneConfig, workdir: Path) -> None:
-    """Refuses to go on with a run that would not be the same run.
-
-    Raises:
-      UsageError: names the first field, or the file, that differs.
-    """
-    free = (
-        "mesh.",
-        "processes.",
-        "checkpoint.",
-        "train.log_every",
-        "train.eval_batch_size",
-        "task.test",
-    )
-    before = dict(flatten(config_fields(old)))
-    for name, value in flatten(config_fields(new)):
-        if before.get(name) != value and not name.startswith(free):
-            raise UsageError(
-                f"the run directory holds a run with {name}={before.get(name)!r}, not {value!r}: "
-                "go on with that value, or choose another --workdir"
-            )
-    file = workdir / DATA_FILE
-    begun = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    for name, size in data_sizes(new).items():
-        if begun.get(name, size) != size:
-            raise UsageError(
-                f"{name} has {size:,} bytes, and had {begun[name]:,} when {workdir} was begun: "
-                "choose another --workdir"
-            )

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_jax.config import write_json
+from electra_jax.atomic_files import atomic_path, write_json
 from electra_jax.errors import UsageError
 from electra_jax.finetuning.sweep import BASELINE, cell, run_group
 from electra_jax.inference.finetuned import load_finetuned
-from electra_jax.parallel.rendezvous import code_facts
+from electra_jax.parallel.rendezvous import code_fingerprint
 from electra_jax.parallel.runtime import from_main, is_main
 from electra_jax.training.loop import NonFiniteLoss
 
@@ -147,9 +147,12 @@ def data_fields(one: GlueSet, files: Mapping[str, Path]) -> list[str]:
             "task.columns="]  # fmt: skip
 
 
-def run_facts(data: Sequence[str]) -> dict[str, str]:
-    """What all processes must have in common (see `parallel.roll_call`)."""
-    return {**code_facts(), "the sets": " ".join(x.folder for x in SETS if find_files(x, data))}
+def run_fingerprint(data: Sequence[str]) -> dict[str, str]:
+    """What all processes must have in common (see `parallel.rendezvous`)."""
+    return {
+        **code_fingerprint(),
+        "the sets": " ".join(x.folder for x in SETS if find_files(x, data)),
+    }
 
 
 def find_files(one: GlueSet, data: Sequence[str]) -> dict[str, Path] | None:
@@ -185,9 +188,8 @@ def write_submission(
         answers = model.answer(records)
         if is_main():
             to.mkdir(parents=True, exist_ok=True)
-            partial = target.with_suffix(".partial")
-            model.task.write(answers, records, partial)
-            partial.replace(target)
+            with atomic_path(target) as partial:
+                model.task.write(answers, records, partial)
             sources[target.name] = source
             write_json(known, sources)
 

@@ -9,23 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from electra_jax.config import (
-    FinetuneConfig,
-    finetune_config,
-    flatten,
-    load_config,
-    read_any_config,
-    write_json,
-)
+from electra_jax.atomic_files import write_json
+from electra_jax.config import FinetuneConfig, finetune_config, flatten, load_config
 from electra_jax.errors import UsageError
-from electra_jax.finetuning.finetune import RESULTS_FILE, check_resume, finetune
+from electra_jax.finetuning.finetune import check_resume, finetune
 from electra_jax.parallel.runtime import from_main, is_main
+from electra_jax.run_directory import RESULTS_FILE, RUNS_FILE, TABLE_FILE, read_any_config
 from electra_jax.training.loop import NonFiniteLoss
 
 log = logging.getLogger(__name__)
 
-TABLE_FILE = "results.md"
-RUNS_FILE = "runs.json"  # of several runs; each has its own RESULTS_FILE in its folder
 PRETRAINED, BASELINE = "pretrained", "not-pretrained"
 
 

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 from tqdm import tqdm
 
+from electra_jax.atomic_files import atomic_path
 from electra_jax.data.labelled import FORMATS, Row, kind_of, parse_rows
 from electra_jax.data.text_files import decode, read_lines
 from electra_jax.errors import UsageError
@@ -151,10 +152,8 @@ def open_output(path: str) -> Iterator[TextIO]:
     if path == STANDARD_INPUT:
         yield sys.stdout
         return
-    partial = Path(f"{path}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
             yield file
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
-    partial.replace(path)

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.config import FinetuneConfig, find_task, read_any_config, write_json
+from electra_jax.atomic_files import write_json
+from electra_jax.config import FinetuneConfig, find_task
 from electra_jax.data.examples import Batches, count_full
 from electra_jax.data.labelled import Row
 from electra_jax.data.tokenizer import load_tokenizer
@@ -22,10 +23,10 @@ from electra_jax.inference.pretrained import load as load_pretrained
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
+from electra_jax.run_directory import TASK_FILE, read_any_config
 from electra_jax.tasks.task import Answer, Task
 from electra_jax.training.checkpoint import Checkpoints
 
-TASK_FILE = "task.json"  # what of a fine-tuned model its config does not say
 TASK_VERSION = 1
 CHUNK = 512  # rows answered at a time
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.config import PretrainConfig, read_config
+from electra_jax.config import PretrainConfig
 from electra_jax.data.sampler import DataConfig
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
@@ -18,6 +18,7 @@ from electra_jax.interop import huggingface
 from electra_jax.models.electra import GeneratorConfig, init_params, unroll
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives.config import ObjectiveConfig
+from electra_jax.run_directory import read_config
 from electra_jax.training.checkpoint import Checkpoints
 
 LONGEST_ROW = 512  # of an imported model, whose training rows are not known

@@ -93,7 +93,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def under(mesh: Mesh, function: Callable) -> Callable:
+def with_mesh(mesh: Mesh, function: Callable) -> Callable:
     """The function, to be jitted: while it is traced, what it calls can ask for the mesh."""
 
     @functools.wraps(function)

@@ -139,7 +139,7 @@ def join(facts: Callable[[], Mapping[str, Any]], config: ProcessesConfig) -> Non
     )
 
 
-def code_facts() -> dict[str, str]:
+def code_fingerprint() -> dict[str, str]:
     """What program this is."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()

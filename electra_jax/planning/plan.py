@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jax.sharding import Mesh
 
 from electra_jax.config import PretrainConfig, pretrain_config
 from electra_jax.errors import UsageError
@@ -20,13 +19,14 @@ from electra_jax.parallel.mesh import check_batch, make_mesh, replicated
 from electra_jax.planning.collectives import Collective, read_collectives
 from electra_jax.planning.estimate import Estimate, estimate_step
 from electra_jax.pretraining.program import (
-    Program,
+    batch_shapes,
     build_objective,
-    build_program,
     create_state,
     flops_per_token,
+    pretraining_program,
 )
 from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.program import Program
 from electra_jax.training.state import TrainState
 
 VOCABULARY = 30522  # of the released models; what a config is planned with that names none
@@ -142,18 +142,17 @@ def plan_placement(config: PretrainConfig, topology: str, devices: list[jax.Devi
     """
     mesh = make_mesh(config.mesh, devices)
     check_batch(mesh, config.train.batch_size, config.train.accumulate)
-    program = build_program(config, mesh, None)
+    program, batch = pretraining_program(config, mesh, None), batch_shapes(config, mesh)
     state = bytes_by_kind(program.state)
     chip = find_chip(devices[0].device_kind)
     if chip is None:
         raise UsageError(f"nothing is known of {devices[0].device_kind}")
     sizes = dict(mesh.shape)
     try:
-        compiled = compile_step(program, mesh)
+        compiled = compile_step(program, batch)
     except jax.errors.JaxRuntimeError as error:
-        batch = batch_bytes(program)
-        needed, limit = exceeded(str(error), sum(state.values()) + batch)
-        memory = Memory(state, batch, 0, 0, 0, needed, limit)
+        needed, limit = exceeded(str(error), sum(state.values()) + batch_bytes(batch))
+        memory = Memory(state, batch_bytes(batch), 0, 0, 0, needed, limit)
         return Placement(topology, len(devices), devices[0].device_kind, sizes, memory, [], None)
     stats, hlo = compiled.memory_analysis(), compiled.as_text()
     assert stats is not None and hlo is not None
@@ -161,7 +160,7 @@ def plan_placement(config: PretrainConfig, topology: str, devices: list[jax.Devi
     code = stats.generated_code_size_in_bytes
     needed = stats.argument_size_in_bytes + stats.temp_size_in_bytes + outputs + code
     memory = Memory(
-        state, batch_bytes(program), stats.temp_size_in_bytes, outputs, code, needed, chip.hbm_bytes
+        state, batch_bytes(batch), stats.temp_size_in_bytes, outputs, code, needed, chip.hbm_bytes
     )
     collectives = read_collectives(hlo, len(devices))
     estimate = estimate_step(
@@ -177,21 +176,21 @@ def plan_placement(config: PretrainConfig, topology: str, devices: list[jax.Devi
     )
 
 
-def compile_step(program: Program, mesh: Mesh) -> jax.stages.Compiled:
+def compile_step(program: Program, batch: dict[str, jax.ShapeDtypeStruct]) -> jax.stages.Compiled:
     """The training step, compiled for the devices of its mesh."""
+    mesh = program.mesh
     key = jax.eval_shape(jax.random.key, 0)
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
     progress = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
-    lowered = program.train_step.lower(program.state, program.batch, key, progress)
+    lowered = program.train_step.lower(program.state, batch, key, progress)
     tpu = mesh.devices.flat[0].platform == "tpu"
     return lowered.compile(compiler_options=PLAIN if tpu else None)
 
 
-def batch_bytes(program: Program) -> int:
+def batch_bytes(batch: dict[str, jax.ShapeDtypeStruct]) -> int:
     """Of a batch on one chip."""
     return sum(
-        4 * rows.sharding.shard_shape(rows.shape)[0] * rows.shape[1]
-        for rows in program.batch.values()
+        4 * rows.sharding.shard_shape(rows.shape)[0] * rows.shape[1] for rows in batch.values()
     )
 
 

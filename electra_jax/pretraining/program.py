@@ -4,32 +4,27 @@ It needs no text and no accelerator, so a plan can be made of it before there is
 """
 
 import functools
-import logging
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
 from electra_jax.config import PretrainConfig
 from electra_jax.data.tokenizer import Tokenizer
-from electra_jax.errors import UsageError
 from electra_jax.models.electra import generator_model, init_params
-from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.flops import train_flops_per_token
 from electra_jax.objectives import objectives
 from electra_jax.objectives.masking import SpecialTokens, max_masked
-from electra_jax.parallel.mesh import batch_sharding, replicated, under
-from electra_jax.parallel.partition import Rules, place
+from electra_jax.parallel.mesh import batch_sharding
+from electra_jax.placement import check_heads, pretraining_rules
 from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.program import Program, build_program
 from electra_jax.training.state import TrainState
-from electra_jax.training.step import Objective, make_eval_step, make_train_step
-
-log = logging.getLogger(__name__)
+from electra_jax.training.step import Objective, make_eval_step
 
 BERT_TOKENS = SpecialTokens(pad=0, cls=101, sep=102, mask=103)
 

@@ -141,8 +141,9 @@ class Loop:
     """What the loop works with.
 
     Attributes:
-      config: how long.
-      eval_every, save_every: in steps; each evaluation is saved, too.
+      steps: after which the run ends.
+      budget_seconds: after which it ends instead, if given; the schedule follows the clock.
+      log_every, eval_every, save_every: in steps; each evaluation is saved, too.
       train_step: (state, batch, run key, progress) → state; donates its state.
       batches: start step → batches from there on, in order.
       evaluate: parameters → held-out metrics, or None for no evaluation.
@@ -156,7 +157,8 @@ class Loop:
       stall_seconds: without a step, after which the watchdog says who stalls.
     """
 
-    config: TrainConfig
+    steps: int
+    log_every: int
     eval_every: int
     save_every: int
     train_step: Callable[..., TrainState]
@@ -170,6 +172,7 @@ class Loop:
     writer: MetricsWriter | None
     record: dict
     clock: Clock = dataclasses.field(default_factory=Clock)
+    budget_seconds: float | None = None
     enough: Callable[[], bool] = lambda: False
     stall_seconds: float = 900.0
 
@@ -188,7 +191,7 @@ class Loop:
           NonFiniteLoss: nothing is saved past the last good checkpoint.
           SaveFailed: a checkpoint could not be written.
         """
-        budget, steps = self.config.budget_seconds, self.config.steps
+        budget, steps = self.budget_seconds, self.steps
         step = int(state.step)
         batches = self.batches(step)
         bar = tqdm(
@@ -226,7 +229,7 @@ class Loop:
                 evaluate = self.evaluate if step % self.eval_every == 0 or finished else None
                 stopped = stop.requested()
                 saves = evaluate or finished or step % self.save_every == 0 or stopped
-                if step % self.config.log_every == 0 or finished:
+                if step % self.log_every == 0 or finished:
                     # Fetched a step later, so that the device is never waited for.
                     pending = (step, state.metric_sums)
                     state = state.reset_metrics()
@@ -259,8 +262,8 @@ class Loop:
         return state
 
     def _finished(self, step: int) -> bool:
-        budget = self.config.budget_seconds
-        return self.clock.agreed() >= budget if budget else step >= self.config.steps
+        budget = self.budget_seconds
+        return self.clock.agreed() >= budget if budget else step >= self.steps
 
     def _log(self, bar: tqdm, pending: tuple[int, dict[str, jax.Array]]) -> None:
         """Writes a line of training metrics; the sums are those up to its step."""

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from electra_jax.atomic_files import write_text
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -38,9 +40,7 @@ class MetricsWriter:
     def __init__(self, workdir: str | Path, step: int):
         self.path = Path(workdir) / METRICS_FILE
         kept = [line for line in read_metrics(workdir) if line["step"] <= step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(partial, self.path)
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a")
         self._tensorboard = SummaryWriter(
             str(Path(workdir) / "tensorboard"), purge_step=step + 1, write_to_disk=True

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from electra_jax.data import permutation, rows
-from electra_jax.data.sampler import Sampler, mixture
+from electra_jax.data.sampler import Sampler, interleave
 from electra_jax.data.token_store import Split
 from electra_jax.errors import UsageError
 
@@ -172,7 +172,7 @@ def test_a_mixture_keeps_its_shares_and_reads_each_store_evenly(tmp_path):
     assert abs((seen < 1000).mean() - 0.7) < 0.01
     counts = np.unique(seen[seen < 1000], return_counts=True)[1]
     assert len(counts) == 10 and counts.max() - counts.min() <= 1
-    turns, shares, before = mixture(np.array([1.0, 2.0]))
+    turns, shares, before = interleave(np.array([1.0, 2.0]))
     assert shares.sum() == len(turns)
     assert all(sorted(before[turns == s]) == list(range(shares[s])) for s in (0, 1))
 

@@ -19,11 +19,12 @@ from tiny_run import TINY, logged, make_store, tiny
 
 from electra_jax import cli
 from electra_jax.config import load_config, pretrain_config
+from electra_jax.data.mixture import Mixture
 from electra_jax.data.token_store import TokenStore, prepare
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.inference.pretrained import load
 from electra_jax.models.electra import init_params
-from electra_jax.pretraining.pretrain import make_sampler, pretrain
+from electra_jax.pretraining.pretrain import pretrain
 from electra_jax.pretraining.program import build_objective
 from electra_jax.training.checkpoint import SaveFailed
 from electra_jax.training.loop import Clock
@@ -52,7 +53,7 @@ def test_first_losses_of_small_are_those_of_chance(store):
     config = pretrain_config(load_config("pretrain/small", fields).to_dict())
     opened = TokenStore.open(store)
     objective = build_objective(config, opened.tokenizer)
-    batch = make_sampler(config, [(opened, 1.0)], "train", 16).batch(0)
+    batch = Mixture((opened,), (1.0,)).sampler("train", config.data, 16, 0).batch(0)
     # Random words, for the few of the store may have been given odd logits by chance.
     words = np.random.default_rng(0).integers(100, 30522, batch["tokens"].shape, np.int32)
     batch["tokens"] = np.where(batch["tokens"] > 4, words, batch["tokens"])
@@ -115,7 +116,7 @@ def test_evaluation_is_exact_on_a_partial_batch(store, tmp_path):
     pretrain(tiny(store, "train.steps=5"), workdir)
     figures = evaluate(workdir)
     config = json.loads((workdir / "config.json").read_text())
-    sampler = make_sampler(tiny(store), [(TokenStore.open(store), 1.0)], "validation", 16)
+    sampler = Mixture.open(str(store)).sampler("validation", tiny(store).data, 16, 0)
     assert sampler.rows % 16
     config["eval"]["batch_size"] = sampler.rows  # no row of padding at all
     (workdir / "config.json").write_text(json.dumps(config))

@@ -9,8 +9,8 @@ import pytest
 
 from electra_jax.config import load_config, pretrain_config
 from electra_jax.errors import UsageError
-from electra_jax.parallel.mesh import MeshConfig, make_mesh, under
-from electra_jax.pretraining.program import build_program, flops_per_token
+from electra_jax.parallel.mesh import MeshConfig, make_mesh, with_mesh
+from electra_jax.pretraining.program import batch_shapes, flops_per_token, pretraining_program
 from electra_jax.training.step import make_train_step, step_keys
 
 pytestmark = pytest.mark.slow
@@ -62,7 +62,8 @@ def rows(step):
 @functools.cache
 def start(architecture):
     """A fresh state, on the host."""
-    program = build_program(make_config(architecture), make_mesh(ONE, jax.devices()[:1]), None)
+    mesh = make_mesh(ONE, jax.devices()[:1])
+    program = pretraining_program(make_config(architecture), mesh, None)
     return jax.device_get(program.create(jax.random.key(7)))
 
 
@@ -70,7 +71,7 @@ def start(architecture):
 def history(architecture, mesh_config):
     """Of each step: the masked rows, the corrupted rows, and the total loss."""
     mesh = make_mesh(mesh_config, jax.devices()[: 1 if mesh_config == ONE else 8])
-    program = build_program(make_config(architecture), mesh, None)
+    program = pretraining_program(make_config(architecture), mesh, None)
     train_step = make_train_step(program.objective, program.optimizer)
 
     def step(state, batch, run_key, progress):
@@ -81,9 +82,10 @@ def history(architecture, mesh_config):
         return state, prepared["masked_tokens"], out["corrupted"]
 
     shardings, batch_shardings = (
-        jax.tree.map(lambda x: x.sharding, tree) for tree in (program.state, program.batch)
+        jax.tree.map(lambda x: x.sharding, tree)
+        for tree in (program.state, batch_shapes(make_config(architecture), mesh))
     )
-    step = jax.jit(under(mesh, step), out_shardings=(shardings, None, None))
+    step = jax.jit(with_mesh(mesh, step), out_shardings=(shardings, None, None))
     state = jax.device_put(start(architecture), shardings)
     seen = []
     for number in range(STEPS):
@@ -111,7 +113,9 @@ def test_the_mesh_changes_neither_masks_nor_samples_nor_losses(architecture, mes
 
 def test_every_large_array_is_placed_by_a_rule(caplog):
     for architecture in ARCHITECTURES:
-        program = build_program(make_config(architecture), make_mesh(MeshConfig(fsdp=8)), None)
+        program = pretraining_program(
+            make_config(architecture), make_mesh(MeshConfig(fsdp=8)), None
+        )
         assert "no partition rule" not in caplog.text
         for path, leaf in jax.tree_util.tree_leaves_with_path(program.state.params):
             if leaf.size >= 1000:
@@ -121,12 +125,12 @@ def test_every_large_array_is_placed_by_a_rule(caplog):
 def test_heads_are_never_cut():
     mesh = make_mesh(MeshConfig(data=1, tensor=8))
     with pytest.raises(UsageError, match="mesh.tensor=8 does not divide the 4 .* 2 or 4"):
-        build_program(make_config("modern"), mesh, None)
+        pretraining_program(make_config("modern"), mesh, None)
 
 
 def test_a_vocabulary_that_does_not_divide_is_told_which_would(caplog):
     mesh = make_mesh(MeshConfig(data=2, tensor=4))
-    build_program(make_config("modern", "model.vocab_size=254"), mesh, None)
+    pretraining_program(make_config("modern", "model.vocab_size=254"), mesh, None)
     assert "model.vocab_size=512" in caplog.text
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_model import APART, MODERN, PIECES, PUBLISHED, TOKENIZER, make_params, run_config
 
-from electra_jax.config import PretrainConfig, save_config
+from electra_jax.config import PretrainConfig
 from electra_jax.data.sampler import DataConfig
 from electra_jax.data.token_store import prepare
 from electra_jax.data.tokenizer import WordPieceTokenizer, load_tokenizer
@@ -15,8 +15,10 @@ from electra_jax.inference.pretrained import Model
 from electra_jax.interop import names
 from electra_jax.models.electra import Electra, GeneratorConfig, roll
 from electra_jax.objectives.config import ObjectiveConfig
-from electra_jax.pretraining.pretrain import IMPORTED, pretrain
+from electra_jax.pretraining.pretrain import pretrain
+from electra_jax.pretraining.resume import IMPORTED
 from electra_jax.pretraining.warm_start import change_vocabulary, warm_start
+from electra_jax.run_directory import save_config
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.loop import TrainConfig
 from electra_jax.training.optimizer import OptimizerConfig

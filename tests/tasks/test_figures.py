@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
-from electra_jax.finetuning.finetune import layer_scale
+from electra_jax.finetuning.objective import layer_scale
 from electra_jax.tasks.classification import (
     Classification,
     ClassificationConfig,

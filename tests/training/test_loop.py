@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from electra_jax.training import loop
-from electra_jax.training.loop import Clock, Loop, TrainConfig, all_finite
+from electra_jax.training.loop import Clock, Loop, all_finite
 from electra_jax.training.state import TrainState
 
 
@@ -59,7 +59,7 @@ def test_schedule_and_batches_follow_the_step(start):
         return following(state)
 
     run = Loop(
-        config=TrainConfig(steps=4), eval_every=10, save_every=10, train_step=train_step,
+        steps=4, log_every=100, eval_every=10, save_every=10, train_step=train_step,
         batches=itertools.count, evaluate=None, summarise=lambda sums: {"loss": 0.0},
         tokens_per_step=1, flops_per_token=1, peak_flops=None, checkpoints=mock.MagicMock(),
         writer=None, record={},

@@ -15,7 +15,7 @@ from electra_jax.objectives.masking import SpecialTokens
 from electra_jax.objectives.replaced_token import ReplacedTokenDetection
 from electra_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh
 from electra_jax.parallel.partition import place
-from electra_jax.pretraining.program import PARTITION
+from electra_jax.placement import PARTITION
 from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
 from electra_jax.training.state import TrainState
 from electra_jax.training.step import make_eval_step, make_train_step

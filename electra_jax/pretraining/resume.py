@@ -1,0 +1,97 @@
+"""Whether a run directory holds the run that a config describes, and may be resumed with it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from electra_jax.config import PretrainConfig, config_fields, first_difference, flatten
+from electra_jax.data.mixture import Mixture, source_of_row
+from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
+from electra_jax.errors import UsageError
+from electra_jax.parallel.rendezvous import code_fingerprint
+from electra_jax.run_directory import TOKENIZER
+
+IMPORTED = ""  # in place of a token store, in the record of an imported model
+# Fields that the shape of a training state depends on.
+STATE_FIELDS = (
+    "model.", "generator.", "objective.name", "optimizer.name", "optimizer.separate",
+    "optimizer.frozen", "optimizer.bias_correction",
+)  # fmt: skip
+# Fields that do not change what a run computes.
+FREE_FIELDS = (
+    "mesh.",
+    "processes.",
+    "eval.",
+    "checkpoint.",
+    "train.log_every",
+    "data.store",  # moved, perhaps: what it holds is compared
+    "model.attention",
+)
+
+
+def run_fingerprint(config: PretrainConfig) -> dict[str, Any]:
+    """What all processes of a run must have in common, by name (see `parallel.rendezvous`)."""
+    return {
+        **code_fingerprint(),
+        "the token store": Mixture.open(config.data.store).identity,
+        **dict(flatten(config_fields(config), "--config.")),
+    }
+
+
+def check_resume(
+    old: PretrainConfig, new: PretrainConfig, record: dict, mixture: Mixture, workdir: Path
+) -> None:
+    """Refuses to resume a run that would not be the same run.
+
+    The mesh, and the intervals of logs, evaluations and saves may change; so may the
+    number of steps if the schedule up to here does not depend on it. Of an imported
+    model all may change that does not change the shape of its state.
+
+    Raises:
+      UsageError: names the first field that differs.
+    """
+    imported = record["store"] == IMPORTED
+    if imported:
+        kind, instead = "an imported model", "start a new run from it with --config.init.from=DIR"
+    else:
+        kind, instead = "a run", "choose another --workdir"
+    free = (*FREE_FIELDS, *(("train.steps",) if new.optimizer.schedule == "constant" else ()))
+
+    def may_change(name: str) -> bool:
+        return not name.startswith(STATE_FIELDS) if imported else name.startswith(free)
+
+    if difference := first_difference(old, new, may_change):
+        name, before, value = difference
+        raise UsageError(
+            f"the run directory holds {kind} with {name}={before!r}, not {value!r}: "
+            f"go on with that value, or {instead}"
+        )
+    if imported:
+        check_imported(workdir, mixture.tokenizer)
+        return
+    if record["store"] != mixture.identity:
+        raise UsageError(
+            "the run directory holds a run on another token store: go on with that one, or "
+            "choose another --workdir"
+        )
+    if not np.array_equal(source_of_row(old.data.store), source_of_row(new.data.store)):
+        raise UsageError(
+            f"the run directory holds a run with data.store={old.data.store!r}, whose weights "
+            "are others: go on with those, or choose another --workdir"
+        )
+
+
+def check_imported(workdir: Path, tokenizer: Tokenizer) -> None:
+    """Refuses to resume from an imported model with text of another tokenizer.
+
+    Raises:
+      UsageError: its tokenizer is not the token store's.
+    """
+    folder = workdir / TOKENIZER
+    if load_tokenizer(folder).identity != tokenizer.identity:
+        raise UsageError(
+            "the run directory holds an imported model with another tokenizer than the token "
+            f"store's: prepare its text with --tokenizer {folder}, or start a new "
+            "run from it with --config.init.from=DIR"
+        )
