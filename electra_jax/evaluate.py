@@ -1,7 +1,6 @@
 """Held-out figures of a checkpoint, and held-out sentences as it sees them."""
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +12,7 @@ from electra_jax.inference.finetuned import TaskModel, load
 from electra_jax.inference.pretrained import Model
 from electra_jax.inference.pretrained import load as load_pretrained
 from electra_jax.interop.names import flatten
+from electra_jax.objectives.replaced_token import ReplacedTokenDetection
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.pretraining.pretrain import make_evaluate
 from electra_jax.pretraining.program import build_objective, pretraining_program
@@ -95,8 +95,8 @@ def held_out_examples(
         return []
     sampler = held_out.sampler("validation", config.data, count, config.train.seed)
     batch = sampler.batch(0)
-    objective: Any = build_objective(config, model.tokenizer)
-    if not hasattr(objective, "forward"):
+    objective = build_objective(config, model.tokenizer)
+    if not isinstance(objective, ReplacedTokenDetection):
         return []  # no corrupted rows to show
 
     def forward(params, batch, key):
@@ -115,8 +115,8 @@ def held_out_examples(
 def _example(model: Model, tokens_L, documents_L, prepared, out, probabilities_L, row) -> Example:
     numbers = documents_L[documents_L > 0]
     longest = np.flatnonzero(documents_L == np.bincount(numbers).argmax())
-    weights_N = prepared["weights"][row] > 0
-    masked = set(prepared["positions"][row][weights_N].tolist())
+    positions_BN, weights_BN = prepared["masked"]
+    masked = set(positions_BN[row][weights_BN[row] > 0].tolist())
     tokenizer = model.tokenizer
     originals = tokenizer.pieces(tokens_L[longest].tolist())
     # A vocabulary that is padded has ids without a piece.

@@ -8,6 +8,7 @@ import pytest
 from electra_jax.config import FinetuneConfig, find_task, load_config, pretrain_config
 from electra_jax.data.tokenizer import WordPieceTokenizer
 from electra_jax.evaluate import _example, held_out_examples
+from electra_jax.objectives.masking import Masked
 from electra_jax.run_directory import save_config
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat"]
@@ -27,7 +28,7 @@ def test_of_other_runs_a_page_has_no_examples(kind, tmp_path):
 def test_a_sampled_id_that_is_no_piece_is_shown_as_unknown():
     """The model's vocabulary may be larger than the tokenizer's."""
     tokens, documents = np.array([2, 5, 6, 3]), np.ones(4, np.int32)
-    prepared = {"positions": np.array([[2]]), "weights": np.array([[1.0]])}
+    prepared = {"masked": Masked(np.array([[2]]), np.array([[1.0]]))}
     out = {
         "corrupted": np.array([[2, 5, 100, 3]]), "replaced": np.array([[False, False, True, False]])
     }  # fmt: skip

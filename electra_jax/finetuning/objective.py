@@ -20,7 +20,7 @@ from electra_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class TaskObjective:
-    """A task as the training step knows it (see `electra_jax.objectives`)."""
+    """A task as the training step knows it (see `training.step.SupportsStep`)."""
 
     task: Task
     network: EncoderWithHead

@@ -8,33 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.models.electra import Electra
 from electra_jax.objectives import masking, metrics, replacement
-from electra_jax.objectives.config import ObjectiveConfig
+from electra_jax.objectives.objective import Objective, Prepared
 
 
 @dataclasses.dataclass(frozen=True)
-class Corruption:
+class Corruption(Objective):
     """The base of objectives that mask positions and fill them from the generator.
 
-    Attributes:
-      config: what is learnt.
-      electra: the networks.
-      special: ids that are never masked, and [MASK].
-      continuation_V: which pieces continue a word; needed for whole_word alone.
+    A prepared batch holds the batch's arrays and `masked` (`masking.Masked`), `masked_tokens`
+    (int32 [B, L], the generator's input) and `uniform` (float32 [B, N], which the samples follow
+    from).
     """
 
-    # Kinds that fit.
     generators: ClassVar[tuple[str, ...]] = ("transformer", "two_tower", "unigram", "uniform")
-    generates_everywhere: ClassVar[bool] = False  # and not at the masked positions alone
 
-    config: ObjectiveConfig
-    electra: Electra
-    special: masking.SpecialTokens
-    continuation_V: np.ndarray | None = dataclasses.field(default=None, compare=False)
-
-    def prepare(self, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
-        """Adds what is random: the masked positions, the masked row, the sampling's uniforms."""
+    def prepare(self, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, Any]:
         choose, place, draw = jax.random.split(key, 3)
         tokens_BL = batch["tokens"]
         masked = masking.choose_positions(
@@ -47,9 +36,8 @@ class Corruption:
         )
         return {
             **batch,
+            "masked": masked,
             "masked_tokens": self.mask(place, tokens_BL, masked),
-            "positions": masked.positions_BN,
-            "weights": masked.weights_BN,
             "uniform": jax.random.uniform(draw, masked.positions_BN.shape),
         }
 
@@ -62,7 +50,7 @@ class Corruption:
         method: str,
         params: dict,
         tokens_BL: jax.Array,
-        prepared: Mapping[str, jax.Array],
+        prepared: Prepared,
         *positions_BN: jax.Array,
         key: jax.Array | None,
         train: bool,
@@ -89,13 +77,13 @@ class Corruption:
     def corrupt(
         self,
         params: dict,
-        prepared: Mapping[str, jax.Array],
+        prepared: Prepared,
         key: jax.Array | None,
         step: jax.Array,
         train: bool,
     ) -> dict[str, jax.Array]:
         """One pass of the generator: its logits, and the row with its samples in place."""
-        masked = masking.Masked(prepared["positions"], prepared["weights"])
+        masked = prepared["masked"]
         logits_BNV = self.apply(
             "generate", params, prepared["masked_tokens"], prepared, masked.positions_BN,
             key=key, train=train,
@@ -117,11 +105,11 @@ class Corruption:
         }
 
     def generator_losses(
-        self, out: Mapping[str, jax.Array], prepared: Mapping[str, jax.Array]
+        self, out: Mapping[str, jax.Array], prepared: Prepared
     ) -> tuple[jax.Array, metrics.Sums]:
         """The generator's loss summed over masked positions, and its metric sums."""
         logits_BNV, targets_BN = out["generator_logits"], out["targets"]
-        masked = masking.Masked(prepared["positions"], prepared["weights"])
+        masked = prepared["masked"]
         weights_BN = masked.weights_BN
         losses_BN = metrics.cross_entropy(logits_BNV, targets_BN)
         sums = metrics.language_model_sums(

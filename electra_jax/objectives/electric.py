@@ -21,11 +21,12 @@ import numpy as np
 
 from electra_jax.objectives import masking, metrics, replacement
 from electra_jax.objectives.corruption import Corruption, split_keys
+from electra_jax.objectives.objective import Prepared
 
 
 @dataclasses.dataclass(frozen=True)
 class Electric(Corruption):
-    """Electric, as the functions of the objective contract (see the package)."""
+    """Energies of tokens, learnt against the noise of a two-tower cloze model."""
 
     name = "electric"
     head = "detector"
@@ -37,21 +38,21 @@ class Electric(Corruption):
         del key, masked
         return tokens_BL
 
-    def counts(self, prepared: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def counts(self, prepared: Prepared) -> metrics.Sums:
         real = (prepared["documents"] > 0).sum().astype(jnp.float32)
         return {"generator": real, "discriminator": real}
 
     def losses(
         self,
         params: dict,
-        prepared: Mapping[str, jax.Array],
+        prepared: Prepared,
         key: jax.Array | None,
         step: jax.Array,
         train: bool,
-    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    ) -> tuple[metrics.Sums, metrics.Sums]:
         noise_key, main_key = split_keys(key if train else None)
         tokens_BL, real_BL = prepared["tokens"], prepared["documents"] > 0
-        masked = masking.Masked(prepared["positions"], prepared["weights"])
+        masked = prepared["masked"]
         every_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
         noise_BLV = self.apply(
             "generate", params, tokens_BL, prepared, every_BL, key=noise_key, train=train

@@ -5,7 +5,7 @@ The main network, the one that is kept, is here the language model itself.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +13,53 @@ import numpy as np
 
 from electra_jax.objectives import masking, metrics
 from electra_jax.objectives.corruption import Corruption, split_keys
+from electra_jax.objectives.objective import Prepared
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedLM(Corruption):
+class TokenPrediction(Corruption):
+    """The base of objectives whose main network predicts tokens."""
+
+    head = "masked_lm"
+
+    def predicted(self, prepared: Prepared) -> masking.Masked:
+        """The positions that the main network predicts."""
+        return prepared["masked"]
+
+    def predict(
+        self,
+        params: dict,
+        inputs_BL: jax.Array,
+        prepared: Prepared,
+        key: jax.Array | None,
+        train: bool,
+    ) -> tuple[metrics.Sums, metrics.Sums]:
+        """The losses and metric sums of the main network on its input."""
+        masked = self.predicted(prepared)
+        output = self.apply(
+            "predict", params, inputs_BL, prepared, masked.positions_BN, key=key, train=train
+        )
+        return self.main_losses(output, inputs_BL, prepared, masked)
+
+    def main_losses(
+        self, output: Any, inputs_BL: jax.Array, prepared: Prepared, masked: masking.Masked
+    ) -> tuple[metrics.Sums, metrics.Sums]:
+        """The losses and metric sums of what the head puts out at the predicted positions."""
+        logits_BNV, targets_BN = output, masking.take(prepared["tokens"], masked)
+        losses_BN = metrics.cross_entropy(logits_BNV, targets_BN)
+        guesses_BN = jnp.argmax(logits_BNV, axis=-1)
+        sums = metrics.language_model_sums(
+            "discriminator", losses_BN, guesses_BN, targets_BN, masked.weights_BN,
+            logits_BNV.shape[-1], masking.take(inputs_BL, masked),
+        )  # fmt: skip
+        return {"discriminator": sums["discriminator_loss"]}, jax.lax.stop_gradient(sums)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedLM(TokenPrediction):
     """BERT's: of the chosen tokens 80 % become [MASK], 10 % any token, 10 % stay."""
 
     name = "mlm"
-    head = "masked_lm"
     generators: ClassVar[tuple[str, ...]] = ("none",)
 
     def mask(self, key: jax.Array, tokens_BL: jax.Array, masked: masking.Masked) -> jax.Array:
@@ -33,8 +72,8 @@ class MaskedLM(Corruption):
             tokens_BL, masked, jnp.where(choice_BN < 0.8, self.special.mask, kept_BN)
         )
 
-    def counts(self, prepared: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        return {"discriminator": prepared["weights"].sum()}
+    def counts(self, prepared: Prepared) -> metrics.Sums:
+        return {"discriminator": prepared["masked"].weights_BN.sum()}
 
     def weights(self, step: jax.Array | int) -> dict[str, float]:
         del step
@@ -43,44 +82,28 @@ class MaskedLM(Corruption):
     def losses(
         self,
         params: dict,
-        prepared: Mapping[str, jax.Array],
+        prepared: Prepared,
         key: jax.Array | None,
         step: jax.Array,
         train: bool,
-    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    ) -> tuple[metrics.Sums, metrics.Sums]:
         del step
-        masked = masking.Masked(prepared["positions"], prepared["weights"])
-        logits_BNV = self.apply(
-            "predict", params, prepared["masked_tokens"], prepared, masked.positions_BN,
-            key=key if train else None, train=train,
-        )  # fmt: skip
-        return self.main_losses(logits_BNV, prepared["masked_tokens"], prepared, masked)
-
-    def main_losses(self, logits_BNV, inputs_BL, prepared, masked):
-        targets_BN = masking.take(prepared["tokens"], masked)
-        losses_BN = metrics.cross_entropy(logits_BNV, targets_BN)
-        guesses_BN = jnp.argmax(logits_BNV, axis=-1)
-        sums = metrics.language_model_sums(
-            "discriminator", losses_BN, guesses_BN, targets_BN, masked.weights_BN,
-            logits_BNV.shape[-1], masking.take(inputs_BL, masked),
-        )  # fmt: skip
-        return {"discriminator": sums["discriminator_loss"]}, jax.lax.stop_gradient(sums)
+        return self.predict(
+            params, prepared["masked_tokens"], prepared, key if train else None, train
+        )
 
     def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         return self.total(metrics.language_model_metrics("discriminator", sums))
 
 
 @dataclasses.dataclass(frozen=True)
-class ReplaceMLM(MaskedLM):
+class ReplaceMLM(TokenPrediction):
     """Masked positions hold the generator's samples instead of [MASK]; they are predicted."""
 
     name = "replace_mlm"
-    generators = Corruption.generators
 
-    mask = Corruption.mask
-
-    def counts(self, prepared: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        masked = prepared["weights"].sum()
+    def counts(self, prepared: Prepared) -> metrics.Sums:
+        masked = prepared["masked"].weights_BN.sum()
         return {"generator": masked, "discriminator": masked}
 
     def weights(self, step: jax.Array | int) -> dict[str, float]:
@@ -90,28 +113,19 @@ class ReplaceMLM(MaskedLM):
     def losses(
         self,
         params: dict,
-        prepared: Mapping[str, jax.Array],
+        prepared: Prepared,
         key: jax.Array | None,
         step: jax.Array,
         train: bool,
-    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    ) -> tuple[metrics.Sums, metrics.Sums]:
         generator_key, main_key = split_keys(key if train else None)
         out = self.corrupt(params, prepared, generator_key, step, train)
         generator_loss, sums = self.generator_losses(out, prepared)
-        masked = self.predicted(prepared)
-        output = self.apply(
-            "predict", params, out["corrupted"], prepared, masked.positions_BN,
-            key=main_key, train=train,
-        )  # fmt: skip
-        losses, main_sums = self.main_losses(output, out["corrupted"], prepared, masked)
+        losses, main_sums = self.predict(params, out["corrupted"], prepared, main_key, train)
         return (
             {"generator": generator_loss, **losses},
             jax.lax.stop_gradient({**sums, **main_sums}),
         )
-
-    def predicted(self, prepared: Mapping[str, jax.Array]) -> masking.Masked:
-        """The positions that the main network predicts."""
-        return masking.Masked(prepared["positions"], prepared["weights"])
 
     def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         main = metrics.language_model_metrics("discriminator", sums)
@@ -128,16 +142,18 @@ class AllTokensMLM(ReplaceMLM):
     name = "all_tokens_mlm"
     head = "copying_lm"
 
-    def counts(self, prepared: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def counts(self, prepared: Prepared) -> metrics.Sums:
         real = (prepared["documents"] > 0).sum().astype(jnp.float32)
-        return {"generator": prepared["weights"].sum(), "discriminator": real}
+        return {"generator": prepared["masked"].weights_BN.sum(), "discriminator": real}
 
-    def predicted(self, prepared: Mapping[str, jax.Array]) -> masking.Masked:
+    def predicted(self, prepared: Prepared) -> masking.Masked:
         tokens_BL = prepared["tokens"]
         every_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
         return masking.Masked(every_BL, (prepared["documents"] > 0).astype(jnp.float32))
 
-    def main_losses(self, output, inputs_BL, prepared, masked):
+    def main_losses(
+        self, output: Any, inputs_BL: jax.Array, prepared: Prepared, masked: masking.Masked
+    ) -> tuple[metrics.Sums, metrics.Sums]:
         logits_BLV, copy_BL = output
         targets_BL = prepared["tokens"]
         softmax_BL = -metrics.cross_entropy(logits_BLV, targets_BL)

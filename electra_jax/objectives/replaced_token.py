@@ -17,29 +17,30 @@ import numpy as np
 
 from electra_jax.objectives import masking, metrics
 from electra_jax.objectives.corruption import Corruption, split_keys
+from electra_jax.objectives.objective import Prepared
 
 
 @dataclasses.dataclass(frozen=True)
 class ReplacedTokenDetection(Corruption):
-    """ELECTRA, as the functions of the objective contract (see the package)."""
+    """ELECTRA: the main network tells replaced tokens from original ones."""
 
     name = "electra"
     head = "detector"
 
-    def counted(self, prepared: Mapping[str, jax.Array]) -> jax.Array:
+    def counted(self, prepared: Prepared) -> jax.Array:
         """The tokens whose detection is learnt, bool [B, L]: all real ones."""
         return prepared["documents"] > 0
 
-    def counts(self, prepared: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def counts(self, prepared: Prepared) -> metrics.Sums:
         return {
-            "generator": prepared["weights"].sum(),
+            "generator": prepared["masked"].weights_BN.sum(),
             "discriminator": self.counted(prepared).sum().astype(jnp.float32),
         }
 
     def forward(
         self,
         params: dict,
-        prepared: Mapping[str, jax.Array],
+        prepared: Prepared,
         key: jax.Array | None = None,
         step: jax.Array | int = 0,
         train: bool = False,
@@ -55,11 +56,11 @@ class ReplacedTokenDetection(Corruption):
     def losses(
         self,
         params: dict,
-        prepared: Mapping[str, jax.Array],
+        prepared: Prepared,
         key: jax.Array | None,
         step: jax.Array,
         train: bool,
-    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    ) -> tuple[metrics.Sums, metrics.Sums]:
         out = self.forward(params, prepared, key, step, train)
         generator_loss, sums = self.generator_losses(out, prepared)
         logits_BL, replaced_BL = out["discriminator_logits"], out["replaced"]
@@ -82,6 +83,5 @@ class MaskedTokenDetection(ReplacedTokenDetection):
 
     name = "electra_masked"
 
-    def counted(self, prepared: Mapping[str, jax.Array]) -> jax.Array:
-        masked = masking.Masked(prepared["positions"], prepared["weights"])
-        return masking.chosen(masked, prepared["tokens"].shape[1])
+    def counted(self, prepared: Prepared) -> jax.Array:
+        return masking.chosen(prepared["masked"], prepared["tokens"].shape[1])

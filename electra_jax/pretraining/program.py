@@ -5,7 +5,6 @@ It needs no text and no accelerator, so a plan can be made of it before there is
 
 import functools
 import re
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +18,13 @@ from electra_jax.models.electra import generator_model, init_params
 from electra_jax.models.flops import train_flops_per_token
 from electra_jax.objectives import objectives
 from electra_jax.objectives.masking import SpecialTokens, max_masked
+from electra_jax.objectives.objective import Objective
 from electra_jax.parallel.mesh import batch_sharding
 from electra_jax.placement import check_heads, pretraining_rules
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.program import Program, build_program
 from electra_jax.training.state import TrainState
-from electra_jax.training.step import Objective, make_eval_step
+from electra_jax.training.step import make_eval_step
 
 BERT_TOKENS = SpecialTokens(pad=0, cls=101, sep=102, mask=103)
 
@@ -55,7 +55,7 @@ def batch_shapes(config: PretrainConfig, mesh: Mesh) -> dict[str, jax.ShapeDtype
     return dict.fromkeys(("tokens", "documents", "types"), rows)
 
 
-def build_objective(config: PretrainConfig, tokenizer: Tokenizer | None) -> Any:
+def build_objective(config: PretrainConfig, tokenizer: Tokenizer | None) -> Objective:
     """The objective over its model."""
     special, continuation = BERT_TOKENS, np.zeros(config.model.vocab_size, bool)
     if tokenizer is not None:

@@ -12,7 +12,7 @@ from electra_jax.parallel.mesh import replicated, with_mesh
 from electra_jax.parallel.partition import Rules, place
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.state import TrainState
-from electra_jax.training.step import Objective, make_eval_step, make_train_step
+from electra_jax.training.step import SupportsStep, make_eval_step, make_train_step
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Program(NamedTuple):
       eval_step: (parameters, batch, key) → metric sums, replicated.
     """
 
-    objective: Objective
+    objective: SupportsStep
     optimizer: optax.GradientTransformationExtraArgs
     mesh: Mesh
     create: Callable[[jax.Array], TrainState]
@@ -40,7 +40,7 @@ class Program(NamedTuple):
 
 
 def build_program(
-    objective: Objective,
+    objective: SupportsStep,
     optimizer: optax.GradientTransformationExtraArgs,
     create: Callable[[jax.Array], TrainState],
     rules: Rules,

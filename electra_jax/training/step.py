@@ -1,8 +1,4 @@
-"""One training step and one evaluation step, for any objective.
-
-The contract of an objective stands in `electra_jax.objectives`; this module needs only
-its five functions.
-"""
+"""One training step and one evaluation step, for any objective that supports them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -18,15 +14,24 @@ Batch = Mapping[str, jax.Array]
 Sums = dict[str, jax.Array]
 
 
-class Objective(Protocol):
-    """What a step needs to know of an objective."""
+class SupportsStep(Protocol):
+    """What a step calls: `objectives.objective.Objective` and `TaskObjective` have it.
 
-    def prepare(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]: ...
+    A prepared batch may hold trees of arrays; the first dimension of all leaves is that of the
+    batch.
+    """
 
-    def counts(self, prepared: Batch) -> Sums: ...
+    def prepare(self, batch: Batch, key: jax.Array) -> dict[str, Any]: ...
+
+    def counts(self, prepared: Mapping[str, Any]) -> Sums: ...
 
     def losses(
-        self, params: Any, prepared: Batch, key: jax.Array | None, step: jax.Array, train: bool
+        self,
+        params: Any,
+        prepared: Mapping[str, Any],
+        key: jax.Array | None,
+        step: jax.Array,
+        train: bool,
     ) -> tuple[Sums, Sums]: ...
 
     def weights(self, step: jax.Array) -> dict[str, Any]: ...
@@ -41,7 +46,7 @@ def step_keys(run_key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array
 
 
 def make_train_step(
-    objective: Objective, optimizer: optax.GradientTransformationExtraArgs, accumulate: int = 1
+    objective: SupportsStep, optimizer: optax.GradientTransformationExtraArgs, accumulate: int = 1
 ) -> Callable[[TrainState, Batch, jax.Array, jax.Array], TrainState]:
     """The training step, a pure function to be jitted with its state donated.
 
@@ -106,7 +111,7 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(objective: Objective) -> Callable[[Any, Batch, jax.Array], Sums]:
+def make_eval_step(objective: SupportsStep) -> Callable[[Any, Batch, jax.Array], Sums]:
     """(parameters, batch, key) → metric sums, without dropout. The key fixes the masks."""
 
     def eval_step(params, batch, key):

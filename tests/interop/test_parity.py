@@ -21,7 +21,7 @@ from electra_jax.models.electra import Discriminator, Electra, Generator, Genera
 from electra_jax.models.encoder import Embeddings
 from electra_jax.objectives import replaced_token, replacement
 from electra_jax.objectives.config import ObjectiveConfig
-from electra_jax.objectives.masking import SpecialTokens
+from electra_jax.objectives.masking import Masked, SpecialTokens
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 sys.path.insert(0, str(GOLDEN))
@@ -147,8 +147,7 @@ def joint_gradients(golden: dict, monkeypatch) -> tuple[dict[str, float], dict[s
     documents = (batch["tokens"] != 0).astype(np.int32)
     prepared = {
         **{key: jnp.asarray(batch[key], jnp.int32) for key in ("tokens", "masked_tokens", "types")},
-        "positions": jnp.asarray(batch["positions"], jnp.int32),
-        "weights": jnp.asarray(batch["weights"]),
+        "masked": Masked(jnp.asarray(batch["positions"], jnp.int32), jnp.asarray(batch["weights"])),
         "documents": jnp.asarray(documents),
         "uniform": jnp.zeros(batch["positions"].shape),
     }

@@ -88,7 +88,7 @@ def test_mlm_masks_as_bert_does():
     tokens = jnp.tile(BATCH["tokens"][:1], (3000, 1))
     many = {"tokens": tokens, "documents": jnp.ones_like(tokens), "types": 0 * tokens}
     prepared = jax.jit(objective.prepare)(many, KEY)
-    masked = masking.Masked(prepared["positions"], prepared["weights"])
+    masked = prepared["masked"]
     counted = np.asarray(masked.weights_BN) > 0
     seen = np.asarray(masking.take(prepared["masked_tokens"], masked))[counted]
     true = np.asarray(masking.take(tokens, masked))[counted]
@@ -104,8 +104,8 @@ def test_mlm_loss_is_the_mean_cross_entropy_of_masked_positions():
     rows = (prepared["masked_tokens"], BATCH["documents"], BATCH["types"])
     logits = apply(objective.electra, params, *rows, every, method="predict")
     expected = 0.0
-    for row, column in np.argwhere(np.asarray(prepared["weights"]) > 0):
-        position = prepared["positions"][row, column]
+    for row, column in np.argwhere(np.asarray(prepared["masked"].weights_BN) > 0):
+        position = prepared["masked"].positions_BN[row, column]
         scores = jax.nn.log_softmax(logits[row, position])
         expected -= scores[BATCH["tokens"][row, position]]
     assert float(sums["discriminator"]) == pytest.approx(float(expected), rel=1e-5)
@@ -117,7 +117,7 @@ def test_replace_mlm_reads_samples_and_predicts_what_was_masked():
     out = corrupt(objective, params, prepared)
     assert not (np.asarray(out["corrupted"]) == SPECIAL.mask).any()
     sums, metrics = losses(objective, params, prepared)
-    assert float(metrics["discriminator_count"]) == float(prepared["weights"].sum())
+    assert float(metrics["discriminator_count"]) == float(prepared["masked"].weights_BN.sum())
     # The main network sees the corrupted row: with other samples, another loss.
     other = {**prepared, "uniform": 1.0 - prepared["uniform"]}
     assert float(losses(objective, params, other)[0]["discriminator"]) != pytest.approx(
@@ -148,8 +148,8 @@ def test_electra_15_learns_at_masked_positions_alone():
     whole, *_ = build("electra")
     out = forward(whole, params, prepared)
     chosen = np.zeros((4, 16), bool)
-    for row, column in np.argwhere(np.asarray(prepared["weights"]) > 0):
-        chosen[row, prepared["positions"][row, column]] = True
+    for row, column in np.argwhere(np.asarray(prepared["masked"].weights_BN) > 0):
+        chosen[row, prepared["masked"].positions_BN[row, column]] = True
     sign = np.where(out["replaced"], -1.0, 1.0)
     expected = np.logaddexp(0.0, sign * np.asarray(out["discriminator_logits"]))[chosen].sum()
     sums, _ = losses(objective, params, prepared)
@@ -187,7 +187,7 @@ def test_electric_is_noise_contrastive_estimation():
     # Put the samples where the objective puts them, from what its loss says of them.
     from electra_jax.objectives import replacement
 
-    masked = masking.Masked(prepared["positions"], prepared["weights"])
+    masked = prepared["masked"]
     at_masked = jnp.take_along_axis(noise, masked.positions_BN[..., None], axis=1)
     samples = replacement.sample(at_masked, prepared["uniform"], temperature=temperature)
     noised = np.array(BATCH["tokens"])

@@ -57,12 +57,12 @@ def test_losses_are_the_definitions(params):
     out = o.forward(params, prepared)
     losses, sums = o.losses(params, prepared, None, 0, False)
     logits = np.asarray(out["generator_logits"], np.float64)
-    weights, real = np.asarray(prepared["weights"]), np.asarray(prepared["documents"]) > 0
+    weights, real = np.asarray(prepared["masked"].weights_BN), np.asarray(prepared["documents"]) > 0
     log_probability = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     tokens, corrupted = np.asarray(prepared["tokens"]), np.asarray(out["corrupted"])
     generator = discriminator = 0.0
     for row, slot in zip(*np.nonzero(weights), strict=True):
-        position = prepared["positions"][row, slot]
+        position = prepared["masked"].positions_BN[row, slot]
         generator -= log_probability[row, slot, tokens[row, position]]
     probability = 1 / (1 + np.exp(-np.asarray(out["discriminator_logits"], np.float64)))
     for row, position in zip(*np.nonzero(real), strict=True):
@@ -121,8 +121,8 @@ def test_metrics_beside_their_baselines(params):
     area = stats.mannwhitneyu(logits[truth], logits[~truth]).statistic
     area /= truth.sum() * (~truth).sum()
     assert figures["discriminator_auc"] == pytest.approx(area, abs=2e-3)
-    inputs = np.take_along_axis(prepared["masked_tokens"], prepared["positions"], axis=1)
-    guessing = (np.asarray(prepared["weights"]) > 0) & (inputs != out["targets"])
+    inputs = np.take_along_axis(prepared["masked_tokens"], prepared["masked"].positions_BN, axis=1)
+    guessing = (np.asarray(prepared["masked"].weights_BN) > 0) & (inputs != out["targets"])
     targets = out["targets"][guessing]
     guesses = out["generator_logits"].argmax(-1)[guessing]
     assert figures["generator_accuracy"] == pytest.approx((guesses == targets).mean())
@@ -158,7 +158,7 @@ def test_metric_sums_add_up_over_parts(params):
     prepared = o.prepare(batch(), jax.random.key(1))
     whole = o.losses(params, prepared, None, 0, False)[1]
     parts = [
-        o.losses(params, {k: v[half] for k, v in prepared.items()}, None, 0, False)[1]
+        o.losses(params, jax.tree.map(lambda x, half=half: x[half], prepared), None, 0, False)[1]
         for half in (slice(0, 3), slice(3, 8))
     ]
     added = jax.tree.map(np.add, *jax.device_get(parts))
