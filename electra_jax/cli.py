@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from electra_jax import __version__
 from electra_jax.errors import PREEMPTED, Stopped, UsageError
+from electra_jax.plugins import fingerprint, import_plugin
 
 INTERRUPTED = 130  # by Ctrl-C
 SOURCE = "docs:, text:GLOB, jsonl:GLOB, parquet:GLOB or tfds:NAME; may be repeated"
@@ -34,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if overrides and not hasattr(args, "config"):
             raise UsageError(f"{args.command} takes no {OVERRIDE}{overrides[0].split('=')[0]}")
         args.overrides = overrides
-        args.words = " ".join([*argv, *sorted(overrides)])
+        for module in args.plugin:
+            import_plugin(module)
+        words = " ".join([*argv, *sorted(overrides)])
+        args.shared = {ARGUMENTS: words, **fingerprint(args.plugin)}
         return args.run(args) or 0
     except UsageError as error:
         print(f"electra-jax: {error}", file=sys.stderr)
@@ -87,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     def command(name, run, text):
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, plugin=[])
         return sub
 
     sub = command("tokenizer", run_tokenizer, "train a tokenizer on text")
@@ -110,24 +114,23 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("beam_flags", nargs="*", metavar="BEAM_FLAG", help="after --")
 
     sub = command("pretrain", run_pretrain, "pretrain a generator and a discriminator")
-    sub.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
+    add_config_flags(sub)
     sub.add_argument("--workdir", required=True, metavar="DIR")
-    sub.epilog = f"Any field of the config is overridden by {OVERRIDE}section.field=value."
 
     sub = command("finetune", run_finetune, "fine-tune an encoder for a task")
-    sub.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
+    add_config_flags(sub)
     sub.add_argument("--workdir", required=True, metavar="DIR")
     sub.add_argument(
         "--sweep", nargs="+", default=[], metavar="FIELD=A,B", help="all combinations of values"
     )
     add_seed_flags(sub)
-    sub.epilog = f"Any field of the config is overridden by {OVERRIDE}section.field=value."
 
     sub = command("glue", run_glue, "fine-tune on all of GLUE")
     sub.add_argument("--model", required=True, metavar="DIR")
     sub.add_argument("--data", required=True, action="append", metavar="DIR")
     sub.add_argument("--workdir", required=True, metavar="DIR")
     sub.add_argument("--config", default="glue", choices=("glue", "glue:paper"))
+    add_plugin_flag(sub)
     add_seed_flags(sub)
 
     sub = command("predict", run_predict, "answer new rows with a fine-tuned model")
@@ -135,7 +138,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--input", required=True, metavar="FILE|-")
     sub.add_argument("--output", default="-", metavar="FILE|-")
     sub.add_argument("--format", default="", help="of the input, where its ending does not tell")
-    add_checkpoint_flag(sub)
+    add_model_flags(sub)
 
     sub = command("embed", run_embed, "turn texts into vectors")
     sub.add_argument("--model", required=True, metavar="DIR")
@@ -147,7 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--pooling", default="", choices=("mean", "cls"),
         help="default: as a retrieval model was trained, and mean for others",
     )  # fmt: skip
-    add_checkpoint_flag(sub)
+    add_model_flags(sub)
 
     sub = command("evaluate", run_evaluate, "held-out figures of a model")
     sub.add_argument("--workdir", required=True, metavar="DIR")
@@ -156,19 +159,19 @@ def build_parser() -> argparse.ArgumentParser:
         help="a token store, or labelled rows of a fine-tuned model; default: the run's own",
     )  # fmt: skip
     sub.add_argument("--split", default="validation", choices=("validation", "train"))
-    add_checkpoint_flag(sub)
+    add_model_flags(sub)
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     sub = command("inspect", run_inspect, "show which tokens of a text look replaced")
     sub.add_argument("--model", required=True, metavar="DIR")
-    add_checkpoint_flag(sub)
+    add_model_flags(sub)
     sub.add_argument("--json", action="store_true", help="print JSON instead of colours")
     sub.add_argument("text", nargs="+", metavar="TEXT")
 
     sub = command("export", run_export, "write both networks for the transformers library")
     sub.add_argument("--model", required=True, metavar="DIR")
     sub.add_argument("--to", required=True, metavar="DIR")
-    add_checkpoint_flag(sub)
+    add_model_flags(sub)
 
     sub = command("import", run_import, "make a run directory of a model from elsewhere")
     sub.add_argument(
@@ -180,15 +183,14 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--vocab", default="", metavar="FILE", help="vocab.txt of a TF1 checkpoint")
 
     sub = command("plan", run_plan, "what a config costs, and whether it fits a TPU slice")
-    sub.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
+    add_config_flags(sub)
     sub.add_argument("--topology", default="", metavar="KIND:SIZE", help="such as v5e:4x4")
     sub.add_argument("--search", action="store_true", help="try meshes and microbatches on it")
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    sub.epilog = f"Any field of the config is overridden by {OVERRIDE}section.field=value."
 
     sub = command("report", run_report, "write a page with a run's curves and samples")
     sub.add_argument("--workdir", required=True, metavar="DIR")
-    add_checkpoint_flag(sub)
+    add_model_flags(sub)
 
     sub = command("quickstart", run_quickstart, "the whole road, small, on text that is here")
     sub.add_argument("--workdir", default="runs/quickstart", metavar="DIR")
@@ -206,8 +208,24 @@ def add_source_flags(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--data-dir", default=None, metavar="DIR", help="of tfds")
 
 
-def add_checkpoint_flag(sub: argparse.ArgumentParser) -> None:
+def add_config_flags(sub: argparse.ArgumentParser) -> None:
+    """Flags of the commands that take a config."""
+    sub.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
+    add_plugin_flag(sub)
+    sub.epilog = f"Any field of the config is overridden by {OVERRIDE}section.field=value."
+
+
+def add_model_flags(sub: argparse.ArgumentParser) -> None:
+    """Flags of the commands that load a model."""
     sub.add_argument("--checkpoint", default="best", metavar="best|last|STEP")
+    add_plugin_flag(sub)
+
+
+def add_plugin_flag(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--plugin", action="append", metavar="MODULE",
+        help="a module that adds objectives or tasks, imported first; may be repeated",
+    )  # fmt: skip
 
 
 def add_seed_flags(sub: argparse.ArgumentParser) -> None:
@@ -290,7 +308,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
 
     config = pretrain_config(load_config(args.config, args.overrides))
     enable_compilation_cache()
-    with joined(lambda: {ARGUMENTS: args.words, **run_fingerprint(config)}, config.processes):
+    with joined(lambda: {**args.shared, **run_fingerprint(config)}, config.processes):
         pretrain(config, args.workdir)
 
 
@@ -302,7 +320,7 @@ def run_finetune(args: argparse.Namespace) -> None:
 
     config = finetune_config(load_config(args.config, args.overrides))
     enable_compilation_cache()
-    with joined(lambda: {ARGUMENTS: args.words, **run_fingerprint(config)}, config.processes):
+    with joined(lambda: {**args.shared, **run_fingerprint(config)}, config.processes):
         table = run_all(
             args.config, args.overrides, args.workdir, args.seeds, args.sweep, args.baseline
         )
@@ -316,7 +334,7 @@ def run_glue(args: argparse.Namespace) -> None:
 
     enable_compilation_cache()
     variant = args.config.partition(":")[2]
-    with joined(lambda: {ARGUMENTS: args.words, **run_fingerprint(args.data)}, ProcessesConfig()):
+    with joined(lambda: {**args.shared, **run_fingerprint(args.data)}, ProcessesConfig()):
         table = glue(
             args.model, args.data, args.workdir, args.seeds, args.baseline, args.overrides, variant
         )

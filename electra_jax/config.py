@@ -22,10 +22,12 @@ from electra_jax.models.electra import Electra, GeneratorConfig
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives import objectives
 from electra_jax.objectives.config import ObjectiveConfig
+from electra_jax.objectives.objective import Objective
 from electra_jax.parallel.mesh import MeshConfig
 from electra_jax.parallel.rendezvous import ProcessesConfig
+from electra_jax.plugins import choose
 from electra_jax.tasks import tasks
-from electra_jax.tasks.task import TaskConfig
+from electra_jax.tasks.task import Task, TaskConfig
 from electra_jax.training.checkpoint import CheckpointConfig
 from electra_jax.training.loop import EvalConfig, TrainConfig
 from electra_jax.training.optimizer import OptimizerConfig
@@ -116,7 +118,7 @@ class PretrainConfig:
         pairs = self.data.layout == "pair" and not self.model.block.rotary
         if pairs and self.model.token_types < 2:
             raise UsageError("data.layout=pair needs model.token_types=2, a type for each text")
-        objective = objectives()[self.objective.name]
+        objective = find_objective(self.objective.name)
         kinds = objective.generators
         if self.generator.kind not in kinds:
             raise UsageError(
@@ -133,7 +135,7 @@ class PretrainConfig:
     @property
     def electra(self) -> Electra:
         """The networks, with the head that the objective trains."""
-        head = objectives()[self.objective.name].head
+        head = find_objective(self.objective.name).head
         return Electra(self.model, self.generator, head)
 
 
@@ -158,19 +160,26 @@ class FinetuneConfig:
 
 def finetune_defaults(task: str) -> ml_collections.ConfigDict:
     """The official fine-tuning of a kind of task, for config files to change."""
-    fields = config_fields(FinetuneConfig(find_task(task).Config()))
+    fields = config_fields(FinetuneConfig(find_task(task).Config(name=task)))
     return ml_collections.ConfigDict(fields).lock()
 
 
-def find_task(name: str) -> Any:
+def find_objective(name: str) -> type[Objective]:
+    """The class of an objective.
+
+    Raises:
+      UsageError: see `plugins.choose`.
+    """
+    return choose(objectives(), "objective.name", name)
+
+
+def find_task(name: str) -> type[Task]:
     """The class of a task.
 
     Raises:
-      UsageError: there is none of that name.
+      UsageError: see `plugins.choose`.
     """
-    if name not in tasks():
-        raise UsageError(f"task.name={name!r} is unknown; use {', '.join(sorted(tasks()))}")
-    return tasks()[name]
+    return choose(tasks(), "task.name", name)
 
 
 def pretrain_defaults() -> ml_collections.ConfigDict:

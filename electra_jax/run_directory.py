@@ -51,7 +51,8 @@ def read_any_config(workdir: str | Path) -> PretrainConfig | FinetuneConfig:
     """Reads the config of a run.
 
     Raises:
-      UsageError: not a run directory, or one of a newer version.
+      UsageError: not a run directory, one of a newer version, or its objective or task is
+        unknown, and needs a plugin.
     """
     path = Path(workdir) / CONFIG_FILE
     if not path.is_file():
@@ -61,8 +62,10 @@ def read_any_config(workdir: str | Path) -> PretrainConfig | FinetuneConfig:
         version = fields.pop("version")
         if version > CONFIG_VERSION:
             raise UsageError(
-                f"{path} has version {version}, this program reads up to {CONFIG_VERSION}: upgrade"
+                f"it has version {version}, this program reads up to {CONFIG_VERSION}: upgrade"
             )
         return finetune_config(fields) if "task" in fields else pretrain_config(fields)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} cannot be read: {error!r}") from error

@@ -20,8 +20,8 @@ Prepared = Mapping[str, Any]  # a batch with what is random about it; all arrays
 class Objective(abc.ABC):
     """What is learnt: sums and counts of losses, and metrics, as functions of a batch.
 
-    A subclass that sets a `name` of its own is found by it as `objective.name` of a config (see
-    `electra_jax.objectives.objectives`). Subclasses without one are bases of others.
+    A subclass that sets a `name` of its own is found by `objective.name` of a config (see
+    `electra_jax.plugins`). Subclasses without one are bases of others.
 
     Attributes:
       name: in configs.

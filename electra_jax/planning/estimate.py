@@ -8,10 +8,9 @@ less than a few milliseconds will take longer than estimated.
 
 import dataclasses
 
-from electra_jax.config import PretrainConfig
+from electra_jax.config import PretrainConfig, find_objective
 from electra_jax.models.electra import generator_model
 from electra_jax.models.encoder import ModelConfig
-from electra_jax.objectives import objectives
 from electra_jax.objectives.masking import max_masked
 from electra_jax.parallel.hardware import Chip
 from electra_jax.pretraining.program import flops_per_token
@@ -107,7 +106,7 @@ def logits_per_token(config: PretrainConfig) -> float:
     masked = max_masked(config.objective.mask_rate, length) / length
     shares = {"detector": 0.0, "masked_lm": masked, "copying_lm": 1.0}[config.electra.head]
     if config.generator.kind in ("transformer", "two_tower"):
-        everywhere = objectives()[config.objective.name].generates_everywhere
+        everywhere = find_objective(config.objective.name).generates_everywhere
         shares += 1.0 if everywhere else masked
     return shares * config.model.vocab_size
 

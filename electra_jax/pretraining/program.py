@@ -12,11 +12,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from electra_jax.config import PretrainConfig
+from electra_jax.config import PretrainConfig, find_objective
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.models.electra import generator_model, init_params
 from electra_jax.models.flops import train_flops_per_token
-from electra_jax.objectives import objectives
 from electra_jax.objectives.masking import SpecialTokens, max_masked
 from electra_jax.objectives.objective import Objective
 from electra_jax.parallel.mesh import batch_sharding
@@ -63,7 +62,7 @@ def build_objective(config: PretrainConfig, tokenizer: Tokenizer | None) -> Obje
             tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id
         )
         continuation = tokenizer.continuation()
-    kind = objectives()[config.objective.name]
+    kind = find_objective(config.objective.name)
     return kind(config.objective, config.electra, special, continuation)
 
 
@@ -91,7 +90,7 @@ def flops_per_token(config: PretrainConfig) -> dict[str, float]:
         config.data.length,
         max_masked(config.objective.mask_rate, config.data.length),
         config.electra.head,
-        objectives()[config.objective.name].generates_everywhere,
+        find_objective(config.objective.name).generates_everywhere,
     )
     if config.optimizer.frozen and re.search(config.optimizer.frozen, "generator/"):
         # Nothing uses its gradient, and the compiler leaves its backward pass out.

@@ -53,6 +53,9 @@ class TaskConfig:
 class Task(abc.ABC):
     """A task: labelled records to examples, outputs to answers, answers to figures.
 
+    A subclass that sets a `name` of its own is found by `task.name` of a config (see
+    `electra_jax.plugins`). Subclasses without one are bases of others.
+
     `records` are what `parse` makes of rows; `answers`, one for each record, are JSON
     objects. `labels` and whatever else is learnt from the training data at once (`fit`)
     is kept in `state`, which is saved with the model.
@@ -111,7 +114,8 @@ class Task(abc.ABC):
         """Learns the state, such as the label set, from training records."""
 
     @abc.abstractmethod
-    def head(self, model: ModelConfig) -> nn.Module: ...
+    def head(self, model: ModelConfig) -> nn.Module:
+        """The head for an encoder of this shape: (hidden vectors, batch, train) → outputs."""
 
     @abc.abstractmethod
     def examples(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from electra_jax.config import find_config, load_config, pretrain_config
+from electra_jax.config import find_config, find_objective, load_config, pretrain_config
 from electra_jax.errors import UsageError
 from electra_jax.models.electra import Electra, GeneratorConfig, init_params
 from electra_jax.models.encoder import ModelConfig
@@ -79,7 +79,7 @@ def test_every_objective_is_found_by_its_name():
     names = {"electra", "electra_masked", "mlm", "replace_mlm", "all_tokens_mlm", "electric"}
     assert set(objectives()) >= names
     with pytest.raises(UsageError, match="all_tokens_mlm, electra"):
-        ObjectiveConfig(name="elektra")
+        find_objective("elektra")
 
 
 @pytest.mark.slow

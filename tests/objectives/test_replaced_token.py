@@ -166,7 +166,7 @@ def test_metric_sums_add_up_over_parts(params):
         np.testing.assert_allclose(added[name], value, rtol=1e-5)
 
 
-@pytest.mark.parametrize("fields", [{"name": "electr"}, {"mask_rate": 0.0}, {"temperature": 0.0}])
+@pytest.mark.parametrize("fields", [{"mask_rate": 0.0}, {"temperature": 0.0}])
 def test_senseless_settings_are_refused(fields):
     with pytest.raises(UsageError, match=f"objective.{next(iter(fields))}"):
         dataclasses.replace(ObjectiveConfig(), **fields)
