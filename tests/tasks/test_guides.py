@@ -4,12 +4,12 @@ import io
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from compiling import FAST
 
 import electra_jax
 from electra_jax.cli import main
@@ -29,26 +29,28 @@ def guide(name):
 
 @pytest.mark.slow
 def test_the_guide_to_tasks_adds_one(encoder_dir, tmp_path):
-    """One file and one config, in a copy of the checkout."""
-    task, config = re.findall(r"```python\n(.*?)```", guide("tasks.md"), re.DOTALL)
-    copy = tmp_path / "checkout"
-    for folder in ("electra_jax", "configs"):
-        shutil.copytree(ROOT / folder, copy / folder)
-    (copy / "electra_jax" / "tasks" / "capitals.py").write_text(task)
-    (tmp_path / "capitals.py").write_text(config)
+    """One file and one config, beside an installed package."""
+    text = guide("tasks.md").replace("\\\n", " ")
+    names = re.findall(r"here `(\w+\.py)`|a config, `(\w+\.py)`", text)
+    files = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for name, content in zip(map("".join, names), files, strict=True):
+        (tmp_path / name).write_text(content)
+    [command] = re.findall(r"    electra-jax (finetune.*?)\n    electra-jax", text, re.DOTALL)
     rows = "".join(f"{'Bal ' * (i % 4)}dol {i}\n" for i in range(40))
     (tmp_path / "train.csv").write_text("text\n" + rows)
     done = subprocess.run(
         [
-            sys.executable, "-m", "electra_jax", "finetune", "--config",
-            str(tmp_path / "capitals.py"), "--workdir", str(tmp_path / "run"),
-            f"--config.init.from={encoder_dir}", f"--config.task.train={tmp_path}/train.csv",
+            # -P: as with the installed command, the current directory is not on Python's path.
+            sys.executable, "-P", "-m", "electra_jax",
+            *shlex.split(command.replace("MODEL", str(encoder_dir))),
             "--config.task.validation_share=0.5", *(f"--config.{field}" for field in FEW),
         ],
-        cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)}, capture_output=True, text=True,
+        cwd=tmp_path, env={**os.environ, "XLA_FLAGS": FAST, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert '"name": "capitals"' in (tmp_path / "run" / "config.json").read_text()
+    run = tmp_path / "runs" / "capitals"
+    assert '"name": "capitals"' in (run / "config.json").read_text()
 
 
 @pytest.mark.full
