@@ -17,7 +17,8 @@ from electra_jax.config import finetune_config, load_config
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
 from electra_jax.finetuning import sweep
-from electra_jax.finetuning.finetune import file_sizes, finetune, is_enough, starting_encoder
+from electra_jax.finetuning.finetune import finetune, is_enough, starting_encoder
+from electra_jax.finetuning.resume import file_sizes
 from electra_jax.finetuning.sweep import parse_axis, run_all
 from electra_jax.inference.files import arriving
 from electra_jax.inference.finetuned import load
