@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -159,8 +160,14 @@ def make_evaluate(
     return evaluate
 
 
-def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
+def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool = False) -> None:
     """Pretrains into `workdir`, going on where an earlier run of the same config stopped.
+
+    Args:
+      config: of the run.
+      workdir: its run directory.
+      compile_first: compiles the training step before the clock starts, so that a time budget
+        is spent on training alone.
 
     Raises:
       UsageError: the config, the store and the run directory do not fit together.
@@ -219,12 +226,16 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
     else:
         log.warning("no validation split: nothing is held out, the best checkpoint is the last")
 
+    train_step = program.train_step
+    if compile_first:
+        share = jax.ShapeDtypeStruct((), jnp.float32, sharding=run_key.sharding)
+        train_step = train_step.lower(program.state, program.batch, run_key, share).compile()
     writer = MetricsWriter(workdir, int(state.step)) if is_main() else None
     loop = Loop(
         config=config.train,
         eval_every=config.eval.every_steps,
         save_every=config.checkpoint.every_steps,
-        train_step=program.train_step,
+        train_step=train_step,
         batches=lambda step: global_batches(
             functools.partial(sampler.batches, step), mesh, config.train.batch_size
         ),

@@ -143,6 +143,20 @@ def test_the_clock_of_a_resumed_run_has_the_time_spent(store, tmp_path, monkeypa
     assert clocks[0] == 0 and clocks[1] >= read_metrics(tmp_path / "run")[0]["seconds"] > 0
 
 
+def test_compiling_first_takes_no_time_and_changes_nothing(store, tmp_path, monkeypatch, caplog):
+    module = sys.modules["electra_jax.pretrain"]
+    monkeypatch.setattr(
+        module, "Clock", lambda before: module.log.warning("the clock starts") or Clock(before)
+    )
+    config = tiny(store, "train.steps=10")
+    with jax.log_compiles():
+        pretrain(config, tmp_path / "first", compile_first=True)
+    before, after = caplog.text.split("the clock starts")
+    assert "Compiling jit(train_step)" in before and "Compiling jit(train_step)" not in after
+    pretrain(config, tmp_path / "later")
+    assert_same_run(tmp_path / "first", tmp_path / "later")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
