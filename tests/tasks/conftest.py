@@ -1,10 +1,6 @@
-import sys
-
-import jax
 import pytest
+import tiny_run
 from tiny_encoder import make_model
-
-from electra_jax.parallel.mesh import make_mesh
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +10,6 @@ def encoder_dir(tmp_path_factory):
 
 
 @pytest.fixture
-def one_device(monkeypatch):
-    """Fine-tuning runs on one device, for what is the same on many: they compile sooner."""
-    module = sys.modules["electra_jax.finetune"]
-    monkeypatch.setattr(module, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
+def one_device():
+    with tiny_run.one_device():
+        yield
