@@ -9,14 +9,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tasks"))
 import test_learning  # noqa: E402
-from tiny_encoder import make_model  # noqa: E402
+from tiny_encoder import TOKENIZER, make_model  # noqa: E402
 
+from electra_jax import exchange  # noqa: E402
+from electra_jax.config import FinetuneConfig, find_task  # noqa: E402
 from electra_jax.data.labelled import Row  # noqa: E402
 from electra_jax.embedding import embed  # noqa: E402
 from electra_jax.errors import UsageError  # noqa: E402
 from electra_jax.exchange import export_model  # noqa: E402
 from electra_jax.finetune import finetune  # noqa: E402
-from electra_jax.prediction import load  # noqa: E402
+from electra_jax.prediction import TaskModel, load  # noqa: E402
 
 FEW = ["train.epochs=2", "checkpoint.every_steps=10000"]
 
@@ -144,10 +146,11 @@ def test_vectors(encoder, tmp_path):
     np.testing.assert_allclose(embed(model.encoder, texts, 32), mean, atol=1e-4)
 
 
-@pytest.mark.slow
-def test_what_transformers_has_no_class_for_is_refused(tmp_path):
-    encoder = make_model(tmp_path / "encoder", "modern")
-    model, _, _ = tuned("intent_slots", encoder, tmp_path)
-    assert not model.task.exported_as
+def test_what_transformers_has_no_class_for_is_refused(tmp_path, monkeypatch):
+    task = find_task("intent_slots")
+    task = task(task.Config(), TOKENIZER)
+    assert not task.exported_as
+    model = TaskModel(FinetuneConfig(task.config), task, None, {}, step=1)
+    monkeypatch.setattr(exchange, "load", lambda *_: model)
     with pytest.raises(UsageError, match="no class for the task intent_slots"):
         export_model(tmp_path / "run", tmp_path / "other")
