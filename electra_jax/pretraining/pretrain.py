@@ -29,14 +29,14 @@ from electra_jax.parallel.runtime import (
     is_main,
     random_key,
 )
-from electra_jax.pretraining.program import flops_per_token, pretraining_program
+from electra_jax.pretraining.program import batch_shapes, flops_per_token, pretraining_program
 from electra_jax.pretraining.resume import check_resume
 from electra_jax.pretraining.warm_start import warm_start
 from electra_jax.run_directory import TOKENIZER, read_config, save_config
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.loop import Clock, Loop
 from electra_jax.training.metrics import MetricsWriter
-from electra_jax.training.program import Program, start
+from electra_jax.training.program import Program, compile_step, start
 from electra_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -44,8 +44,14 @@ log = logging.getLogger(__name__)
 MANY_EPOCHS = 10  # from here on a run is warned that it reads its text over and over
 
 
-def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
+def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool = False) -> None:
     """Pretrains into `workdir`, or resumes where an earlier run of the same config stopped.
+
+    Args:
+      config: of the run.
+      workdir: its run directory.
+      compile_first: compiles the training step before the clock starts, so that a time budget
+        is spent on training alone.
 
     Raises:
       UsageError: the config, the store and the run directory do not fit together.
@@ -79,6 +85,9 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
     state, elapsed = start(program, checkpoints, run_key, init)
     flops = sum(flops_per_token(config).values())
     announce(config, workdir, program, sampler, state, flops)
+    train_step = program.train_step
+    if compile_first:
+        train_step = compile_step(program, batch_shapes(config, mesh))
 
     # Loop: the learning.
     loop = Loop(
@@ -87,7 +96,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
         log_every=config.train.log_every,
         eval_every=config.eval.every_steps,
         save_every=config.checkpoint.every_steps,
-        train_step=program.train_step,
+        train_step=train_step,
         batches=lambda step: global_batches(
             functools.partial(sampler.batches, step), mesh, config.train.batch_size
         ),

@@ -1,10 +1,11 @@
 """What a run executes: its compiled steps and a placed state, for any objective on any mesh."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -85,6 +86,25 @@ def abstract_state(
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
     )
+
+
+def compile_step(
+    program: Program,
+    batch: Mapping[str, jax.ShapeDtypeStruct],
+    options: Mapping[str, Any] | None = None,
+) -> jax.stages.Compiled:
+    """Compiles the training step for the devices of its mesh, which need not be here.
+
+    Args:
+      program: of the run.
+      batch: the global batch's shapes with their shardings.
+      options: of the compiler.
+    """
+    key = jax.eval_shape(jax.random.key, 0)
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(program.mesh))
+    progress = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(program.mesh))
+    lowered = program.train_step.lower(program.state, batch, key, progress)
+    return lowered.compile(compiler_options=dict(options) if options else None)
 
 
 def start(
