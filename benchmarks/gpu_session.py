@@ -43,6 +43,7 @@ import numpy as np
 from plateau import ARMS, RECIPE, amount_trained, check_plateau, full_precision, train_arm
 
 from electra_jax.config import PretrainConfig, load_config, pretrain_config
+from electra_jax.data.mixture import Mixture
 from electra_jax.data.token_store import TokenStore
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.parallel.hardware import peak_flops

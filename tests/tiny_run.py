@@ -41,7 +41,7 @@ def make_store(path):
 def one_device():
     """Runs of this process are on one device, for what is the same on many, but slower."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("pretrain", "finetune"):
+        for name in ("pretraining.pretrain", "finetuning.finetune"):
             module = importlib.import_module(f"electra_jax.{name}")
             patch.setattr(module, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
         yield

@@ -160,7 +160,8 @@ def test_a_time_budget_ends_a_run_and_its_schedule(store, tmp_path):
 def test_the_clock_of_a_resumed_run_has_the_time_spent(store, tmp_path, monkeypatch):
     clocks = []
     monkeypatch.setattr(
-        "electra_jax.pretrain.Clock", lambda before: clocks.append(before) or Clock(before)
+        "electra_jax.pretraining.pretrain.Clock",
+        lambda before: clocks.append(before) or Clock(before),
     )
     for _ in range(2):
         pretrain(tiny(store, "train.steps=2"), tmp_path / "run")
