@@ -4,6 +4,7 @@ JAX may move or change any of it in a new release. Each function says why no pub
 and what to do when its internal is gone; `tests/parallel/test_jax_internals.py` names that one.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from jax._src import clusters, distributed
@@ -11,7 +12,7 @@ from jax._src import clusters, distributed
 
 def detect_cluster(
     address: str | None, seconds: int
-) -> tuple[str | None, int | None, int | None, list[int] | None]:
+) -> tuple[str | None, int | None, int | None, Sequence[int] | None]:
     """Finds a run's processes on Cloud TPU, GKE, Slurm or Open MPI, without starting JAX.
 
     Why: `jax.distributed.initialize` detects and connects in one call, and this program compares
