@@ -169,8 +169,8 @@ FAULTS = {
             "xp.minimum(1.0, (step + 1) / max(",
             "tests/training/test_optimizer.py::test_schedules"),
         Fault("decay-over-half-a-run", "electra_jax/training/loop.py",
-            "if budget else step / steps",
-            "if budget else step / (2 * steps)",
+            "if budget else step / self.steps",
+            "if budget else step / (2 * self.steps)",
             "tests/training/test_loop.py::test_schedule_and_batches_follow_the_step"),
     ],
     "resume": [
