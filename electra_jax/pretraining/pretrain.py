@@ -36,6 +36,8 @@ from electra_jax.run_directory import TOKENIZER, read_config, save_config
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.loop import Clock, Loop
 from electra_jax.training.metrics import MetricsWriter
+from electra_jax.training.optimizer import learning_rates
+from electra_jax.training.profile import Profiler, parse_steps
 from electra_jax.training.program import Program, compile_step, start
 from electra_jax.training.state import TrainState
 
@@ -66,17 +68,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool
     mixture = Mixture.open(config.data.store)
     config = resolve(config, mixture.tokenizer.vocab_size)
     sampler = mixture.sampler("train", config.data, config.train.batch_size, config.train.seed)
-    check_shared(workdir)
-    checkpoints = Checkpoints(workdir, config.checkpoint.keep)
-    record = checkpoints.record()
-    if record is not None:
-        check_resume(read_config(workdir), config, record, mixture, workdir)
-    else:
-        check_frozen(config)
-    barrier("the run directory is read")
-    if is_main():
-        save_config(config, workdir)
-        mixture.tokenizer.save(workdir / TOKENIZER)
+    checkpoints = open_workdir(config, workdir, mixture)
 
     # State: what is learnt.
     program = pretraining_program(config, mesh, mixture.tokenizer)
@@ -110,8 +102,30 @@ def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool
         record={"store": mixture.identity, "config": config_fields(config)},
         clock=Clock(elapsed),
         stall_seconds=config.processes.stall_seconds,
+        learning_rates=functools.partial(learning_rates, config.optimizer),
+        profiler=Profiler(workdir, parse_steps(config.train.profile)),
     )
     loop.run(state, run_key)
+
+
+def open_workdir(config: PretrainConfig, workdir: Path, mixture: Mixture) -> Checkpoints:
+    """Opens the directory of a run, new or resumed, and writes what it holds from the start.
+
+    Raises:
+      UsageError: the directory holds another run, or cannot be made.
+    """
+    check_shared(workdir)
+    checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+    record = checkpoints.record()
+    if record is not None:
+        check_resume(read_config(workdir), config, record, mixture, workdir)
+    else:
+        check_frozen(config)
+    barrier("the run directory is read")
+    if is_main():
+        save_config(config, workdir)
+        mixture.tokenizer.save(workdir / TOKENIZER)
+    return checkpoints
 
 
 def resolve(config: PretrainConfig, vocab_size: int) -> PretrainConfig:

@@ -47,6 +47,7 @@ def build_program(
     rules: Rules,
     mesh: Mesh,
     accumulate: int = 1,
+    frozen: str = "",
 ) -> Program:
     """Builds the program of a run; nothing is compiled before it is called.
 
@@ -57,6 +58,7 @@ def build_program(
       rules: where the arrays of the state lie.
       mesh: of devices, or of descriptions of devices that are not here.
       accumulate: microbatches of a step.
+      frozen: regular expression: paths that the optimizer leaves as they are.
     """
     state = abstract_state(create, rules, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, state)
@@ -67,7 +69,7 @@ def build_program(
         jax.jit(create, out_shardings=shardings),
         state,
         jax.jit(
-            with_mesh(mesh, make_train_step(objective, optimizer, accumulate)),
+            with_mesh(mesh, make_train_step(objective, optimizer, accumulate, frozen)),
             donate_argnums=0,
             out_shardings=shardings,
         ),
