@@ -1,11 +1,18 @@
 """What one accelerator gives: precision, speed, memory, and a Small that learns.
 
-    python benchmarks/gpu_session.py --store STORE --out DIR [--parts precision,speed,pretrain]
+    python benchmarks/gpu_session.py --store STORE --out DIR [--parts precision,plateau]
 
 Each part takes less than eight minutes and may be run again: every figure is appended to
 DIR/gpu_session.jsonl as soon as it is there, and those that are there are not measured again.
-`pretrain` trains Small, or --config, on the store for as long as it is given, and goes on at the
-next call.
+
+- `precision`: losses in bfloat16 beside those in float32.
+- `speed`: tokens a second of each size.
+- `plateau`: the generator of Small alone, by each arm of plateau.py, for 90 seconds each, or
+  --arm-seconds, of training alone. A call takes the arms that fit into its minutes; the next one
+  takes those that are missing. An arm that was cut off resumes.
+- `pretrain`: Small, or --config, on the store, for --budget over all calls. Each call resumes
+  where the last one stopped. The recipe is that of plateau.py.
+
 Needs neither an installed electra-jax nor TensorFlow nor, but for the comparison, PyTorch; of
 the other packages those of setup.py that the model, the data and the training loop import.
 """
@@ -33,16 +40,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 import jax.numpy as jnp
 import numpy as np
+from plateau import ARMS, RECIPE, amount_trained, check_plateau, full_precision, train_arm
 
 from electra_jax.config import PretrainConfig, load_config, pretrain_config
-from electra_jax.errors import Stopped
+from electra_jax.data.mixture import Mixture
+from electra_jax.data.token_store import TokenStore
+from electra_jax.errors import Stopped, UsageError
 from electra_jax.parallel.hardware import peak_flops
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.parallel.runtime import enable_compilation_cache
 from electra_jax.pretraining.pretrain import pretrain
 from electra_jax.pretraining.program import BERT_TOKENS, flops_per_token, pretraining_program
+from electra_jax.training.metrics import read_metrics
 
-PARTS = ("precision", "speed", "pretrain")
+PARTS = ("precision", "speed", "plateau", "pretrain")
 FIGURES = "gpu_session.jsonl"
 VOCAB_SIZE = 30522
 # Config, rows of a step on an accelerator, rows on a CPU; the most telling first.
@@ -56,6 +67,7 @@ SPEED = (
 )
 # Kernel of the attention, and its dropout: the published one, and none, as cuDNN has it.
 KERNELS = {"gpu": (("xla", 0.1), ("xla", 0.0), ("cudnn", 0.0))}
+ARM_SETUP = 60.0  # seconds to start, compile and evaluate an arm, until one has been measured
 PEER = "transformers + PyTorch"
 NO_TIME = "no time left"
 STEPS, WARM_UP = 20, 3
@@ -93,8 +105,7 @@ def precision() -> dict:
             "pretrain/small", rows, f"model.dtype={dtype}",
             "model.dropout=0.0", "model.attention_dropout=0.0", "optimizer.warmup_steps=10",
         )  # fmt: skip
-        # By itself a GPU multiplies float32 as TF32, which has as few digits as bfloat16 and two.
-        with jax.default_matmul_precision("highest" if dtype == "float32" else "default"):
+        with full_precision(dtype):
             program, state, step = make_step(config)
         losses[dtype] = []
         for index in range(STEPS):
@@ -162,7 +173,7 @@ def speed(deadline: float, done: list[dict]) -> Iterator[dict]:
             command = [str(Path(__file__).with_name("torch_step.py"))]
             content = dataclasses.asdict(make_config(case["config"], case["rows"]))
         else:
-            command, content = [__file__, "--case"], case
+            command, content = [__file__, "--case", "speed"], case
         found = run_apart(command, content, left)
         taken = time.monotonic() - start
         yield {**case, **found, "seconds": round(taken)}  # most of them to compile
@@ -186,78 +197,119 @@ def run_apart(command: list[str], content: dict, seconds: float) -> dict:
         return {"error": f"printed {last[:100]!r}"}
 
 
-def measure_case(case: dict) -> dict:
+def measure_case(config: str, rows: int, attention: str, attention_dropout: float) -> dict:
     """One of `speed_cases`, in this process."""
-    return measure(
-        make_config(
-            case["config"], case["rows"], f"model.attention={case['attention']}",
-            f"model.attention_dropout={case['attention_dropout']}",
-        )
-    )  # fmt: skip
+    fields = (f"model.attention={attention}", f"model.attention_dropout={attention_dropout}")
+    return measure(make_config(config, rows, *fields))
+
+
+def long_config(args: argparse.Namespace) -> PretrainConfig:
+    """What `pretrain` trains, and how."""
+    fields = [
+        *RECIPE, f"data.store={args.store}", f"train.time_budget={args.budget}",
+        "eval.every_steps=4000", "checkpoint.every_steps=4000",
+    ]  # fmt: skip
+    if jax.default_backend() == "cpu":
+        fields += ["train.batch_size=16", "train.log_every=10"]
+    return pretrain_config(load_config(args.config, [*fields, *args.override]))
 
 
 def pretrain_until(deadline: float, args: argparse.Namespace) -> dict:
     """A model on real text until the deadline, from where the last call stopped."""
-    overrides = [
-        f"data.store={args.store}", f"train.time_budget={args.budget}",
-        "train.batch_size=512", "optimizer.warmup_steps=1000", "optimizer.learning_rate=1e-3",
-        "data.layout=packed", "eval.every_steps=1000", "checkpoint.every_steps=1000",
-    ]  # fmt: skip
-    if jax.default_backend() == "cpu":
-        overrides += ["train.batch_size=16", "train.log_every=10"]
-    overrides += args.override
+    config = long_config(args)
     stop = threading.Timer(deadline - time.monotonic(), os.kill, (os.getpid(), signal.SIGTERM))
     stop.daemon = True
     stop.start()
     workdir = args.out / re.sub("[/:]", "-", args.config)
     finished = False
     with contextlib.suppress(Stopped):
-        pretrain(pretrain_config(load_config(args.config, overrides)), workdir)
+        pretrain(config, workdir)
         finished = True
     stop.cancel()
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    lines = read_metrics(workdir)
     evaluations = [line for line in lines if "eval/loss" in line]
     last = (evaluations or lines or [{}])[-1]
-    return {"config": args.config, "changed": args.override, "finished": finished, **last}
+    amount = amount_trained(config, lines) if lines else {}
+    return {
+        "config": args.config, "changed": args.override, "finished": finished, **amount, **last,
+    }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--store", help="token store to pretrain on (see `electra-jax prepare`)")
-    parser.add_argument("--out", type=Path, help="folder for figures and the run")
-    parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated")
-    parser.add_argument("--minutes", type=float, default=7.0, help="for each part")
-    parser.add_argument("--config", default="pretrain/small", help="that is pretrained")
-    parser.add_argument("--budget", default="20m", help="of the pretraining, over all calls")
-    parser.add_argument(
-        "--override", nargs="+", default=[], metavar="FIELD=VALUE", help="of the pretraining"
-    )
-    parser.add_argument("--case", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    enable_compilation_cache()
-    if args.case:
-        case = json.load(sys.stdin)
-        print(json.dumps(measure_case(case) if case else precision()))
-        return
+def plateau(deadline: float, done: list[dict], args: argparse.Namespace) -> Iterator[dict]:
+    """What each arm has learnt, each trained in a process of its own."""
+    identity = TokenStore.open(args.store).identity
+    base = {"arm_seconds": args.arm_seconds, "store": identity}
+    measured = [x for x in done if base.items() <= x.items() and "error" not in x]
+    known = [line["arm"] for line in measured]
+    # Those that resumed took less than a whole arm does.
+    whole = [line["seconds"] for line in measured if line["seconds"] > args.arm_seconds]
+    for arm in ARMS:
+        left = deadline - time.monotonic()
+        if arm in known:
+            continue
+        if left < max(whole, default=args.arm_seconds + ARM_SETUP):
+            missing = ", ".join(name for name in ARMS if name not in known)
+            print(f"plateau: no time left for {missing}; rerun the command", file=sys.stderr)
+            return
+        start = time.monotonic()
+        workdir = args.out / "plateau" / f"{identity}-{args.arm_seconds:g}s" / arm
+        content = {
+            "arm": arm, "store": args.store, "seconds": args.arm_seconds, "workdir": str(workdir),
+        }  # fmt: skip
+        found = run_apart([__file__, "--case", "plateau"], content, left)
+        seconds = round(time.monotonic() - start)
+        if "error" not in found:
+            known.append(arm)
+            whole += [seconds] if seconds > args.arm_seconds else []
+        yield {"arm": arm, **base, **found, "seconds": seconds}
+
+
+def check_out(out: Path) -> None:
+    """Makes the folder of the figures.
+
+    Raises:
+      UsageError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out={out} cannot be made: {error.strerror}") from error
+
+
+def measure_parts(args: argparse.Namespace) -> None:
+    """Measures what is missing of each part, and writes each figure at once.
+
+    Raises:
+      UsageError: the flags do not fit together.
+    """
     parts = args.parts.split(",")
     if unknown := set(parts) - set(PARTS):
-        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+        raise UsageError(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if not args.out:
-        parser.error("give --out DIR")
-    if "pretrain" in parts and not args.store:
-        parser.error("pretrain needs --store")
-    args.out.mkdir(parents=True, exist_ok=True)
+        raise UsageError("give --out DIR")
+    for part in ("pretrain", "plateau"):
+        if part in parts and not args.store:
+            raise UsageError(f"{part} needs --store")
+    if "pretrain" in parts:
+        long_config(args)
+        Mixture.open(args.store)
+    if "plateau" in parts:
+        check_plateau(args.store, args.arm_seconds)
+    check_out(args.out)
     file = args.out / FIGURES
     here = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
     written = map(json.loads, file.read_text().splitlines()) if file.exists() else ()
     done = [x for x in written if here.items() <= x.items() and x.get("error") != NO_TIME]
     for part in parts:
         deadline = time.monotonic() + 60 * args.minutes
+        before = [line for line in done if line["part"] == part]
         if part == "speed":
-            found = speed(deadline, done)
+            found = speed(deadline, before)
+        elif part == "plateau":
+            found = plateau(deadline, before, args)
         elif part == "precision":
-            known = any(x["part"] == part for x in done)
-            found = iter(() if known else (run_apart([__file__, "--case"], {}, 60 * args.minutes),))
+            command = [__file__, "--case", part]
+            found = iter(() if before else (run_apart(command, {}, 60 * args.minutes),))
         else:
             found = iter((pretrain_until(deadline, args),))
         for figures in found:
@@ -265,6 +317,36 @@ def main() -> None:
             print(line, flush=True)
             with file.open("a") as lines:
                 print(json.dumps(line), file=lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--store", help="token store to pretrain on (see `electra-jax prepare`)")
+    parser.add_argument("--out", type=Path, help="folder for figures and runs")
+    parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated")
+    parser.add_argument("--minutes", type=float, default=7.0, help="for each part")
+    parser.add_argument("--config", default="pretrain/small", help="that is pretrained")
+    parser.add_argument("--budget", default="20m", help="of the pretraining, over all calls")
+    parser.add_argument(
+        "--override", nargs="+", default=[], metavar="FIELD=VALUE", help="of the pretraining"
+    )
+    parser.add_argument(
+        "--arm-seconds", type=float, default=90.0, help="of training, of each arm of the plateau"
+    )
+    cases = {"precision": precision, "speed": measure_case, "plateau": train_arm}
+    parser.add_argument("--case", choices=cases, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    enable_compilation_cache()
+    if args.case:
+        print(json.dumps(cases[args.case](**json.load(sys.stdin))))
+        return
+    # Ends by an exception, which ends the process of a measurement as well.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        measure_parts(args)
+    except UsageError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        sys.exit(error.status)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from electra_jax.tasks.task import Task, TaskConfig
 from electra_jax.training.checkpoint import CheckpointConfig
 from electra_jax.training.loop import EvalConfig, TrainConfig
 from electra_jax.training.optimizer import OptimizerConfig
+from electra_jax.training.profile import parse_steps
 
 PACKAGE = Path(__file__).parent
 
@@ -67,6 +68,7 @@ class FinetuneTrainConfig:
     patience: int = 0  # evaluations without a gain after which a run ends; 0: never
     eval_batch_size: int = 64
     log_every: int = 50
+    profile: str = ""  # steps to trace, such as 100:110
     seed: int = 0
 
     def __post_init__(self):
@@ -86,6 +88,7 @@ class FinetuneTrainConfig:
         for field in ("dropout", "warmup_share"):
             if not 0 <= getattr(self, field) < 1:
                 raise UsageError(f"train.{field} must be in [0, 1), not {getattr(self, field)}")
+        parse_steps(self.profile)
 
 
 @dataclasses.dataclass(frozen=True)

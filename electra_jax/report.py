@@ -1,7 +1,8 @@
 """A run directory → one HTML page with its curves, figures, config and samples.
 
 The page needs nothing beside itself. It draws whatever metrics the run has logged: a
-metric of that name in training, in evaluation and its baseline share a plot.
+metric of that name in training, in evaluation and its baseline share a plot, and so do the
+networks of a metric that has one value for each ("gradient_norm/generator").
 """
 
 import dataclasses
@@ -108,7 +109,7 @@ def _page(title: str, lines: list[dict], config: dict, examples: Sequence[Exampl
         "<h2>Latest figures</h2>",
         _table(plots),
         "<h2>Curves</h2><div class=curves>",
-        *(_plot(metric, kinds) for metric, kinds in sorted(plots.items())),
+        *(_plot(metric, kinds) for metric, kinds in sorted(_by_network(plots).items())),
         "</div>",
     ]
     if examples:
@@ -122,6 +123,18 @@ def _page(title: str, lines: list[dict], config: dict, examples: Sequence[Exampl
     if config:
         parts += [f"<h2>Config</h2><pre>{html.escape(json.dumps(config, indent=2))}</pre>"]
     return "\n".join(parts) + "\n"
+
+
+def _by_network(plots: dict) -> dict:
+    """The plots, with those of one metric's networks as the lines of a single one."""
+    joined: dict[str, dict] = {}
+    for name, kinds in plots.items():
+        metric, _, network = name.partition("/")
+        if network and set(kinds) == {"train"}:
+            joined.setdefault(metric, {})[network] = kinds["train"]
+        else:
+            joined.setdefault(name, {}).update(kinds)
+    return joined
 
 
 def _table(plots: dict) -> str:
@@ -147,8 +160,8 @@ def _plot(metric: str, kinds: dict) -> str:
     figure = Figure(figsize=(4.4, 3), layout="constrained")
     axes = figure.subplots()
     styles = {"train": ("C0", "-"), "eval": ("C1", "-")}
-    for kind, (steps, values) in kinds.items():
-        colour, style = styles.get(kind, ("0.5", ":"))
+    for index, (kind, (steps, values)) in enumerate(kinds.items()):
+        colour, style = styles.get(kind, ("0.5", ":") if "baseline" in kind else (f"C{index}", "-"))
         mark = "o" if len(steps) == 1 else None
         axes.plot(steps, values, color=colour, linestyle=style, marker=mark, label=kind)
     axes.set_title(metric, fontsize=10)

@@ -1,6 +1,6 @@
 """What lies in a run directory, by name, and its config.
 
-config.json  checkpoints/  metrics.jsonl  tensorboard/  tokenizer/  report/
+config.json  checkpoints/  metrics.jsonl  tensorboard/  tokenizer/  report/  profile/
 of fine-tuning also: task.json  data.json  results.json  predictions/
 of several fine-tuning runs: runs.json  results.md, and a run directory for each
 """

@@ -41,6 +41,15 @@ def encoder_dir(tmp_path_factory) -> Path:
     return make_model(tmp_path_factory.mktemp("encoder"))
 
 
+@pytest.fixture
+def one_device():
+    """Runs of this process use one device of the eight."""
+    import tiny_run
+
+    with tiny_run.one_device():
+        yield
+
+
 def pytest_collection_modifyitems(items):
     # The file that takes longest comes first, so that no worker is left alone with it.
     items.sort(key=lambda item: item.path.name != "test_pretrain.py")

@@ -35,6 +35,16 @@ def test_curves_pair_training_evaluation_and_baseline():
     assert curves(LINES)["loss"] == {"train": ([1, 2], [3.0, 2.0])}
 
 
+def test_networks_of_a_metric_share_a_plot(tmp_path):
+    values = {"train/learning_rate": 0.1, "train/gradient_norm/encoder": 2.5,
+              "train/gradient_norm/head": 1.5}  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "seconds": 1.0, **values}))
+    page = write_report(tmp_path).read_text()
+    assert page.count("<svg") == 2
+    for text in ("<td>gradient_norm/encoder", "<td>gradient_norm/head", "<!-- encoder -->", "2.5"):
+        assert text in page, text
+
+
 def test_a_run_without_metrics_has_no_page(tmp_path):
     with pytest.raises(UsageError, match="nothing to report"):
         write_report(tmp_path)

@@ -13,11 +13,11 @@ PIECES = [*SPECIAL_TOKENS, *WORDS, "good", "bad", "##ly", ".", "?", "a"]
 TOKENIZER = WordPieceTokenizer(PIECES)
 
 
-def make_model(folder, architecture="modern"):
+def make_model(folder, architecture="modern", layers=2):
     """Writes a tiny model of an architecture in Hugging Face's format."""
     model = ModelConfig(
-        architecture=architecture, vocab_size=len(PIECES), layers=2, hidden=32, heads=2,
-        intermediate=64, embedding=32, max_positions=64,
+        architecture=architecture, vocab_size=len(PIECES), layers=layers, hidden=32,
+        heads=2, intermediate=64, embedding=32, max_positions=64,
     )  # fmt: skip
     generator = GeneratorConfig(width=1.0, depth=0.5)
     create = jax.jit(lambda key: init_params(Electra(model, generator), key))

@@ -1,10 +1,16 @@
 """A run so small that tests can start it many times, and a store for it."""
 
+import contextlib
+import importlib
+
+import jax
 import numpy as np
+import pytest
 
 from electra_jax.config import load_config, pretrain_config
 from electra_jax.data.token_store import prepare
 from electra_jax.data.tokenizer_training import train_tokenizer
+from electra_jax.parallel.mesh import make_mesh
 from electra_jax.training.metrics import read_metrics
 
 TINY = [
@@ -29,6 +35,16 @@ def make_store(path):
     tokenizer = train_tokenizer(texts, "wordpiece", 100)
     prepare(texts, tokenizer, path, workers=1, validation_share=0.1, progress=False)
     return path
+
+
+@contextlib.contextmanager
+def one_device():
+    """Runs of this process are on one device, for what is the same on many, but slower."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("pretraining.pretrain", "finetuning.finetune"):
+            module = importlib.import_module(f"electra_jax.{name}")
+            patch.setattr(module, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
+        yield
 
 
 def tiny(store, *overrides):

@@ -52,7 +52,8 @@ from electra_jax.tasks.task import Task
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.loop import Clock, Loop
 from electra_jax.training.metrics import MetricsWriter, read_metrics
-from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.optimizer import OptimizerConfig, learning_rates, make_optimizer
+from electra_jax.training.profile import Profiler, parse_steps
 from electra_jax.training.program import Program, build_program, start
 from electra_jax.training.state import TrainState
 
@@ -107,13 +108,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
     check_shared(workdir)
     task = open_task(config, encoder, workdir)
     data = read_data(config, task)
-    barrier("the run directory is read")
-    if is_main():
-        (workdir / RESULTS_FILE).unlink(missing_ok=True)  # of the same run without its test data
-        encoder.tokenizer.save(workdir / TOKENIZER)
-        save_config(config, workdir)
-        write_json(workdir / DATA_FILE, data_sizes(config))
-        save_task(task, encoder.model, workdir)
+    begin_workdir(config, encoder, task, workdir)
 
     # State: what is learnt.
     program = finetuning_program(config, encoder, task, data.steps, mesh)
@@ -145,6 +140,8 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
         clock=Clock(elapsed),
         enough=lambda: is_main() and is_enough(workdir, task.metric, config.train.patience),
         stall_seconds=config.processes.stall_seconds,
+        learning_rates=functools.partial(learning_rates, warmed_up(config, data.steps)),
+        profiler=Profiler(workdir, parse_steps(config.train.profile)),
     )
     loop.run(state, run_key)
     return report(task, workdir, data)
@@ -199,6 +196,17 @@ def open_task(config: FinetuneConfig, encoder: Encoder, workdir: Path) -> Task:
     return task
 
 
+def begin_workdir(config: FinetuneConfig, encoder: Encoder, task: Task, workdir: Path) -> None:
+    """Writes what a run directory holds from the start, once all processes have read it."""
+    barrier("the run directory is read")
+    if is_main():
+        (workdir / RESULTS_FILE).unlink(missing_ok=True)  # of the same run without its test data
+        encoder.tokenizer.save(workdir / TOKENIZER)
+        save_config(config, workdir)
+        write_json(workdir / DATA_FILE, data_sizes(config))
+        save_task(task, encoder.model, workdir)
+
+
 def read_data(config: FinetuneConfig, task: Task) -> Data:
     """Reads the rows of a run, and how well its baseline answers them.
 
@@ -233,14 +241,21 @@ def finetuning_program(
     check_heads(encoder.model, mesh)
     network = EncoderWithHead(encoder.model, task.head(encoder.model))
     weight = float(config.train.batch_size) if config.train.summed_loss else 1.0
-    warmup = max(1, round(config.train.warmup_share * steps))
     optimizer = make_optimizer(
-        dataclasses.replace(config.optimizer, warmup_steps=warmup),
-        layer_scale(config.train.layer_decay, encoder.model.layers),
+        warmed_up(config, steps), layer_scale(config.train.layer_decay, encoder.model.layers)
     )
     create = functools.partial(create_state, network, task, optimizer)
     objective = TaskObjective(task, network, weight)
-    return build_program(objective, optimizer, create, FINETUNING, mesh, config.train.accumulate)
+    return build_program(
+        objective, optimizer, create, FINETUNING, mesh, config.train.accumulate,
+        config.optimizer.frozen,
+    )  # fmt: skip
+
+
+def warmed_up(config: FinetuneConfig, steps: int) -> OptimizerConfig:
+    """The optimizer of a run of so many steps."""
+    warmup = max(1, round(config.train.warmup_share * steps))
+    return dataclasses.replace(config.optimizer, warmup_steps=warmup)
 
 
 def with_encoder(encoder: Encoder, state: TrainState) -> TrainState:

@@ -17,6 +17,7 @@ FREE_FIELDS = (
     "processes.",
     "checkpoint.",
     "train.log_every",
+    "train.profile",
     "train.eval_batch_size",
     "task.test",
 )

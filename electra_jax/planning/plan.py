@@ -8,14 +8,13 @@ from collections import defaultdict
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 
 from electra_jax.config import PretrainConfig, pretrain_config
 from electra_jax.errors import UsageError
 from electra_jax.models.electra import count_params
 from electra_jax.parallel.hardware import find_chip
-from electra_jax.parallel.mesh import check_batch, make_mesh, replicated
+from electra_jax.parallel.mesh import check_batch, make_mesh
 from electra_jax.planning.collectives import Collective, read_collectives
 from electra_jax.planning.estimate import Estimate, estimate_step
 from electra_jax.pretraining.program import (
@@ -26,7 +25,7 @@ from electra_jax.pretraining.program import (
     pretraining_program,
 )
 from electra_jax.training.optimizer import make_optimizer
-from electra_jax.training.program import Program
+from electra_jax.training.program import compile_step
 from electra_jax.training.state import TrainState
 
 VOCABULARY = 30522  # of the released models; what a config is planned with that names none
@@ -149,7 +148,8 @@ def plan_placement(config: PretrainConfig, topology: str, devices: list[jax.Devi
         raise UsageError(f"nothing is known of {devices[0].device_kind}")
     sizes = dict(mesh.shape)
     try:
-        compiled = compile_step(program, batch)
+        tpu = devices[0].platform == "tpu"
+        compiled = compile_step(program, batch, PLAIN if tpu else None)
     except jax.errors.JaxRuntimeError as error:
         needed, limit = exceeded(str(error), sum(state.values()) + batch_bytes(batch))
         memory = Memory(state, batch_bytes(batch), 0, 0, 0, needed, limit)
@@ -174,17 +174,6 @@ def plan_placement(config: PretrainConfig, topology: str, devices: list[jax.Devi
     return Placement(
         topology, len(devices), devices[0].device_kind, sizes, memory, collectives, estimate
     )
-
-
-def compile_step(program: Program, batch: dict[str, jax.ShapeDtypeStruct]) -> jax.stages.Compiled:
-    """The training step, compiled for the devices of its mesh."""
-    mesh = program.mesh
-    key = jax.eval_shape(jax.random.key, 0)
-    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
-    progress = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
-    lowered = program.train_step.lower(program.state, batch, key, progress)
-    tpu = mesh.devices.flat[0].platform == "tpu"
-    return lowered.compile(compiler_options=PLAIN if tpu else None)
 
 
 def batch_bytes(batch: dict[str, jax.ShapeDtypeStruct]) -> int:

@@ -29,14 +29,16 @@ from electra_jax.parallel.runtime import (
     is_main,
     random_key,
 )
-from electra_jax.pretraining.program import flops_per_token, pretraining_program
+from electra_jax.pretraining.program import batch_shapes, flops_per_token, pretraining_program
 from electra_jax.pretraining.resume import check_resume
 from electra_jax.pretraining.warm_start import warm_start
 from electra_jax.run_directory import TOKENIZER, read_config, save_config
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.loop import Clock, Loop
 from electra_jax.training.metrics import MetricsWriter
-from electra_jax.training.program import Program, start
+from electra_jax.training.optimizer import learning_rates
+from electra_jax.training.profile import Profiler, parse_steps
+from electra_jax.training.program import Program, compile_step, start
 from electra_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -44,8 +46,14 @@ log = logging.getLogger(__name__)
 MANY_EPOCHS = 10  # from here on a run is warned that it reads its text over and over
 
 
-def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
+def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool = False) -> None:
     """Pretrains into `workdir`, or resumes where an earlier run of the same config stopped.
+
+    Args:
+      config: of the run.
+      workdir: its run directory.
+      compile_first: compiles the training step before the clock starts, so that a time budget
+        is spent on training alone.
 
     Raises:
       UsageError: the config, the store and the run directory do not fit together.
@@ -60,17 +68,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
     mixture = Mixture.open(config.data.store)
     config = resolve(config, mixture.tokenizer.vocab_size)
     sampler = mixture.sampler("train", config.data, config.train.batch_size, config.train.seed)
-    check_shared(workdir)
-    checkpoints = Checkpoints(workdir, config.checkpoint.keep)
-    record = checkpoints.record()
-    if record is not None:
-        check_resume(read_config(workdir), config, record, mixture, workdir)
-    else:
-        check_frozen(config)
-    barrier("the run directory is read")
-    if is_main():
-        save_config(config, workdir)
-        mixture.tokenizer.save(workdir / TOKENIZER)
+    checkpoints = open_workdir(config, workdir, mixture)
 
     # State: what is learnt.
     program = pretraining_program(config, mesh, mixture.tokenizer)
@@ -79,6 +77,9 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
     state, elapsed = start(program, checkpoints, run_key, init)
     flops = sum(flops_per_token(config).values())
     announce(config, workdir, program, sampler, state, flops)
+    train_step = program.train_step
+    if compile_first:
+        train_step = compile_step(program, batch_shapes(config, mesh))
 
     # Loop: the learning.
     loop = Loop(
@@ -87,7 +88,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
         log_every=config.train.log_every,
         eval_every=config.eval.every_steps,
         save_every=config.checkpoint.every_steps,
-        train_step=program.train_step,
+        train_step=train_step,
         batches=lambda step: global_batches(
             functools.partial(sampler.batches, step), mesh, config.train.batch_size
         ),
@@ -101,8 +102,30 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
         record={"store": mixture.identity, "config": config_fields(config)},
         clock=Clock(elapsed),
         stall_seconds=config.processes.stall_seconds,
+        learning_rates=functools.partial(learning_rates, config.optimizer),
+        profiler=Profiler(workdir, parse_steps(config.train.profile)),
     )
     loop.run(state, run_key)
+
+
+def open_workdir(config: PretrainConfig, workdir: Path, mixture: Mixture) -> Checkpoints:
+    """Opens the directory of a run, new or resumed, and writes what it holds from the start.
+
+    Raises:
+      UsageError: the directory holds another run, or cannot be made.
+    """
+    check_shared(workdir)
+    checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+    record = checkpoints.record()
+    if record is not None:
+        check_resume(read_config(workdir), config, record, mixture, workdir)
+    else:
+        check_frozen(config)
+    barrier("the run directory is read")
+    if is_main():
+        save_config(config, workdir)
+        mixture.tokenizer.save(workdir / TOKENIZER)
+    return checkpoints
 
 
 def resolve(config: PretrainConfig, vocab_size: int) -> PretrainConfig:

@@ -44,7 +44,9 @@ def pretraining_program(config: PretrainConfig, mesh: Mesh, tokenizer: Tokenizer
     optimizer = make_optimizer(config.optimizer)
     create = functools.partial(create_state, config, objective, optimizer)
     rules = pretraining_rules(generator_model(config.model, config.generator).heads, mesh)
-    return build_program(objective, optimizer, create, rules, mesh, config.train.accumulate)
+    return build_program(
+        objective, optimizer, create, rules, mesh, config.train.accumulate, config.optimizer.frozen
+    )
 
 
 def batch_shapes(config: PretrainConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:

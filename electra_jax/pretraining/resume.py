@@ -25,6 +25,7 @@ FREE_FIELDS = (
     "eval.",
     "checkpoint.",
     "train.log_every",
+    "train.profile",
     "data.store",  # moved, perhaps: what it holds is compared
     "model.attention",
 )

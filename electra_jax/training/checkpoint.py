@@ -18,13 +18,14 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from electra_jax.errors import UsageError
-from electra_jax.training.state import TrainState
+from electra_jax.training.state import TrainState, placed_zeros
 
 log = logging.getLogger(__name__)
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save at INFO
 
 FOLDER = "checkpoints"
+NORMS = "norms"  # a part of a checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,8 +136,9 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     # Apart, so that a model can be used without its optimizer's state.
                     params=ocp.args.StandardSave(state.params),
-                    rest=ocp.args.StandardSave(state.replace(params=None)),
+                    rest=ocp.args.StandardSave(_rest(state)),
                     record=ocp.args.JsonSave(record),
+                    **({NORMS: ocp.args.StandardSave(state.norm_sums)} if state.norm_sums else {}),
                 ),
                 metrics={self._metric: metrics[self._metric]} if metrics else None,
             )
@@ -221,15 +223,20 @@ class Checkpoints:
         self._manager.reload()
 
     def _restore(self, step: int, like: TrainState) -> Restored:
+        # Version 0.1 had no norms: a run of it resumes with sums of no steps.
+        has_norms = (Path(self._manager.directory) / str(step) / NORMS).is_dir()
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
                 params=ocp.args.StandardRestore(like.params),
-                rest=ocp.args.StandardRestore(like.replace(params=None)),
+                rest=ocp.args.StandardRestore(_rest(like)),
                 record=ocp.args.JsonRestore(),
+                **({NORMS: ocp.args.StandardRestore(like.norm_sums)} if has_norms else {}),
             ),
         )
-        return Restored(restored.rest.replace(params=restored.params), restored.record, step)
+        norm_sums = restored[NORMS] if has_norms else placed_zeros(like.norm_sums)
+        state = TrainState(**restored.rest | {"params": restored.params, "norm_sums": norm_sums})
+        return Restored(state, restored.record, step)
 
     def restore_params(self, step: int, shapes: Any) -> Any:
         """The parameters of a checkpoint alone, on this process's first device.
@@ -288,6 +295,16 @@ class Checkpoints:
         # after an error may never come.
         if error is None or (jax.process_count() == 1 and not isinstance(error, SaveFailed)):
             self._manager.close()
+
+
+def _rest(state: TrainState) -> dict[str, Any]:
+    """What a checkpoint holds as one part: all but the parameters and the norms."""
+    return {
+        "step": state.step,
+        "params": None,
+        "opt_state": state.opt_state,
+        "metric_sums": state.metric_sums,
+    }
 
 
 def holds_checkpoint(workdir: str | Path) -> bool:

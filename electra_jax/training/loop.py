@@ -8,7 +8,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,11 @@ from electra_jax.parallel.runtime import everywhere, from_main, is_main
 from electra_jax.parallel.watchdog import Watchdog
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.metrics import MetricsWriter
+from electra_jax.training.norms import NormSums, mean_norms
+from electra_jax.training.profile import Profiler, parse_steps
 from electra_jax.training.state import TrainState
+
+Batch = Mapping[str, jax.Array]
 
 PRECISION = 0.005  # of a time budget, with several processes
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -36,6 +40,7 @@ class TrainConfig:
     batch_size: int = 128  # rows, over all devices and hosts
     accumulate: int = 1  # microbatches that a batch is cut into
     log_every: int = 100
+    profile: str = ""  # steps to trace, such as 100:110
     seed: int = 0
 
     def __post_init__(self):
@@ -45,6 +50,7 @@ class TrainConfig:
         if self.seed < 0:
             raise UsageError(f"train.seed must not be negative, not {self.seed}")
         self.budget_seconds  # noqa: B018 - raises where it cannot be read
+        parse_steps(self.profile)
 
     @property
     def budget_seconds(self) -> float | None:
@@ -136,6 +142,31 @@ def all_finite(tree: Any) -> jax.Array:
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
+def check_finite(params: Any, step: int) -> None:
+    """Refuses parameters that are not numbers.
+
+    Raises:
+      NonFiniteLoss: one of them is not.
+    """
+    if not all_finite(params):
+        raise non_finite(f"a parameter is no number at step {step}")
+
+
+class Line(NamedTuple):
+    """A line of the log before its sums are fetched from the devices.
+
+    Attributes:
+      step: steps done.
+      progress: the share of the run that was done before the last of them.
+      metric_sums, norm_sums: those of the training state at that step.
+    """
+
+    step: int
+    progress: float
+    metric_sums: dict[str, jax.Array]
+    norm_sums: NormSums
+
+
 @dataclasses.dataclass
 class Loop:
     """What the loop works with.
@@ -155,6 +186,8 @@ class Loop:
       record: what each checkpoint carries beside the state.
       enough: asked after each evaluation whether the run may end before its time.
       stall_seconds: without a step, after which the watchdog says who stalls.
+      learning_rates: (steps done, progress) → the rates of the next step, by name.
+      profiler: what it traces is between two steps.
     """
 
     steps: int
@@ -162,7 +195,7 @@ class Loop:
     eval_every: int
     save_every: int
     train_step: Callable[..., TrainState]
-    batches: Callable[[int], Iterator[Mapping[str, jax.Array]]]
+    batches: Callable[[int], Iterator[Batch]]
     evaluate: Callable[[Any], dict[str, float]] | None
     summarise: Callable[[Mapping[str, np.ndarray]], dict[str, float]]
     tokens_per_step: float
@@ -175,9 +208,15 @@ class Loop:
     budget_seconds: float | None = None
     enough: Callable[[], bool] = lambda: False
     stall_seconds: float = 900.0
+    learning_rates: Callable[[int, float], dict[str, float]] = lambda step, progress: {}
+    profiler: Profiler = dataclasses.field(default_factory=Profiler)
 
     def run(self, state: TrainState, run_key: jax.Array) -> TrainState:
         """Trains until the steps or the time are used up, and closes checkpoints and writer.
+
+        Each round is batch, step, log, evaluate, save, stop. A save follows the lines up to its
+        step, because a run that resumes from it does not write them again, and the evaluation,
+        because its metrics decide which checkpoint is kept. A stop is last: all is saved then.
 
         Args:
           state: where to begin.
@@ -191,67 +230,30 @@ class Loop:
           NonFiniteLoss: nothing is saved past the last good checkpoint.
           SaveFailed: a checkpoint could not be written.
         """
-        budget, steps = self.budget_seconds, self.steps
-        step = int(state.step)
+        step, stopped = int(state.step), None
         batches = self.batches(step)
-        bar = tqdm(
-            total=None if budget else steps, initial=step, unit="step", dynamic_ncols=True,
-            disable=not is_main(),
-        )  # fmt: skip
-        if budget:
-            self.clock.agree(step, budget)
-        self._since = (step, self.clock.elapsed())
-        pending = None
+        self._begin(step)
         # A run that ended before its time does not go on when it is started again.
-        finished = self._finished(step) or (step > 0 and bool(from_main(self.enough())))
-        stopped = None
-        writer = self.writer or contextlib.nullcontext()
-        stop, watchdog = StopSignal(), Watchdog(self.stall_seconds)
-        with self.checkpoints, writer, stop, watchdog, bar:
+        finished = self._is_finished(step) or (step > 0 and self._is_enough())
+        writer, stop = self.writer or contextlib.nullcontext(), StopSignal()
+        with self.checkpoints, writer, stop, self._watchdog, self._bar, self.profiler:
             while not finished and not stopped:
-                progress = self.clock.agreed() / budget if budget else step / steps
+                progress = self._progress(step)
                 # All copies to the device are meant: any other is a fault.
-                with jax.transfer_guard_host_to_device("disallow"):
-                    watchdog.note(step, "reading a batch")
-                    batch = next(batches)
-                    watchdog.note(step, "stepping")
-                    share = everywhere(np.array(progress, np.float32), run_key.sharding)
-                    state = self.train_step(state, batch, run_key, share)
+                with self.profiler.step(step), jax.transfer_guard_host_to_device("disallow"):
+                    batch = self._read(batches, step)
+                    state = self._step(state, batch, step, progress, run_key)
                 step += 1
-                bar.update()
-                self.checkpoints.check()
-                if pending and step > pending[0]:
-                    self._log(bar, pending)
-                    pending = None
-                if budget:
-                    self.clock.agree(step, budget)
-                finished = self._finished(step)
-                evaluate = self.evaluate if step % self.eval_every == 0 or finished else None
-                stopped = stop.requested()
-                saves = evaluate or finished or step % self.save_every == 0 or stopped
-                if step % self.log_every == 0 or finished:
-                    # Fetched a step later, so that the device is never waited for.
-                    pending = (step, state.metric_sums)
-                    state = state.reset_metrics()
-                if saves and pending:
-                    self._log(bar, pending)
-                    pending = None
-                metrics = None
-                if saves and not all_finite(state.params):
-                    raise non_finite(f"a parameter is no number at step {step}")
-                if evaluate:
-                    watchdog.note(step, "evaluating")
-                    metrics = evaluate(state.params)
-                    loss = metrics.get("loss", 0.0)  # some tasks have none
-                    if not math.isfinite(loss):
-                        raise non_finite(f"the held-out loss is {loss} at step {step}")
-                    self._write(step, {f"eval/{k}": v for k, v in metrics.items()})
-                    finished = finished or bool(from_main(self.enough()))
+                self._end_step(state, step)
+                finished, stopped = self._is_finished(step), stop.requested()
+                evaluates = bool(self.evaluate) and (step % self.eval_every == 0 or finished)
+                saves = evaluates or finished or step % self.save_every == 0 or bool(stopped)
+                state = self._log(state, step, progress, last=finished, at_once=saves)
                 if saves:
-                    watchdog.note(step, "saving")
-                    record = {**self.record, "elapsed": self.clock.elapsed()}
-                    self.checkpoints.save(step, state, record, metrics)
-                    self._since = (step, self.clock.elapsed())
+                    check_finite(state.params, step)
+                    metrics = self._evaluate(state.params, step) if evaluates else None
+                    self._save(state, step, metrics)
+                finished = finished or (evaluates and self._is_enough())
             self.checkpoints.wait()
         if stopped:
             raise Stopped(
@@ -261,14 +263,70 @@ class Loop:
             )
         return state
 
-    def _finished(self, step: int) -> bool:
+    def _begin(self, step: int) -> None:
+        budget = self.budget_seconds
+        self._watchdog = Watchdog(self.stall_seconds)
+        self._bar = tqdm(
+            total=None if budget else self.steps, initial=step, unit="step", dynamic_ncols=True,
+            disable=not is_main(),
+        )  # fmt: skip
+        if budget:
+            self.clock.agree(step, budget)
+        self._since = (step, self.clock.elapsed())
+        self._pending: Line | None = None
+
+    def _progress(self, step: int) -> float:
+        """The share of the run that is done, which drives the schedule."""
+        budget = self.budget_seconds
+        return self.clock.agreed() / budget if budget else step / self.steps
+
+    def _is_finished(self, step: int) -> bool:
         budget = self.budget_seconds
         return self.clock.agreed() >= budget if budget else step >= self.steps
 
-    def _log(self, bar: tqdm, pending: tuple[int, dict[str, jax.Array]]) -> None:
-        """Writes a line of training metrics; the sums are those up to its step."""
-        step, sums = pending
-        values = self.summarise(jax.device_get(sums))
+    def _is_enough(self) -> bool:
+        return bool(from_main(self.enough()))
+
+    def _read(self, batches: Iterator[Batch], step: int) -> Batch:
+        self._watchdog.note(step, "reading a batch")
+        return next(batches)
+
+    def _step(
+        self, state: TrainState, batch: Batch, step: int, progress: float, run_key: jax.Array
+    ) -> TrainState:
+        self._watchdog.note(step, "stepping")
+        share = everywhere(np.array(progress, np.float32), run_key.sharding)
+        return self.train_step(state, batch, run_key, share)
+
+    def _end_step(self, state: TrainState, step: int) -> None:
+        self.profiler.end(step, state)
+        self._bar.update()
+        self.checkpoints.check()
+        if self.budget_seconds:
+            self.clock.agree(step, self.budget_seconds)
+
+    def _log(
+        self, state: TrainState, step: int, progress: float, last: bool, at_once: bool
+    ) -> TrainState:
+        """Writes the line that is due, and begins the sums of the next one.
+
+        A line is fetched a step later, so that the device is never waited for, or at once.
+        """
+        self._write_pending()
+        if step % self.log_every == 0 or last:
+            self._pending = Line(step, progress, state.metric_sums, state.norm_sums)
+            state = state.reset_metrics()
+        if at_once:
+            self._write_pending()
+        return state
+
+    def _write_pending(self) -> None:
+        if self._pending is None:
+            return
+        step, progress, *sums = self._pending
+        self._pending = None
+        metric_sums, norm_sums = jax.device_get(sums)
+        values = self.summarise(metric_sums)
         if not math.isfinite(values["loss"]):
             raise non_finite(f"the loss is {values['loss']} at step {step}")
         last_step, last_seconds = self._since
@@ -278,8 +336,28 @@ class Loop:
         rates = {"tokens_per_second": rate}
         if self.peak_flops:
             rates["mfu"] = rate * self.flops_per_token / self.peak_flops
-        self._write(step, {f"train/{k}": v for k, v in {**values, **rates}.items()})
-        bar.set_postfix_str(f"loss {values['loss']:.3f}, {rate:,.0f} tokens/s", refresh=False)
+        # The update of the line's step had this progress, and one step less done.
+        learning = self.learning_rates(step - 1, progress)
+        values = {**values, **learning, **mean_norms(norm_sums), **rates}
+        self._write(step, {f"train/{name}": value for name, value in values.items()})
+        self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {rate:,.0f} tokens/s", refresh=False)
+
+    def _evaluate(self, params: Any, step: int) -> dict[str, float]:
+        """Held-out metrics, written to the log."""
+        assert self.evaluate is not None
+        self._watchdog.note(step, "evaluating")
+        metrics = self.evaluate(params)
+        loss = metrics.get("loss", 0.0)  # some tasks have none
+        if not math.isfinite(loss):
+            raise non_finite(f"the held-out loss is {loss} at step {step}")
+        self._write(step, {f"eval/{name}": value for name, value in metrics.items()})
+        return metrics
+
+    def _save(self, state: TrainState, step: int, metrics: dict[str, float] | None) -> None:
+        self._watchdog.note(step, "saving")
+        record = {**self.record, "elapsed": self.clock.elapsed()}
+        self.checkpoints.save(step, state, record, metrics)
+        self._since = (step, self.clock.elapsed())
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         if self.writer is not None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from electra_jax.errors import UsageError
@@ -77,26 +78,46 @@ class OptimizerConfig:
             raise UsageError(f"optimizer.decay_share must be in (0, 1], not {self.decay_share}")
 
 
-def schedule_factor(config: OptimizerConfig, step: jax.Array, progress: jax.Array) -> jax.Array:
+def schedule_factor(config: OptimizerConfig, step: Any, progress: Any, xp: Any = jnp) -> Any:
     """The learning rate's share of its peak.
 
     Args:
       config: the schedule and its warm-up.
       step: steps done before this one, counted from 0; drives the warm-up.
       progress: share of the run that is done, in [0, 1]; drives the decay.
+      xp: jax.numpy, or numpy for the host.
 
     Returns:
       min(1, step / warm-up) times the decay, as the official code has it: the two
       overlap, and the very first update is zero.
     """
-    left = 1.0 - jnp.clip(progress, 0.0, 1.0)
+    left = 1.0 - xp.clip(progress, 0.0, 1.0)
     decay = {
         "linear": left,
-        "cosine": 0.5 * (1.0 - jnp.cos(jnp.pi * left)),
-        "stable": jnp.minimum(1.0, left / config.decay_share),
-        "constant": jnp.ones_like(left),
+        "cosine": 0.5 * (1.0 - xp.cos(xp.pi * left)),
+        "stable": xp.minimum(1.0, left / config.decay_share),
+        "constant": xp.ones_like(left),
     }[config.schedule]
-    return jnp.minimum(1.0, step / max(config.warmup_steps, 1)) * decay
+    return xp.minimum(1.0, step / max(config.warmup_steps, 1)) * decay
+
+
+def learning_rates(config: OptimizerConfig, step: int, progress: float) -> dict[str, float]:
+    """The rates of one step, each under the name of the field that has its peak.
+
+    On the host: a computation on the devices would wait for the steps they are at.
+
+    Args:
+      config: an optimizer.
+      step: steps done before this one.
+      progress: share of the run that is done.
+    """
+    names = ["learning_rate"]
+    if config.name == "muon":
+        names.append("muon_learning_rate")
+    if config.separate and config.separate_learning_rate:
+        names.append("separate_learning_rate")
+    factor = float(schedule_factor(config, step, np.float32(progress), np))
+    return {name: getattr(config, name) * factor for name in names}
 
 
 class AdamState(NamedTuple):

@@ -1,10 +1,11 @@
 """What a run executes: its compiled steps and a placed state, for any objective on any mesh."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -46,6 +47,7 @@ def build_program(
     rules: Rules,
     mesh: Mesh,
     accumulate: int = 1,
+    frozen: str = "",
 ) -> Program:
     """Builds the program of a run; nothing is compiled before it is called.
 
@@ -56,6 +58,7 @@ def build_program(
       rules: where the arrays of the state lie.
       mesh: of devices, or of descriptions of devices that are not here.
       accumulate: microbatches of a step.
+      frozen: regular expression: paths that the optimizer leaves as they are.
     """
     state = abstract_state(create, rules, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, state)
@@ -66,7 +69,7 @@ def build_program(
         jax.jit(create, out_shardings=shardings),
         state,
         jax.jit(
-            with_mesh(mesh, make_train_step(objective, optimizer, accumulate)),
+            with_mesh(mesh, make_train_step(objective, optimizer, accumulate, frozen)),
             donate_argnums=0,
             out_shardings=shardings,
         ),
@@ -85,6 +88,25 @@ def abstract_state(
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
     )
+
+
+def compile_step(
+    program: Program,
+    batch: Mapping[str, jax.ShapeDtypeStruct],
+    options: Mapping[str, Any] | None = None,
+) -> jax.stages.Compiled:
+    """Compiles the training step for the devices of its mesh, which need not be here.
+
+    Args:
+      program: of the run.
+      batch: the global batch's shapes with their shardings.
+      options: of the compiler.
+    """
+    key = jax.eval_shape(jax.random.key, 0)
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(program.mesh))
+    progress = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(program.mesh))
+    lowered = program.train_step.lower(program.state, batch, key, progress)
+    return lowered.compile(compiler_options=dict(options) if options else None)
 
 
 def start(

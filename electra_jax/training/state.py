@@ -7,30 +7,37 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from electra_jax.training.norms import NormSums, zero_norms
+
 
 class TrainState(struct.PyTreeNode):
     """Everything a checkpoint must hold to go on bit for bit, but the elapsed time.
 
-    `metric_sums` are added up since the last line of the log. They belong to the state so
-    that a run that is stopped between two lines writes the same lines when it goes on.
+    `metric_sums` and `norm_sums` are added up since the last line of the log. They belong to
+    the state so that a run that is stopped between two lines writes the same lines when it goes
+    on.
     """
 
     step: jax.Array  # int32, steps done
     params: Any
     opt_state: Any
     metric_sums: dict[str, jax.Array]
+    norm_sums: NormSums = struct.field(default_factory=dict)  # see `norms`
 
     @classmethod
     def create(cls, params: Any, optimizer: optax.GradientTransformation, metric_sums: Any):
         """A state at step 0, with sums shaped like `metric_sums`."""
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metric_sums)
-        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), zeros)
+        step, opt_state = jnp.zeros((), jnp.int32), optimizer.init(params)
+        return cls(step, params, opt_state, zeros, zero_norms(params))
 
     def reset_metrics(self) -> "TrainState":
-        """The same state with metric sums of zero."""
-        # Placed as they were: anything else would compile the step anew.
+        """The same state with sums of zero."""
         return self.replace(
-            metric_sums=jax.tree.map(
-                lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), self.metric_sums
-            )
+            metric_sums=placed_zeros(self.metric_sums), norm_sums=placed_zeros(self.norm_sums)
         )
+
+
+def placed_zeros(like: Any) -> Any:
+    """Zeros, placed as the arrays of a tree are: elsewhere they would compile the step anew."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), like)

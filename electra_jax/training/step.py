@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from electra_jax.training.norms import step_norms
 from electra_jax.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -46,7 +47,10 @@ def step_keys(run_key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array
 
 
 def make_train_step(
-    objective: SupportsStep, optimizer: optax.GradientTransformationExtraArgs, accumulate: int = 1
+    objective: SupportsStep,
+    optimizer: optax.GradientTransformationExtraArgs,
+    accumulate: int = 1,
+    frozen: str = "",
 ) -> Callable[[TrainState, Batch, jax.Array, jax.Array], TrainState]:
     """The training step, a pure function to be jitted with its state donated.
 
@@ -57,6 +61,7 @@ def make_train_step(
       objective: what is learnt.
       optimizer: takes `step` and `progress` in its update.
       accumulate: microbatches that the global batch is cut into, one after another.
+      frozen: regular expression: paths that the optimizer leaves as they are.
 
     Returns:
       (state, batch, run key, progress in [0, 1]) → next state.
@@ -79,36 +84,45 @@ def make_train_step(
         if accumulate == 1:
             grads, metrics = gradient(state.params, prepared, dropout_key)
         else:
-            # Row i of each microbatch is row i * accumulate + m of the batch, so that
-            # every device keeps the rows it has.
-            microbatches = jax.tree.map(
-                lambda x: jnp.moveaxis(
-                    x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]), 1, 0
-                ),
-                prepared,
-            )
-            keys = jax.random.split(dropout_key, accumulate)
-
-            def add(carry, inputs):
-                return jax.tree.map(jnp.add, carry, gradient(state.params, *inputs)), None
-
-            shapes = jax.eval_shape(
-                gradient, state.params, jax.tree.map(lambda x: x[0], microbatches), keys[0]
-            )
-            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-            (grads, metrics), _ = jax.lax.scan(add, zeros, (microbatches, keys))
-
+            grads, metrics = add_up(gradient, state.params, prepared, dropout_key, accumulate)
         updates, opt_state = optimizer.update(
             grads, state.opt_state, state.params, step=state.step, progress=progress
         )
+        norms = step_norms(grads, updates, frozen)
         return state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             opt_state=opt_state,
             metric_sums=jax.tree.map(jnp.add, state.metric_sums, metrics),
+            norm_sums=jax.tree.map(jnp.add, state.norm_sums, norms),
         )
 
     return train_step
+
+
+def add_up(
+    gradient: Callable[[Any, Mapping[str, Any], jax.Array], tuple[Any, Sums]],
+    params: Any,
+    prepared: Mapping[str, Any],
+    key: jax.Array,
+    accumulate: int,
+) -> tuple[Any, Sums]:
+    """The gradient and the metrics of a batch, summed over microbatches one after another."""
+    # Row i of each microbatch is row i * accumulate + m of the batch, so that every device
+    # keeps the rows it has.
+    microbatches = jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]), 1, 0),
+        prepared,
+    )
+    keys = jax.random.split(key, accumulate)
+
+    def add(carry, inputs):
+        return jax.tree.map(jnp.add, carry, gradient(params, *inputs)), None
+
+    shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], microbatches), keys[0])
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (grads, metrics), _ = jax.lax.scan(add, zeros, (microbatches, keys))
+    return grads, metrics
 
 
 def make_eval_step(objective: SupportsStep) -> Callable[[Any, Batch, jax.Array], Sums]:

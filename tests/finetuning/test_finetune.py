@@ -10,6 +10,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import tiny_run
 from tiny_encoder import TOKENIZER, WORDS
 
 from electra_jax.cli import PREEMPTED, main
@@ -17,14 +18,22 @@ from electra_jax.config import finetune_config, load_config
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
 from electra_jax.finetuning import sweep
-from electra_jax.finetuning.finetune import file_sizes, finetune, is_enough, starting_encoder
+from electra_jax.finetuning.finetune import finetune, is_enough, starting_encoder
+from electra_jax.finetuning.resume import file_sizes
 from electra_jax.finetuning.sweep import parse_axis, run_all
 from electra_jax.inference.files import arriving
 from electra_jax.inference.finetuned import load
+from electra_jax.parallel.mesh import make_mesh
 from electra_jax.tasks.question_answering import QuestionAnswering, QuestionAnsweringConfig
 from electra_jax.training import loop as loop_module
 from electra_jax.training.loop import NonFiniteLoss
 from electra_jax.training.metrics import read_metrics
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_one_device():
+    with tiny_run.one_device():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +56,8 @@ def fields(encoder_dir, data, *more):
         f"init.from={encoder_dir}", f"task.train={data}/train.csv",
         f"task.validation={data}/dev.csv", "train.length=16", "train.batch_size=16",
         "train.eval_batch_size=8", "optimizer.learning_rate=3e-3", "train.epochs=4",
-        "train.dropout=0.1", *more,
+        # One step of warming up for any number of epochs: all runs are of one program.
+        "train.warmup_share=0.05", "train.dropout=0.1", *more,
     ]  # fmt: skip
 
 
@@ -63,8 +73,9 @@ def finished(encoder_dir, data, tmp_path_factory):
 
 
 @pytest.mark.full
-def test_the_mesh_changes_no_loss(finished, encoder_dir, data, tmp_path):
-    """`finished` is data-parallel over all devices."""
+def test_the_mesh_changes_no_loss(finished, encoder_dir, data, tmp_path, monkeypatch):
+    """`finished` is on one device."""
+    monkeypatch.setattr(sys.modules["electra_jax.finetuning.finetune"], "make_mesh", make_mesh)
     mesh = ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2")
     finetune(config(encoder_dir, data, *mesh), tmp_path / "run")
     before, after = (read_metrics(path) for path in (finished, tmp_path / "run"))
@@ -301,7 +312,7 @@ def command(encoder_dir, data, tmp_path, *more):
         ("train.length=4", "train.length must be at least 8"),
         ("task.both_orders=true", "needs a second text"),
         ("task.lable=x", "did you mean --config.task.label"),
-        ("train.batch_size=30", "does not divide"),
+        ("train.accumulate=3", "does not divide"),
         ("task.validation={data}/other.csv", "other.csv:2: label 'Good' is none of bad, good"),
     ],
 )

@@ -55,7 +55,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_all_sets_that_are_there(folder, encoder_dir, tmp_path, caplog):
+def test_all_sets_that_are_there(folder, encoder_dir, one_device, tmp_path, caplog):
     table = glue(str(encoder_dir), [str(folder)], tmp_path / "runs", overrides=FEW)
     assert "CoLA (matthews) | MRPC (accuracy) | STS-B (spearman) | MNLI (accuracy)" in table
     assert "| trivial | 0.0 |" in table

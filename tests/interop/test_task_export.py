@@ -5,14 +5,16 @@ import json
 import numpy as np
 import pytest
 from finetuning import test_learning
-from tiny_encoder import make_model
+from tiny_encoder import TOKENIZER, make_model
 
+from electra_jax import export
+from electra_jax.config import FinetuneConfig, find_task
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
 from electra_jax.export import export_model
 from electra_jax.finetuning.finetune import finetune
 from electra_jax.inference.encoder import embed
-from electra_jax.inference.finetuned import load
+from electra_jax.inference.finetuned import TaskModel, load
 
 FEW = ["train.epochs=2", "checkpoint.every_steps=10000"]
 
@@ -140,10 +142,11 @@ def test_vectors(encoder, tmp_path):
     np.testing.assert_allclose(embed(model.encoder, texts, 32), mean, atol=1e-4)
 
 
-@pytest.mark.slow
-def test_what_transformers_has_no_class_for_is_refused(tmp_path):
-    encoder = make_model(tmp_path / "encoder", "modern")
-    model, _, _ = tuned("intent_slots", encoder, tmp_path)
-    assert not model.task.exported_as
+def test_what_transformers_has_no_class_for_is_refused(tmp_path, monkeypatch):
+    task = find_task("intent_slots")
+    task = task(task.Config(), TOKENIZER)
+    assert not task.exported_as
+    model = TaskModel(FinetuneConfig(task.config), task, None, {}, step=1)
+    monkeypatch.setattr(export, "load", lambda *_: model)
     with pytest.raises(UsageError, match="no class for the task intent_slots"):
         export_model(tmp_path / "run", tmp_path / "other")

@@ -4,13 +4,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from tiny_model import make_params
 
 from electra_jax import cli
 from electra_jax.errors import UsageError
 from electra_jax.export import import_model
 from electra_jax.inference.pretrained import load
 from electra_jax.interop import names, tensorflow1
-from electra_jax.models.electra import Electra, GeneratorConfig, generator_model, init_params
+from electra_jax.models.electra import GeneratorConfig, generator_model
 from electra_jax.models.encoder import ModelConfig
 
 MODEL = ModelConfig(
@@ -38,10 +39,7 @@ SHAPES = {
 
 @pytest.fixture(scope="module")
 def params():
-    electra = Electra(MODEL, GENERATOR)
-    fresh = jax.jit(lambda key: init_params(electra, key))(jax.random.key(3))
-    keys = iter(jax.random.split(jax.random.key(4), 200))
-    return jax.device_get(jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape), fresh))
+    return make_params(MODEL, GENERATOR)
 
 
 def variables(params):

@@ -1,5 +1,7 @@
 """Attention: who sees whom, positions, and the product itself, against plain NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,8 @@ DOCUMENTS = np.array([[1, 1, 1, 2, 2, 0, 0, 0], [1, 2, 2, 2, 2, 2, 3, 3]])
 
 
 def test_positions_restart_in_each_document():
-    positions = attention.positions_in_documents(jnp.asarray(DOCUMENTS))
+    positions = jax.jit(attention.positions_in_documents)(DOCUMENTS)
+    positions = np.asarray(positions)
     np.testing.assert_array_equal(positions[0, :5], [0, 1, 2, 0, 1])
     np.testing.assert_array_equal(positions[1], [0, 0, 1, 2, 3, 4, 0, 1])
 
@@ -31,7 +34,8 @@ def test_rotation_is_a_complex_product(theta):
     positions = rng.integers(0, 500, (2, 8))
     angles = positions[..., None, None] * theta ** (-np.arange(3) / 3)
     turned = (x[..., :3] + 1j * x[..., 3:]) * np.exp(1j * angles)
-    rotated = attention.rotate(jnp.asarray(x, jnp.float32), jnp.asarray(positions), theta)
+    rotate = jax.jit(attention.rotate, static_argnums=2)
+    rotated = np.asarray(rotate(np.float32(x), positions, theta))
     # float32 angles of up to 500 are known to 3e-5.
     np.testing.assert_allclose(rotated[..., :3], turned.real, atol=2e-4)
     np.testing.assert_allclose(rotated[..., 3:], turned.imag, atol=2e-4)
@@ -39,11 +43,15 @@ def test_rotation_is_a_complex_product(theta):
 
 def test_rotated_products_depend_on_distance_alone():
     rng = np.random.default_rng(1)
-    query, key = (jnp.asarray(rng.normal(size=(1, 1, 1, 8)), jnp.float32) for _ in range(2))
+    query, key = (rng.normal(size=(1, 1, 1, 8)).astype(np.float32) for _ in range(2))
+
+    @jax.jit
+    def rotated_product(i, j):
+        at = [attention.rotate(x, jnp.full((1, 1), p), 1e4) for x, p in ((query, i), (key, j))]
+        return jnp.sum(at[0] * at[1])
 
     def product(i, j):
-        at = [attention.rotate(x, jnp.full((1, 1), p), 1e4) for x, p in ((query, i), (key, j))]
-        return float(jnp.sum(at[0] * at[1]))
+        return float(rotated_product(i, j))
 
     assert product(3, 10) == pytest.approx(product(103, 110), abs=1e-4)
     assert abs(product(3, 10) - product(3, 11)) > 1e-3
@@ -62,7 +70,8 @@ def test_attend_is_softmax_of_scaled_products(window):
     weights = np.where(mask, np.exp(scores), 0)
     weights /= weights.sum(-1, keepdims=True)
     expected = np.einsum("bnqs,bsnk->bqnk", weights, value)
-    mixed = attention.attend(*qkv(), jnp.asarray(DOCUMENTS), window=window)
+    attend = jax.jit(functools.partial(attention.attend, window=window))
+    mixed = attend(*qkv(), DOCUMENTS)
     np.testing.assert_allclose(mixed, expected, atol=1e-5)
 
 

@@ -1,8 +1,9 @@
 """Beam search finds what going through all texts finds."""
 
+import functools
 import itertools
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 
@@ -17,8 +18,12 @@ def table(seed):
     return scores - np.log(np.exp(scores).sum(-1, keepdims=True))
 
 
-def following(log_probabilities):
-    return lambda tokens, place: jnp.asarray(log_probabilities)[tokens[:, place]]
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def search(log_probabilities, rows, beams, longest):
+    def following(tokens, place):
+        return log_probabilities[tokens[:, place]]
+
+    return beam_search(following, rows, beams, longest, START, END)
 
 
 def all_texts():
@@ -39,7 +44,7 @@ def test_a_wide_beam_finds_the_best_of_all_texts(seed):
         text: np.mean([chain[a, b] for a, b in itertools.pairwise(text)]) for text in all_texts()
     }
     best = max(means, key=means.get)
-    tokens, mean = beam_search(following(chain), 2, 400, LONGEST, START, END)
+    tokens, mean = search(chain, 2, 400, LONGEST)
     for row in (0, 1):
         assert [token for token in tokens[row].tolist() if token >= 0] == list(best)
         assert float(mean[row]) == pytest.approx(means[best], rel=1e-5)
@@ -49,6 +54,6 @@ def test_a_text_that_could_go_round_for_ever_does_not():
     """0 1 2 0 1 2 … is likeliest by far, but a triple may be there once."""
     chain = np.full((VOCABULARY, VOCABULARY), -9.0)
     chain[0, 1] = chain[1, 2] = chain[2, 0] = -0.01
-    [tokens], _ = beam_search(following(chain), 1, 2, 8, START, END)
+    [tokens], _ = search(chain, 1, 2, 8)
     text = [token for token in tokens.tolist() if token >= 0]
     assert text[:5] == [0, 1, 2, 0, 1] and text[5] != 2

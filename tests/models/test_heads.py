@@ -13,8 +13,13 @@ def scores(architecture, hidden_NLD, pooling=""):
     model = ModelConfig(architecture, hidden=8, heads=2, embedding=8)
     head = RowHead(model, 3, pooling)
     real_NL = jnp.arange(hidden_NLD.shape[1])[None] < 4
-    params = head.init(jax.random.key(0), hidden_NLD, real_NL, {})
-    return np.asarray(head.apply(params, hidden_NLD, real_NL, {}))
+
+    @jax.jit
+    def run(hidden_NLD):
+        params = head.init(jax.random.key(0), hidden_NLD, real_NL, {})
+        return head.apply(params, hidden_NLD, real_NL, {})
+
+    return np.asarray(run(hidden_NLD))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
-"""The paper's family: each objective by its definition, each generator, each variant."""
+"""The paper's family: each objective by its definition, each generator, each variant.
 
-import functools
+Most here runs operation by operation: the many networks and objectives differ, but their
+operations and shapes hardly do, so that little is compiled.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -48,29 +50,22 @@ def build(name="electra", generator=None, continuation=None, **fields):
     kind = objectives()[name]
     electra = Electra(MODEL, GeneratorConfig(**(generator or FULL)), kind.head)
     objective = kind(ObjectiveConfig(name=name, **fields), electra, SPECIAL, continuation)
-    params = jax.jit(lambda key: init_params(electra, key))(KEY)
     # Away from zero, so that nothing is equal by chance.
     rng = np.random.default_rng(1)
-    noisy = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), params)
-    return objective, noisy, jax.jit(objective.prepare)(BATCH, KEY)
+    noisy = jax.tree.map(
+        lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), init_params(electra, KEY)
+    )
+    return objective, noisy, objective.prepare(BATCH, KEY)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def losses(objective, params, prepared):
     return objective.losses(params, prepared, None, jnp.int32(0), False)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def forward(objective, params, prepared):
-    return objective.forward(params, prepared)
-
-
-@functools.partial(jax.jit, static_argnums=0)
 def corrupt(objective, params, prepared):
     return objective.corrupt(params, prepared, None, 0, False)
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames="method")
 def apply(electra, params, *args, method):
     return electra.apply({"params": params}, *args, method=method)
 
@@ -146,7 +141,7 @@ def test_all_tokens_mlm_is_a_distribution_over_copy_and_softmax():
 def test_electra_15_learns_at_masked_positions_alone():
     objective, params, prepared = build("electra_masked")
     whole, *_ = build("electra")
-    out = forward(whole, params, prepared)
+    out = whole.forward(params, prepared)
     chosen = np.zeros((4, 16), bool)
     for row, column in np.argwhere(np.asarray(prepared["masked"].weights_BN) > 0):
         chosen[row, prepared["masked"].positions_BN[row, column]] = True
@@ -160,7 +155,7 @@ def test_electra_15_learns_at_masked_positions_alone():
 @pytest.mark.slow
 def test_no_tower_sees_the_token_it_predicts():
     electra = Electra(MODEL, GeneratorConfig(kind="two_tower", **FULL))
-    params = jax.jit(lambda key: init_params(electra, key))(KEY)
+    params = init_params(electra, KEY)
     every = jnp.broadcast_to(jnp.arange(16), (4, 16))
 
     def logits(tokens):
@@ -210,14 +205,14 @@ def test_electric_is_noise_contrastive_estimation():
     def noise_loss(params):
         return losses(objective, params, prepared)[0]["discriminator"]
 
-    gradient = jax.jit(jax.grad(noise_loss))(params)["generator"]
+    gradient = jax.grad(noise_loss)(params)["generator"]
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
 @pytest.mark.parametrize("kind", ["uniform", "unigram"])
 def test_generators_without_a_network(kind):
     objective, params, prepared = build(generator={"kind": kind})
-    out = forward(objective, params, prepared)
+    out = objective.forward(params, prepared)
     logits = np.asarray(out["generator_logits"])
     assert (logits == logits[:1, :1]).all()
     assert ("generator" in params) == (kind == "unigram")
@@ -232,7 +227,7 @@ def test_one_encoder_for_both_networks():
     def generator_loss(params):
         return losses(objective, params, prepared)[0]["generator"]
 
-    gradient = jax.jit(jax.grad(generator_loss))(params)["discriminator"]["encoder"]
+    gradient = jax.grad(generator_loss)(params)["discriminator"]["encoder"]
     assert all(np.any(leaf) for name, leaf in gradient["layer_0"]["wide"].items())
     with pytest.raises(UsageError, match="one transformer for both"):
         GeneratorConfig(share="all")
@@ -245,11 +240,11 @@ def test_disentangled_embeddings_get_no_gradient_from_the_discriminator():
     def discriminator_loss(params):
         return losses(objective, params, prepared)[0]["discriminator"]
 
-    gradient = jax.jit(jax.grad(discriminator_loss))(params)
+    gradient = jax.grad(discriminator_loss)(params)
     assert not np.any(gradient["embeddings"]["word"])
     assert np.any(gradient["embedding_delta"])
     electra = objective.electra
-    fresh = jax.jit(lambda key: init_params(electra, key))(KEY)
+    fresh = init_params(electra, KEY)
     assert not np.any(fresh["embedding_delta"])
 
 
@@ -266,14 +261,14 @@ def test_whole_words_are_masked_together():
     tokens[:, 0], tokens[:, -1] = 2, 3
     documents = np.ones_like(tokens)
     documents[:, 16:] = 2
-    masked = masking.choose_positions(
-        KEY, jnp.asarray(tokens), jnp.asarray(documents), 0.3, SPECIAL, continuation
+    masked = jax.jit(masking.choose_positions, static_argnums=(3, 4))(
+        KEY, tokens, documents, 0.3, SPECIAL, continuation
     )
+    masked = jax.device_get(masked)
     counted = 0
     for row in range(500):
         chosen = np.zeros(32, bool)
-        weights = np.asarray(masked.weights_BN[row]) > 0
-        chosen[np.asarray(masked.positions_BN[row])[weights]] = True
+        chosen[masked.positions_BN[row][masked.weights_BN[row] > 0]] = True
         starts = ~(continuation[tokens[row]] & (tokens[row] >= 5))
         starts[[0, 1, 16, 31]] = True
         words = np.split(np.arange(32), np.flatnonzero(starts)[1:])
@@ -291,7 +286,7 @@ def test_frozen_parameters_stay():
     _, params, _ = build()
     optimizer = make_optimizer(config)
     grads = jax.tree.map(jnp.ones_like, params)
-    updates, _ = optimizer.update(
+    updates, _ = jax.jit(optimizer.update)(
         grads, optimizer.init(params), params, step=jnp.int32(5), progress=jnp.float32(0.5)
     )
     assert not any(np.any(x) for x in jax.tree.leaves(updates["generator"]))
@@ -318,16 +313,11 @@ def test_every_variant_trains_every_parameter(variant):
     kind = objectives()[config.objective.name]
     objective = kind(config.objective, config.electra, SPECIAL, np.arange(40) >= 30)
     optimizer = make_optimizer(config.optimizer)
-
-    @jax.jit
-    def create(key):
-        params = init_params(config.electra, key)
-        sums = jax.eval_shape(make_eval_step(objective), params, BATCH, key)
-        return TrainState.create(params, optimizer, sums)
-
-    state = create(KEY)
-    step = jax.jit(make_train_step(objective, optimizer))
-    after = step(step(state, BATCH, KEY, jnp.float32(0.1)), BATCH, KEY, jnp.float32(0.2))
+    params = init_params(config.electra, KEY)
+    sums = jax.eval_shape(make_eval_step(objective), params, BATCH, KEY)
+    # Not at step 0, whose learning rate is zero.
+    state = TrainState.create(params, optimizer, sums).replace(step=jnp.int32(1))
+    after = make_train_step(objective, optimizer)(state, BATCH, KEY, jnp.float32(0.1))
     figures = objective.summarise(jax.device_get(after.metric_sums))
     # The AUC of so few tokens may have one class alone.
     assert all(np.isfinite(x) for name, x in figures.items() if "auc" not in name), figures

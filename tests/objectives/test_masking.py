@@ -1,7 +1,6 @@
 """Masked positions: how many, which, and what stands there."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,7 +13,12 @@ def rows(count=64, length=128, real=100):
     tokens = np.random.default_rng(0).integers(5, 1000, (count, length))
     tokens[:, 0], tokens[:, real - 1] = SPECIAL.cls, SPECIAL.sep
     documents = np.broadcast_to(np.arange(length) < real, tokens.shape).astype(np.int32)
-    return jnp.asarray(tokens * documents), jnp.asarray(documents)
+    return (tokens * documents).astype(np.int32), documents
+
+
+def choose_positions(tokens, documents):
+    choose = jax.jit(masking.choose_positions, static_argnums=(3, 4))
+    return jax.device_get(choose(jax.random.key(0), tokens, documents, 0.15, SPECIAL))
 
 
 @pytest.mark.parametrize(
@@ -26,34 +30,33 @@ def test_slots_are_those_of_the_official_code(rate, length, slots):
 
 def test_positions_are_distinct_candidates_in_the_right_number():
     tokens, documents = rows()
-    masked = masking.choose_positions(jax.random.key(0), tokens, documents, 0.15, SPECIAL)
+    masked = choose_positions(tokens, documents)
     assert (masked.weights_BN.sum(1) == 15).all()  # of 100 real tokens, specials counted
     for row, chosen, weights in zip(tokens, *masked, strict=True):
-        chosen = np.asarray(chosen)
         assert len(set(chosen.tolist())) == len(chosen)
-        assert not set(np.asarray(row)[chosen[weights > 0]].tolist()) & set(SPECIAL)
-    where = np.bincount(np.asarray(masked.positions_BN[masked.weights_BN > 0]), minlength=100)
+        assert not set(row[chosen[weights > 0]].tolist()) & set(SPECIAL)
+    where = np.bincount(masked.positions_BN[masked.weights_BN > 0], minlength=100)
     assert where[1:99].min() > 0 and where[1:99].max() < 30  # about 10 each: uniform
 
 
 def test_rows_with_few_or_no_candidates():
-    tokens = jnp.array([[2, 9, 3, 0], [2, 3, 0, 0], [0, 0, 0, 0]])
-    masked = masking.choose_positions(
-        jax.random.key(0), tokens, (tokens > 0).astype(jnp.int32), 0.15, SPECIAL
-    )
+    tokens = np.array([[2, 9, 3, 0], [2, 3, 0, 0], [0, 0, 0, 0]])
+    masked = choose_positions(tokens, (tokens > 0).astype(np.int32))
     assert masked.weights_BN.tolist() == [[1.0], [0.0], [0.0]]
     assert masked.positions_BN[0].tolist() == [1]
-    again = masking.put(tokens, masked, jnp.full((3, 1), 77))
+    again = jax.jit(masking.put)(tokens, masked, np.full((3, 1), 77))
     assert again.tolist() == [[2, 77, 3, 0], [2, 3, 0, 0], [0, 0, 0, 0]]
 
 
 def test_most_are_masked_and_the_rest_keep_their_token():
     tokens, documents = rows(count=512)
-    masked = masking.choose_positions(jax.random.key(0), tokens, documents, 0.15, SPECIAL)
-    row = masking.mask_tokens(jax.random.key(1), tokens, masked, SPECIAL)
-    chosen = masking.take(row, masked)[masked.weights_BN > 0]
+    masked = choose_positions(tokens, documents)
+    mask_tokens = jax.jit(masking.mask_tokens, static_argnums=3)
+    row = np.asarray(mask_tokens(jax.random.key(1), tokens, masked, SPECIAL))
+    take = jax.jit(masking.take)
+    chosen = np.asarray(take(row, masked))[masked.weights_BN > 0]
     share = float((chosen == SPECIAL.mask).mean())
     assert abs(share - 0.85) < 0.015
-    kept = masking.take(tokens, masked)[masked.weights_BN > 0]
+    kept = np.asarray(take(tokens, masked))[masked.weights_BN > 0]
     assert bool(((chosen == SPECIAL.mask) | (chosen == kept)).all())
     assert int((row != tokens).sum()) == int((chosen == SPECIAL.mask).sum())

@@ -1,6 +1,7 @@
 """ELECTRA's objective against a plain NumPy reading of its definition."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from electra_jax.objectives.replaced_token import ReplacedTokenDetection
 pytestmark = pytest.mark.slow
 
 MODEL = ModelConfig(
-    vocab_size=60, layers=2, hidden=16, heads=2, intermediate=32, embedding=8,
+    vocab_size=60, layers=1, hidden=16, heads=2, intermediate=32, embedding=8,
     max_positions=32, dropout=0.0, attention_dropout=0.0,
 )  # fmt: skip
 
@@ -33,12 +34,12 @@ def objective(**fields):
 
 @pytest.fixture(scope="module")
 def params():
-    made = init_params(objective().electra, jax.random.key(0))
+    made = jax.jit(partial(init_params, objective().electra))(jax.random.key(0))
     # Larger than at the start, so that generator and discriminator have opinions.
     return jax.tree.map(lambda x: 10 * x if x.ndim > 1 else x, made)
 
 
-def batch(rows=8, length=32, seed=0):
+def batch(rows=64, length=32, seed=0):
     rng = np.random.default_rng(seed)
     tokens = rng.integers(5, 60, (rows, length))
     real = rng.integers(length // 2, length + 1, (rows, 1))
@@ -51,11 +52,22 @@ def batch(rows=8, length=32, seed=0):
     }
 
 
+@partial(jax.jit, static_argnums=0)
+def prepare(objective, batch):
+    return objective.prepare(batch, jax.random.key(1))
+
+
+@partial(jax.jit, static_argnums=0)
+def compute(objective, params, prepared):
+    """The networks' outputs, the losses and the metric sums."""
+    out = objective.forward(params, prepared)
+    return out, *objective.losses(params, prepared, None, 0, False)
+
+
 def test_losses_are_the_definitions(params):
     o = objective()
-    prepared = o.prepare(batch(), jax.random.key(1))
-    out = o.forward(params, prepared)
-    losses, sums = o.losses(params, prepared, None, 0, False)
+    prepared = prepare(o, batch())
+    out, losses, sums = compute(o, params, prepared)
     logits = np.asarray(out["generator_logits"], np.float64)
     weights, real = np.asarray(prepared["masked"].weights_BN), np.asarray(prepared["documents"]) > 0
     log_probability = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -82,35 +94,39 @@ def test_losses_are_the_definitions(params):
 
 def test_no_gradient_reaches_the_generator_from_the_discriminator(params):
     o = objective()
-    prepared = o.prepare(batch(), jax.random.key(1))
-    gradient = jax.grad(lambda p: o.losses(p, prepared, None, 0, False)[0]["discriminator"])(params)
+    prepared = prepare(o, batch())
+
+    def loss(params, name):
+        return o.losses(params, prepared, None, 0, False)[0][name]
+
+    names = ("discriminator", "generator")
+    gradient, masked_lm = jax.jit(lambda p: [jax.grad(loss)(p, name) for name in names])(params)
     assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(gradient["generator"]))
     assert float(jnp.abs(gradient["embeddings"]["word"]).max()) > 0
-    masked_lm = jax.grad(lambda p: o.losses(p, prepared, None, 0, False)[0]["generator"])(params)
     assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(masked_lm["discriminator"]))
 
 
 def test_temperature_changes_samples_and_not_the_generator_loss(params):
     plain, hot = objective(), objective(temperature=50.0)
-    prepared = plain.prepare(batch(64), jax.random.key(1))
-    results = [o.losses(params, prepared, None, 0, False) for o in (plain, hot)]
+    prepared = prepare(plain, batch())
+    results = [compute(o, params, prepared)[1:] for o in (plain, hot)]
     assert float(results[0][0]["generator"]) == float(results[1][0]["generator"])
     assert float(results[1][1]["sampled"]) < float(results[0][1]["sampled"])
 
 
 def test_forbidden_samples_are_all_replaced(params):
     o = objective(disallow_correct=True)
-    prepared = o.prepare(batch(), jax.random.key(1))
-    figures = o.summarise(jax.device_get(o.losses(params, prepared, None, 0, False)[1]))
+    prepared = prepare(o, batch())
+    figures = o.summarise(jax.device_get(compute(o, params, prepared)[2]))
     assert figures["replaced_share"] == 1.0 and figures["generator_sampled_accuracy"] == 0.0
 
 
 def test_metrics_beside_their_baselines(params):
     o = objective()
-    data = batch(64)
-    prepared = o.prepare(data, jax.random.key(1))
-    out = jax.device_get(o.forward(params, prepared))
-    figures = o.summarise(jax.device_get(o.losses(params, prepared, None, 0, False)[1]))
+    data = batch()
+    prepared = prepare(o, data)
+    out, _, sums = jax.device_get(compute(o, params, prepared))
+    figures = o.summarise(sums)
     real = np.asarray(data["documents"]) > 0
     truth, logits = out["replaced"][real], out["discriminator_logits"][real]
     said = logits >= 0
@@ -155,11 +171,11 @@ def test_auc_of_no_opinion_is_a_half_and_of_one_class_undefined():
 
 def test_metric_sums_add_up_over_parts(params):
     o = objective()
-    prepared = o.prepare(batch(), jax.random.key(1))
-    whole = o.losses(params, prepared, None, 0, False)[1]
+    prepared = prepare(o, batch())
+    whole = compute(o, params, prepared)[2]
     parts = [
-        o.losses(params, jax.tree.map(lambda x, half=half: x[half], prepared), None, 0, False)[1]
-        for half in (slice(0, 3), slice(3, 8))
+        compute(o, params, jax.tree.map(lambda x, half=half: x[half], prepared))[2]
+        for half in (slice(0, 32), slice(32, 64))
     ]
     added = jax.tree.map(np.add, *jax.device_get(parts))
     for name, value in jax.device_get(whole).items():

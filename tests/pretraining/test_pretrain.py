@@ -14,7 +14,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tiny_run
 from compiling import FAST
+from orbax.checkpoint import CheckpointManager
 from tiny_run import TINY, logged, make_store, tiny
 
 from electra_jax import cli
@@ -26,6 +28,7 @@ from electra_jax.inference.pretrained import load
 from electra_jax.models.electra import init_params
 from electra_jax.pretraining.pretrain import pretrain
 from electra_jax.pretraining.program import build_objective
+from electra_jax.training import loop
 from electra_jax.training.checkpoint import SaveFailed
 from electra_jax.training.loop import Clock
 from electra_jax.training.metrics import read_metrics
@@ -40,6 +43,26 @@ def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("data") / "store")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    with tiny_run.one_device():
+        yield
+
+
+@pytest.fixture(scope="module")
+def straight(store, tmp_path_factory):
+    """A run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("straight") / "run"
+    pretrain(tiny(store, "checkpoint.keep=3"), workdir)
+    return workdir
+
+
+@pytest.fixture
+def finished(straight, tmp_path):
+    """A copy of it, to be changed."""
+    return shutil.copytree(straight, tmp_path / "run")
+
+
 def assert_same_run(one, other):
     assert logged(one) == logged(other)
     first, second = (load(path, "last") for path in (one, other))
@@ -47,9 +70,11 @@ def assert_same_run(one, other):
     jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
 
 
-def test_first_losses_of_small_are_those_of_chance(store):
+@pytest.mark.parametrize("layers", [1, pytest.param(12, marks=pytest.mark.full)])
+def test_first_losses_of_small_are_those_of_chance(store, layers):
     """ln 30522 for the generator, and ln 2 for a discriminator without an opinion."""
     fields = [f"data.store={store}", "model.vocab_size=30522", "model.scan=true"]
+    fields.append(f"model.layers={layers}")
     config = pretrain_config(load_config("pretrain/small", fields).to_dict())
     opened = TokenStore.open(store)
     objective = build_objective(config, opened.tokenizer)
@@ -109,39 +134,52 @@ def test_a_run_learns_and_leaves_everything_behind(store, tmp_path, capsys):
     assert logged(workdir) == before
 
 
-def test_evaluation_is_exact_on_a_partial_batch(store, tmp_path):
+def test_evaluation_is_exact_on_a_partial_batch(store, finished):
     from electra_jax.evaluate import evaluate
 
-    workdir = tmp_path / "run"
-    pretrain(tiny(store, "train.steps=5"), workdir)
-    figures = evaluate(workdir)
-    config = json.loads((workdir / "config.json").read_text())
+    figures = evaluate(finished)
+    config = json.loads((finished / "config.json").read_text())
     sampler = Mixture.open(str(store)).sampler("validation", tiny(store).data, 16, 0)
     assert sampler.rows % 16
     config["eval"]["batch_size"] = sampler.rows  # no row of padding at all
-    (workdir / "config.json").write_text(json.dumps(config))
-    whole = evaluate(workdir)
+    (finished / "config.json").write_text(json.dumps(config))
+    whole = evaluate(finished)
     # Masks differ with the shape of a batch; the share of originals nearly does not.
     for name in ("discriminator_accuracy_baseline", "generator_loss"):
         assert whole[name] == pytest.approx(figures[name], rel=0.02)
 
 
 def test_a_time_budget_ends_a_run_and_its_schedule(store, tmp_path):
-    config = tiny(store, "train.time_budget=4s", "train.log_every=1000", "eval.every_steps=100000")
+    config = tiny(store, "train.time_budget=2s", "train.log_every=1000", "eval.every_steps=100000")
     pretrain(config, tmp_path / "run")
     line = read_metrics(tmp_path / "run")[-1]
     # Compiling counts, the budget is of the whole run: it may leave time for a single step.
-    assert line["seconds"] >= 4 and line["step"] >= 1
+    assert line["seconds"] >= 2 and line["step"] >= 1
 
 
 def test_the_clock_of_a_resumed_run_has_the_time_spent(store, tmp_path, monkeypatch):
     clocks = []
     monkeypatch.setattr(
-        "electra_jax.pretrain.Clock", lambda before: clocks.append(before) or Clock(before)
+        "electra_jax.pretraining.pretrain.Clock",
+        lambda before: clocks.append(before) or Clock(before),
     )
     for _ in range(2):
         pretrain(tiny(store, "train.steps=2"), tmp_path / "run")
     assert clocks[0] == 0 and clocks[1] >= read_metrics(tmp_path / "run")[0]["seconds"] > 0
+
+
+def test_compiling_first_takes_no_time_and_changes_nothing(store, tmp_path, monkeypatch, caplog):
+    module = sys.modules["electra_jax.pretraining.pretrain"]
+    monkeypatch.setattr(
+        module, "Clock", lambda before: module.log.warning("the clock starts") or Clock(before)
+    )
+    config = tiny(store, "train.steps=10")
+    with jax.log_compiles():
+        pretrain(config, tmp_path / "first", compile_first=True)
+    before, after = caplog.text.split("the clock starts")
+    assert "Compiling jit(train_step)" in before and "Compiling jit(train_step)" not in after
+    pretrain(config, tmp_path / "later")
+    assert_same_run(tmp_path / "first", tmp_path / "later")
 
 
 @pytest.mark.parametrize(
@@ -152,63 +190,55 @@ def test_the_clock_of_a_resumed_run_has_the_time_spent(store, tmp_path, monkeypa
         ("train.steps=40", "train.steps"),
     ],
 )
-def test_a_run_does_not_go_on_as_another(store, tmp_path, override, message):
-    pretrain(tiny(store, "train.steps=5"), tmp_path / "run")
-    before = logged(tmp_path / "run")
+def test_a_run_does_not_go_on_as_another(store, finished, override, message):
+    before = logged(finished)
     with pytest.raises(UsageError, match=f"holds a run with {message}"):
-        pretrain(tiny(store, "train.steps=5", override), tmp_path / "run")
-    assert logged(tmp_path / "run") == before
-    pretrain(tiny(store, "train.steps=5", "train.log_every=3"), tmp_path / "run")
+        pretrain(tiny(store, override), finished)
+    assert logged(finished) == before
+    pretrain(tiny(store, "train.log_every=3"), finished)
 
 
-def test_a_truncated_checkpoint_makes_way_for_the_one_before(store, tmp_path, caplog):
-    overrides = ("checkpoint.keep=3", "eval.every_steps=1000")
-    pretrain(tiny(store, *overrides), tmp_path / "straight")
-    pretrain(tiny(store, *overrides), tmp_path / "run")
-    last = tmp_path / "run" / "checkpoints" / "20"
-    for file in last.rglob("*"):
+def truncate(checkpoint):
+    for file in checkpoint.rglob("*"):
         if file.is_file() and file.stat().st_size > 1000:
             file.write_bytes(file.read_bytes()[:500])
-    pretrain(tiny(store, *overrides), tmp_path / "run")
+
+
+def test_a_truncated_checkpoint_makes_way_for_the_one_before(store, straight, finished, caplog):
+    truncate(finished / "checkpoints" / "20")
+    pretrain(tiny(store, "checkpoint.keep=3"), finished)
     assert "checkpoint 20 cannot be read" in caplog.text
     # What may be readable on another day is kept.
-    assert (tmp_path / "run" / "unreadable-checkpoints" / "20" / "params").is_dir()
-    assert_same_run(tmp_path / "run", tmp_path / "straight")
+    assert (finished / "unreadable-checkpoints" / "20" / "params").is_dir()
+    assert_same_run(finished, straight)
 
 
-def test_a_run_none_of_whose_checkpoints_can_be_read_keeps_them(store, tmp_path):
-    pretrain(tiny(store, "train.steps=2"), tmp_path / "run")
-    [last] = (tmp_path / "run" / "checkpoints").glob("[0-9]*")
-    for file in last.rglob("*"):
-        if file.is_file() and file.stat().st_size > 1000:
-            file.write_bytes(file.read_bytes()[:500])
+def test_a_run_none_of_whose_checkpoints_can_be_read_keeps_them(store, finished):
+    before = sorted((finished / "checkpoints").glob("[0-9]*"))
+    for checkpoint in before:
+        truncate(checkpoint)
     with pytest.raises(UsageError, match="no checkpoint in .* can be read"):
-        pretrain(tiny(store, "train.steps=2"), tmp_path / "run")
-    with pytest.raises(UsageError, match="checkpoints/2 cannot be read"):
-        load(tmp_path / "run")
-    assert last.is_dir()
+        pretrain(tiny(store), finished)
+    with pytest.raises(UsageError, match="checkpoints/20 cannot be read"):
+        load(finished, "last")
+    assert sorted((finished / "checkpoints").glob("[0-9]*")) == before
 
 
-def test_opening_a_model_writes_nothing(store, tmp_path):
-    pretrain(tiny(store, "train.steps=2"), tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoints")
+def test_opening_a_model_writes_nothing(finished):
+    shutil.rmtree(finished / "checkpoints")
     with pytest.raises(UsageError, match="holds no checkpoint yet"):
-        load(tmp_path / "run")
-    assert not (tmp_path / "run" / "checkpoints").exists()
+        load(finished)
+    assert not (finished / "checkpoints").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run(store, tmp_path):
-    from electra_jax.training.loop import NonFiniteLoss
-
     config = tiny(store, "optimizer.learning_rate=1e38", "optimizer.name=adamw")
-    with pytest.raises(NonFiniteLoss, match="the loss is .* at step"):
+    with pytest.raises(loop.NonFiniteLoss, match="the loss is .* at step"):
         pretrain(config, tmp_path / "run")
 
 
 def test_parameters_that_are_no_numbers_are_not_saved(store, tmp_path, monkeypatch):
     """At a save between two lines of the log, when no loss has been looked at."""
-    from electra_jax.training import loop
-
     real = loop.Loop.run
 
     def run(self, state, key):
@@ -230,15 +260,68 @@ def test_parameters_that_are_no_numbers_are_not_saved(store, tmp_path, monkeypat
     assert load(tmp_path / "run", "last").step == 6
 
 
-def start(store, workdir, *overrides):
+def command(store, workdir, *overrides):
+    flags = [f"--config.{field}" for field in [*TINY, f"data.store={store}", *overrides]]
+    return ["pretrain", "--config", "pretrain/tiny", "--workdir", str(workdir), *flags]
+
+
+def start(arguments, program=("-m", "electra_jax")):
     """A run in a process of its own, as a user starts it."""
-    flags = [f"--config.{o}" for o in [*TINY, f"data.store={store}", *overrides]]
-    command = [sys.executable, "-m", "electra_jax", "pretrain", "--config", "pretrain/tiny"]
     return subprocess.Popen(
-        [*command, "--workdir", str(workdir), *flags],
-        cwd=ROOT, env={**os.environ, "XLA_FLAGS": FAST},
+        [sys.executable, *program, *arguments], cwd=ROOT, env={**os.environ, "XLA_FLAGS": FAST},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
+
+
+KILLED = """
+import os, signal, sys
+from electra_jax import cli
+from electra_jax.training import loop
+from electra_jax.training.checkpoint import Checkpoints
+
+save = Checkpoints.save
+
+def killed(self, step, *args):
+    save(self, step, *args)  # returns before all is written
+    if step == 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoints.save = killed
+sys.exit(cli.main())
+"""
+
+
+def test_a_run_killed_in_a_save_and_then_interrupted_goes_on_bit_for_bit(
+    store, straight, tmp_path, monkeypatch, capsys
+):
+    workdir = tmp_path / "run"
+    arguments = command(store, workdir, "checkpoint.keep=3")
+    process = start(arguments, program=("-c", KILLED))
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == -signal.SIGKILL, output
+    assert read_metrics(workdir)[-1]["step"] == 10
+
+    real = loop.Loop.run
+
+    def run(self, state, key):
+        step = self.train_step
+
+        def train_step(state, *args):
+            if state.step == 12:
+                signal.raise_signal(signal.SIGINT)
+            return step(state, *args)
+
+        self.train_step = train_step
+        return real(self, state, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "run", run)
+        patch.setattr(jax, "transfer_guard_host_to_device", lambda _: contextlib.nullcontext())
+        assert cli.main(arguments) == cli.INTERRUPTED
+    assert "the same command goes on from there" in capsys.readouterr().out
+    assert load(workdir, "last").step == 13
+    assert cli.main(arguments) == 0
+    assert_same_run(workdir, straight)
 
 
 def wait_for(path, process):
@@ -249,14 +332,15 @@ def wait_for(path, process):
         time.sleep(0.01)
 
 
-def test_a_killed_run_goes_on_bit_for_bit(store, tmp_path):
+@pytest.mark.full
+def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(store, tmp_path):
     overrides = ("train.steps=1500", "checkpoint.every_steps=100", "eval.every_steps=500")
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    process = start(store, killed, *overrides)
+    process = start(command(store, killed, *overrides))
     wait_for(killed / "checkpoints" / "300", process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    process = start(store, killed, *overrides)
+    process = start(command(store, killed, *overrides))
     wait_for(killed / "checkpoints" / "700", process)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
@@ -264,13 +348,15 @@ def test_a_killed_run_goes_on_bit_for_bit(store, tmp_path):
     assert "the same command goes on from there" in output and "Traceback" not in output
     assert max(line["step"] for line in read_metrics(killed)) < 1500
     for workdir in (killed, straight):
-        process = start(store, workdir, *overrides)
+        process = start(command(store, workdir, *overrides))
         output, _ = process.communicate(timeout=240)
         assert process.returncode == 0, output
     assert_same_run(killed, straight)
 
 
-def test_sigterm_in_an_evaluation_waits_for_its_end_and_saves(store, tmp_path, monkeypatch):
+def test_sigterm_in_an_evaluation_waits_for_its_end_and_saves(
+    store, straight, tmp_path, monkeypatch
+):
     module = sys.modules["electra_jax.pretraining.pretrain"]
     real = module.make_evaluate
 
@@ -290,21 +376,21 @@ def test_sigterm_in_an_evaluation_waits_for_its_end_and_saves(store, tmp_path, m
     assert load(tmp_path / "run", "last").step == 11  # one step after the evaluation
     monkeypatch.undo()
     pretrain(tiny(store), tmp_path / "run")
-    pretrain(tiny(store), tmp_path / "straight")
-    assert_same_run(tmp_path / "run", tmp_path / "straight")
+    assert_same_run(tmp_path / "run", straight)
 
 
 def test_a_save_that_fails_stops_the_run_with_its_reason(store, tmp_path, monkeypatch):
-    pretrain(tiny(store, "optimizer.schedule=constant"), tmp_path / "run")
+    real = CheckpointManager.save
 
-    def save(*args, **kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def save(self, step, *args, **kwargs):
+        if step > 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, step, *args, **kwargs)
 
-    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", save)
-    longer = tiny(store, "optimizer.schedule=constant", "train.steps=40")
+    monkeypatch.setattr(CheckpointManager, "save", save)
     with pytest.raises(SaveFailed, match="No space left on device.*goes on from the last one"):
-        pretrain(longer, tmp_path / "run")
-    assert load(tmp_path / "run", "last").step == 20
+        pretrain(tiny(store), tmp_path / "run")
+    assert load(tmp_path / "run", "last").step == 5
 
 
 def test_a_mixture_is_judged_by_what_is_held_out_and_keeps_its_weights(store, tmp_path, caplog):
@@ -329,12 +415,11 @@ def test_a_workdir_that_is_a_file_is_left_alone(store, tmp_path):
     assert (tmp_path / "run").read_text() == "mine"
 
 
-def test_a_store_that_was_moved_is_told(store, tmp_path):
+def test_a_store_that_was_moved_is_told(store, finished, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(store, moved)
-    pretrain(tiny(moved, "train.steps=5"), tmp_path / "run")
     # The same store elsewhere is the same store.
-    pretrain(tiny(store, "train.steps=5"), tmp_path / "run")
+    pretrain(tiny(moved), finished)
     shutil.rmtree(moved)
     with pytest.raises(UsageError, match="no token store"):
-        pretrain(tiny(moved, "train.steps=5"), tmp_path / "run")
+        pretrain(tiny(moved), finished)

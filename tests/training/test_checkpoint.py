@@ -13,6 +13,7 @@ STATE = TrainState(
     params={"kernel": jnp.arange(4.0)},
     opt_state={"mu": jnp.arange(4.0) / 8},
     metric_sums={"loss": jnp.float32(7.0)},
+    norm_sums={"steps": jnp.float32(2.0), "gradient_norm": {"a": jnp.float32(0.5)}},
 )
 
 
@@ -24,6 +25,17 @@ def test_a_state_comes_back_whole(tmp_path):
         restored = checkpoints.restore_latest(STATE)
     jax.tree.map(np.testing.assert_array_equal, restored.state, STATE)
     assert (restored.step, restored.record) == (3, {"elapsed": 5.5})
+
+
+def test_a_state_without_norms_resumes_with_sums_of_no_steps(tmp_path):
+    """As version 0.1 saved it."""
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, STATE.replace(norm_sums={}), {"elapsed": 5.5})
+    with Checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore_latest(STATE)
+    zeros = jax.tree.map(jnp.zeros_like, STATE.norm_sums)
+    expected = STATE.replace(norm_sums=zeros)
+    jax.tree.map(np.testing.assert_array_equal, restored.state, expected)
 
 
 @pytest.mark.parametrize(("maximise", "best"), [(False, 1), (True, 2)])

@@ -1,5 +1,6 @@
-"""The clock of several processes, and what the loop must not save."""
+"""The clock of several processes, what the loop must not save, its lines and its trace."""
 
+import functools
 import itertools
 from unittest import mock
 
@@ -8,8 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from electra_jax.config import FinetuneTrainConfig
+from electra_jax.errors import UsageError
 from electra_jax.training import loop
 from electra_jax.training.loop import Clock, Loop, all_finite
+from electra_jax.training.metrics import MetricsWriter, read_metrics
+from electra_jax.training.optimizer import OptimizerConfig, learning_rates
+from electra_jax.training.profile import Profiler, parse_steps
 from electra_jax.training.state import TrainState
 
 
@@ -48,21 +54,124 @@ def test_a_number_that_is_none_is_found():
     assert not all_finite({**tree, "b": {"c": jnp.array([1.0, jnp.inf])}})
 
 
+def make_loop(steps=4, **fields):
+    """A loop that counts its steps and does nothing else."""
+    following = jax.jit(
+        lambda state: state.replace(
+            step=state.step + 1, norm_sums=jax.tree.map(lambda x: x + 1, state.norm_sums)
+        )
+    )
+    defaults = {
+        "log_every": 100, "eval_every": 100, "save_every": 100,
+        "train_step": lambda state, batch, key, progress: following(state),
+        "batches": itertools.count, "evaluate": None, "summarise": lambda sums: {"loss": 0.0},
+        "tokens_per_step": 1, "flops_per_token": 1, "peak_flops": None,
+        "checkpoints": mock.MagicMock(), "writer": None, "record": {},
+    }  # fmt: skip
+    return Loop(steps=steps, **{**defaults, **fields})
+
+
+def toy_state(step=0, **fields):
+    return TrainState(jnp.int32(step), {}, {}, {"loss": jnp.zeros(())}, **fields)
+
+
 @pytest.mark.parametrize("start", [0, 2])
 def test_schedule_and_batches_follow_the_step(start):
     """Of a run of 4 steps, from its start or resumed."""
     seen = []
-    following = jax.jit(lambda state: state.replace(step=state.step + 1))
+    step = make_loop().train_step
 
     def train_step(state, batch, key, progress):
         seen.append((batch, float(progress)))
-        return following(state)
+        return step(state, batch, key, progress)
 
-    run = Loop(
-        steps=4, log_every=100, eval_every=10, save_every=10, train_step=train_step,
-        batches=itertools.count, evaluate=None, summarise=lambda sums: {"loss": 0.0},
-        tokens_per_step=1, flops_per_token=1, peak_flops=None, checkpoints=mock.MagicMock(),
-        writer=None, record={},
-    )  # fmt: skip
-    run.run(TrainState(jnp.int32(start), {}, {}, {"loss": jnp.zeros(())}), jax.random.key(0))
+    make_loop(train_step=train_step).run(toy_state(start), jax.random.key(0))
     assert seen == [(step, step / 4) for step in range(start, 4)]
+
+
+def test_a_round_is_batch_step_log_evaluate_save_stop():
+    """Each line is written before the save of its step, and the save has the evaluation's."""
+    seen = []
+    checkpoints, writer = mock.MagicMock(), mock.MagicMock()
+    checkpoints.save = lambda step, state, record, metrics: seen.append(("save", step, metrics))
+    writer.write = lambda step, seconds, values: seen.append((*{x[:5] for x in values}, step))
+    step = make_loop().train_step
+
+    def train_step(state, batch, *rest):
+        seen.append(("step", batch))
+        return step(state, batch, *rest)
+
+    def enough():
+        seen.append(("enough",))
+        return True
+
+    make_loop(
+        9, log_every=1, save_every=2, eval_every=3, train_step=train_step, enough=enough,
+        checkpoints=checkpoints, writer=writer, evaluate=lambda params: {"loss": 0.5},
+    ).run(toy_state(), jax.random.key(0))  # fmt: skip
+    assert seen == [
+        ("step", 0),
+        ("step", 1), ("train", 1), ("train", 2), ("save", 2, None),
+        ("step", 2), ("train", 3), ("eval/", 3), ("save", 3, {"loss": 0.5}), ("enough",),
+    ]  # fmt: skip
+
+
+def test_lines_have_the_rates_and_norms_of_their_steps(tmp_path):
+    """The rate is that of the line's last update; norms are means over the line's steps."""
+    config = OptimizerConfig(
+        name="muon", learning_rate=0.5, muon_learning_rate=2.0, warmup_steps=3,
+        separate="a", separate_learning_rate=0.25,
+    )  # fmt: skip
+    sums = {"steps": jnp.zeros(()), "gradient_norm": {"a": jnp.zeros(())}}
+    sums["update_norm"] = {"a": jnp.float32(8.0)}  # of steps before
+    with MetricsWriter(tmp_path, 0) as writer:
+        make_loop(
+            10, log_every=4, writer=writer,
+            learning_rates=functools.partial(learning_rates, config),
+        ).run(toy_state(norm_sums=sums), jax.random.key(0))  # fmt: skip
+    lines = read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == [4, 8, 10]
+    for line in lines:
+        done = line["step"] - 1
+        factor = min(1, done / 3) * (1 - done / 10)
+        assert line["train/learning_rate"] == pytest.approx(0.5 * factor)
+        assert line["train/muon_learning_rate"] == pytest.approx(2.0 * factor)
+        assert line["train/separate_learning_rate"] == pytest.approx(0.25 * factor)
+        assert line["train/gradient_norm/a"] == 1
+    assert [line["train/update_norm/a"] for line in lines] == [3, 1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:builtin type event_stats")
+@pytest.mark.parametrize(
+    ("start", "steps", "traced"),
+    [(0, 8, ["2", "3", "4"]), (3, 8, ["3", "4"]), (0, 4, ["2", "3"]), (5, 8, []), (0, 2, [])],
+)
+def test_a_trace_has_the_steps_it_is_asked_for(start, steps, traced, tmp_path):
+    """Also of a run that resumes or ends within them; one past them writes nothing."""
+    profiler = Profiler(tmp_path, parse_steps("2:5"))
+    make_loop(steps, profiler=profiler).run(toy_state(start), jax.random.key(0))
+    if not traced:
+        assert not list(tmp_path.iterdir())
+        return
+    assert [path.name for path in tmp_path.iterdir()] == ["profile"]
+    [trace] = tmp_path.rglob("*.xplane.pb")
+    found = jax.profiler.ProfileData.from_file(str(trace))
+    events = [e for plane in found.planes for line in plane.lines for e in line.events]
+    steps = [dict(e.stats)["step_num"] for e in events if e.name == "train"]
+    assert sorted(map(str, steps)) == traced
+
+
+def test_a_trace_that_cannot_be_written_ends_no_run(tmp_path, caplog):
+    (tmp_path / "profile").write_text("mine")
+    profiler = Profiler(tmp_path, parse_steps("1:2"))
+    state = make_loop(profiler=profiler).run(toy_state(), jax.random.key(0))
+    assert int(state.step) == 4 and "no trace can be written" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["100", "5:5", "7:5", "-1:5", "a:b", "1:2:3", ":", "1:"])
+def test_senseless_steps_to_trace_are_refused(text):
+    with pytest.raises(UsageError, match="train.profile=.* is not START:STOP; write 100:110"):
+        loop.TrainConfig(profile=text)
+    with pytest.raises(UsageError, match="train.profile"):
+        FinetuneTrainConfig(profile=text)
+    assert loop.TrainConfig(profile="100:110").profile == "100:110"

@@ -6,10 +6,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from electra_jax.models.electra import Electra, GeneratorConfig, init_params
-from electra_jax.models.encoder import ModelConfig, stack_layers
+from electra_jax.models.electra import Electra, GeneratorConfig, init_params, roll, unroll
+from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.objectives.masking import SpecialTokens
 from electra_jax.objectives.replaced_token import ReplacedTokenDetection
@@ -23,10 +24,12 @@ from electra_jax.training.step import make_eval_step, make_train_step
 pytestmark = pytest.mark.slow
 
 MODEL = ModelConfig(
-    vocab_size=64, layers=3, hidden=16, heads=2, intermediate=32, embedding=16,
-    max_positions=32, dropout=0.0, attention_dropout=0.0,
+    vocab_size=64, layers=2, hidden=16, heads=2, intermediate=32, embedding=16,
+    max_positions=32, dropout=0.0, attention_dropout=0.0, dtype="float32",
 )  # fmt: skip
-MODERN = dataclasses.replace(MODEL, architecture="modern")
+# Its first layer stands outside the scan.
+MODERN = dataclasses.replace(MODEL, architecture="modern", layers=3)
+MODELS = {model.architecture: model for model in (MODEL, MODERN)}
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3, warmup_steps=1, schedule="constant")
 
 
@@ -41,60 +44,91 @@ def batch(rows=16, length=32, seed=0):
     }  # fmt: skip
 
 
-def setup(model=MODEL, optimizer=OPTIMIZER):
+def make_objective(model):
     generator = GeneratorConfig(width=1.0, depth=0.34)
-    objective = ReplacedTokenDetection(
+    return ReplacedTokenDetection(
         ObjectiveConfig(), Electra(model, generator), SpecialTokens(0, 2, 3, 4)
     )
-    tx = make_optimizer(optimizer)
+
+
+@functools.cache
+def start(architecture):
+    """Fresh parameters of the plain model, on the host."""
+    electra = make_objective(MODELS[architecture]).electra
+    return jax.device_get(jax.jit(functools.partial(init_params, electra))(jax.random.key(7)))
+
+
+# In the place of an optimizer: leaves the parameters, and keeps the gradient as its state.
+KEEP = optax.GradientTransformationExtraArgs(
+    lambda params: params,
+    lambda grads, state, params, **_: (jax.tree.map(jnp.zeros_like, grads), grads),
+)
+
+
+@functools.cache
+def stepped(model, accumulate=1):
+    """(gradient, metric sums) of one training step, on the host."""
+    objective = make_objective(model)
+    params = roll(objective.electra, start(model.architecture))
+    key = jax.random.key(7)
+    sums = jax.eval_shape(make_eval_step(objective), params, batch(), key)
+    step = jax.jit(make_train_step(objective, KEEP, accumulate))
+    state = step(TrainState.create(params, KEEP, sums), batch(), key, jnp.float32(0.1))
+    return jax.device_get((state.opt_state, state.metric_sums))
+
+
+def assert_same(found, expected):
+    """The gradients of unrolled models, up to rounding."""
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * scale),
+        found,
+        expected,
+    )
+
+
+COUNTS = ("generator_count", "sampled", "generator_guessed", "generator_targets")
+
+
+@pytest.mark.parametrize("accumulate", [2, pytest.param(8, marks=pytest.mark.full)])
+def test_accumulation_is_the_whole_batch_in_parts(accumulate):
+    whole, parts = stepped(MODEL), stepped(MODEL, accumulate)
+    assert_same(parts[0], whole[0])
+    for name in COUNTS:
+        np.testing.assert_array_equal(whole[1][name], parts[1][name])
+
+
+REMAT, SCAN, BOTH = {"remat": True}, {"scan": True}, {"remat": True, "scan": True}
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        (MODEL, REMAT),
+        (MODEL, SCAN),
+        (MODEL, BOTH),
+        pytest.param(MODERN, REMAT, marks=pytest.mark.full),
+        pytest.param(MODERN, SCAN, marks=pytest.mark.full),
+        (MODERN, BOTH),
+    ],
+    ids=lambda x: "-".join(x) if isinstance(x, dict) else x.architecture,
+)
+def test_rematerialisation_and_scan_give_the_same_losses_and_gradients(model, fields):
+    plain, changed = stepped(model), dataclasses.replace(model, **fields)
+    gradient, sums = stepped(changed)
+    for name in ("generator_loss", "discriminator_loss"):
+        np.testing.assert_allclose(sums[name], plain[1][name], rtol=1e-6)
+    assert_same(unroll(make_objective(changed).electra, gradient), plain[0])
+
+
+def test_a_step_is_compiled_once():
+    objective, tx = make_objective(dataclasses.replace(MODEL, layers=1)), make_optimizer(OPTIMIZER)
 
     def create(key):
         params = init_params(objective.electra, key)
         sums = jax.eval_shape(make_eval_step(objective), params, batch(), key)
         return TrainState.create(params, tx, sums)
 
-    return objective, tx, create
-
-
-@functools.cache
-def trained(model=MODEL, accumulate=1, steps=2, optimizer=OPTIMIZER):
-    """(parameters, metric sums) after a few steps, on the host."""
-    objective, tx, create = setup(model, optimizer)
-    step = make_train_step(objective, tx, accumulate)
-    key = jax.random.key(7)
-    state, step = jax.jit(create)(key), jax.jit(step)
-    for number in range(steps):
-        state = step(state, batch(seed=number), key, jnp.float32(0.1))
-    return jax.device_get((state.params, state.metric_sums))
-
-
-def difference(a, b):
-    """The largest difference of two trees of parameters."""
-    return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(np.abs(x - y).max()), a, b)))
-
-
-COUNTS = ("generator_count", "sampled", "generator_guessed", "generator_targets")
-
-
-@pytest.mark.parametrize("accumulate", [2, 8])
-def test_accumulation_is_the_whole_batch_in_parts(accumulate):
-    whole, parts = trained(), trained(accumulate=accumulate)
-    assert difference(whole[0], parts[0]) < 2e-5
-    for name in COUNTS:
-        np.testing.assert_array_equal(whole[1][name], parts[1][name])
-
-
-@pytest.mark.parametrize("model", [MODEL, MODERN], ids=["published", "modern"])
-def test_rematerialisation_and_scan_give_the_same_losses(model):
-    plain = trained(model)
-    for changed in ({"remat": True}, {"scan": True}, {"remat": True, "scan": True}):
-        other = trained(dataclasses.replace(model, **changed))
-        for name in ("generator_loss", "discriminator_loss"):
-            np.testing.assert_allclose(other[1][name], plain[1][name], rtol=1e-6)
-
-
-def test_a_step_is_compiled_once():
-    objective, tx, create = setup()
     key = jax.random.key(0)
     mesh = make_mesh(MeshConfig())
     shardings, _ = place(jax.eval_shape(create, key), PARTITION, mesh)
@@ -106,32 +140,36 @@ def test_a_step_is_compiled_once():
     assert step._cache_size() == 1
 
 
-def test_every_parameter_learns():
+@pytest.mark.parametrize("model", [MODEL, MODERN], ids=lambda x: x.architecture)
+def test_every_parameter_learns(model):
     """A parameter that the gradient does not reach would be one that only takes space."""
-    for model in (MODEL, MODERN):
-        objective, _, create = setup(model)
-        params = jax.jit(create)(jax.random.key(0)).params
-        prepared = objective.prepare(batch(), jax.random.key(1))
-
-        def total(p, o=objective, b=prepared):
-            losses, _ = o.losses(p, b, jax.random.key(2), 0, True)
-            return losses["generator"] + losses["discriminator"]
-
-        flat = jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(total))(params))
-        still = [jax.tree_util.keystr(p) for p, g in flat if not float(jnp.abs(g).max())]
-        # All types are 0 here; a key's bias shifts all scores of a query alike.
-        assert not [name for name in still if "type" not in name and "key" not in name]
+    flat = jax.tree_util.tree_leaves_with_path(stepped(model)[0])
+    still = [jax.tree_util.keystr(p) for p, g in flat if not np.abs(g).max()]
+    # All types are 0 here; a key's bias shifts all scores of a query alike.
+    assert not [name for name in still if "type" not in name and "key" not in name]
 
 
-def test_stacked_parameters_are_those_of_the_layers():
-    params = trained()[0]["discriminator"]["encoder"]
-    stacked = trained(dataclasses.replace(MODEL, scan=True))[0]["discriminator"]["encoder"]
-    assert difference(stack_layers(params, MODEL), stacked) < 2e-5
+def test_stacked_parameters_are_updated_as_those_of_the_layers():
+    scanned = dataclasses.replace(MODEL, scan=True)
+    optimizer = make_optimizer(OPTIMIZER)
+
+    @jax.jit
+    def updates(gradient, params):
+        return optimizer.update(
+            gradient, optimizer.init(params), params, step=jnp.int32(1), progress=jnp.float32(0.1)
+        )[0]
+
+    stack = functools.partial(roll, make_objective(scanned).electra)
+    params = start("published")
+    plain = updates(stepped(MODEL)[0], params)
+    stacked = updates(stepped(scanned)[0], stack(params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), stacked, stack(plain))
+    assert max(np.abs(x).max() for x in jax.tree.leaves(plain)) > 1e-3
 
 
 def test_bfloat16_stays_near_float32():
     losses = {
-        dtype: trained(dataclasses.replace(MODEL, dtype=dtype))[1]["generator_loss"]
+        dtype: stepped(dataclasses.replace(MODEL, dtype=dtype))[1]["generator_loss"]
         for dtype in ("float32", "bfloat16")
     }
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=2e-3)
