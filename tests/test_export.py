@@ -36,6 +36,7 @@ from electra_jax.models.electra import (
     GeneratorConfig,
     generator_model,
     init_params,
+    stack_params,
 )
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.pretraining.pretrain import pretrain
