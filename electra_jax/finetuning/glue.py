@@ -12,7 +12,7 @@ from electra_jax.errors import UsageError
 from electra_jax.finetuning.sweep import BASELINE, cell, run_group
 from electra_jax.inference.finetuned import load_finetuned
 from electra_jax.parallel.rendezvous import code_fingerprint
-from electra_jax.parallel.runtime import from_main, is_main
+from electra_jax.parallel.runtime import broadcast_from_main, is_main
 from electra_jax.training.loop import NonFiniteLoss
 
 log = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ def write_submission(
         size = test.stat().st_size if test else 0
         source = {"run": str(run), "step": results[best]["step"], "bytes of test": size}
         done = sources.get(target.name) == source and target.exists()
-        if from_main(test is None or done):
+        if broadcast_from_main(test is None or done):
             continue
         model = load_finetuned(run)
         records = model.task.read(str(test), labelled=False)

@@ -13,9 +13,9 @@ from electra_jax.config import PretrainConfig
 from electra_jax.data.sampler import DataConfig
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.inference.encoder import Encoder, embed
+from electra_jax.inference.encoder import PretrainedEncoder, embed
 from electra_jax.interop import huggingface
-from electra_jax.models.electra import GeneratorConfig, init_params, unroll
+from electra_jax.models.electra import GeneratorConfig, init_params, unstack_params
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.run_directory import read_config
@@ -33,7 +33,7 @@ class TokenReport(NamedTuple):
 
 
 @dataclasses.dataclass
-class Model:
+class PretrainedModel:
     """A pretrained model with its tokenizer."""
 
     config: PretrainConfig
@@ -57,13 +57,13 @@ class Model:
         return self.config.data.length - 2
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> PretrainedEncoder:
         """The main network without its head."""
-        params = unroll(self.config.electra, self.params)
+        params = unstack_params(self.config.electra, self.params)
         embeddings = dict(params["embeddings"])
         if "embedding_delta" in params:
             embeddings["word"] = embeddings["word"] + params["embedding_delta"]
-        return Encoder(
+        return PretrainedEncoder(
             dataclasses.replace(self.config.model, scan=False),
             {"embeddings": embeddings, "encoder": params["discriminator"]["encoder"]},
             self.tokenizer,
@@ -71,7 +71,7 @@ class Model:
         )
 
     def embed(self, texts: Sequence[str], pooling: str = "", progress: bool = False) -> np.ndarray:
-        """See `embedding.embed`; by default the mean."""
+        """See `inference.encoder.embed`; by default the mean."""
         length = self.config.data.length
         return embed(self.encoder, texts, length, pooling or "mean", progress)
 
@@ -173,7 +173,7 @@ class Model:
         return jax.nn.sigmoid(logits_L), top_LV, tokens_LV
 
 
-def load(path: str | Path, checkpoint: str = "best") -> Model:
+def load_pretrained(path: str | Path, checkpoint: str = "best") -> PretrainedModel:
     """Loads a model from a run directory, or from an exported or Hugging Face one.
 
     Args:
@@ -192,7 +192,7 @@ def load(path: str | Path, checkpoint: str = "best") -> Model:
     with Checkpoints(path, read_only=True) as checkpoints:
         step = checkpoints.choose(checkpoint)
         params = checkpoints.restore_params(step, shapes)
-    return Model(config, params, load_tokenizer(Path(path) / "tokenizer"), step)
+    return PretrainedModel(config, params, load_tokenizer(Path(path) / "tokenizer"), step)
 
 
 def imported_config(
@@ -209,7 +209,7 @@ def imported_config(
     )
 
 
-def load_hugging_face(path: str | Path, generator: str | Path | None = None) -> Model:
+def load_hugging_face(path: str | Path, generator: str | Path | None = None) -> PretrainedModel:
     """Loads a Hugging Face directory; heads and a generator that it lacks are missing.
 
     A masked language model is one of the objective `mlm`, beside a generator of `replace_mlm`.
@@ -228,4 +228,4 @@ def load_hugging_face(path: str | Path, generator: str | Path | None = None) -> 
     if objective == "mlm":
         shares = dataclasses.replace(shares, kind="none")
     config = imported_config(read.model, shares, objective)
-    return Model(config, jax.tree.map(jnp.asarray, read.params), read.tokenizer, step=0)
+    return PretrainedModel(config, jax.tree.map(jnp.asarray, read.params), read.tokenizer, step=0)

@@ -26,7 +26,7 @@ from electra_jax.models.encoder import (
     stack_layers,
     unstack_layers,
 )
-from electra_jax.models.layout import lay
+from electra_jax.models.layout import constrain
 
 HEADS = ("detector", "masked_lm", "copying_lm")
 SHARED = ("embeddings", "nothing", "all", "disentangled")
@@ -83,7 +83,7 @@ def take_positions(x_BLD: jax.Array, positions_BN: jax.Array) -> jax.Array:
     return jnp.take_along_axis(x_BLD, positions_BN[..., None], axis=1)
 
 
-class Generator(nn.Module):
+class MaskedLanguageModel(nn.Module):
     """A masked language model whose output matrix is the word embedding.
 
     Head: dense to the embedding's width, GELU, norm, tied decoder with bias. With
@@ -109,7 +109,7 @@ class Generator(nn.Module):
         if hidden_BLD is None:
             hidden_BLD = Encoder(c, name="encoder")(x_BLE, documents_BL, positions_BL, train)
         # Only masked positions reach the head: it is the widest product of the network.
-        x_BND = lay(take_positions(hidden_BLD, masked_BN), "batch")
+        x_BND = constrain(take_positions(hidden_BLD, masked_BN), "batch")
         logits_BNV = self.predict(x_BND, word_VE)
         if not self.copies:
             return logits_BNV
@@ -123,14 +123,14 @@ class Generator(nn.Module):
         logits_TV = jnp.einsum(
             "te,ve->tv",
             x_BNE.reshape(-1, c.embedding),
-            lay(word_VE, "vocabulary").astype(c.compute_dtype),
+            constrain(word_VE, "vocabulary").astype(c.compute_dtype),
             preferred_element_type=jnp.float32,
         )
         logits_BNV = (logits_TV + bias_V).reshape(*x_BND.shape[:2], -1)
-        return lay(logits_BNV, "batch", None, "vocabulary")
+        return constrain(logits_BNV, "batch", None, "vocabulary")
 
 
-class TwoTowers(Generator):
+class TwoTowers(MaskedLanguageModel):
     """A cloze model of every token that never sees it: one tower for each side.
 
     The towers' outputs for the neighbours to the left and right go into the head.
@@ -164,7 +164,7 @@ class Unigram(nn.Module):
         return jnp.broadcast_to(bias_V, (*masked_BN.shape, bias_V.shape[0]))
 
 
-GENERATORS = {"transformer": Generator, "two_tower": TwoTowers, "unigram": Unigram}
+GENERATORS = {"transformer": MaskedLanguageModel, "two_tower": TwoTowers, "unigram": Unigram}
 
 
 class Discriminator(nn.Module):
@@ -190,7 +190,7 @@ class Discriminator(nn.Module):
 
     def __call__(self, x_BLE, documents_BL, positions_BL, train: bool = False) -> jax.Array:
         hidden_BLD = self.encode(x_BLE, documents_BL, positions_BL, train)
-        x_BLD = lay(gelu(self.dense(hidden_BLD)), "batch")
+        x_BLD = constrain(gelu(self.dense(hidden_BLD)), "batch")
         if self.config.block.pre_norm:
             x_BLD = self.norm(x_BLD)
         return self.classifier(x_BLD)[..., 0]
@@ -223,7 +223,7 @@ class Electra(nn.Module):
         if self.head == "detector":
             self.discriminator = Discriminator(self.model)
         else:
-            self.discriminator = Generator(self.model, copies=self.head == "copying_lm")
+            self.discriminator = MaskedLanguageModel(self.model, copies=self.head == "copying_lm")
 
     def generate(
         self, tokens_BL, documents_BL, types_BL, masked_BN, train: bool = False
@@ -287,16 +287,16 @@ def init_params(electra: Electra, key: jax.Array) -> dict:
     unrolled = dataclasses.replace(electra, model=dataclasses.replace(electra.model, scan=False))
     tokens = jnp.zeros((1, 8), jnp.int32)
     params = unrolled.init(key, tokens, tokens, tokens, tokens[:, :1])["params"]
-    return roll(electra, params)
+    return stack_params(electra, params)
 
 
-def roll(electra: Electra, params: dict) -> dict:
+def stack_params(electra: Electra, params: dict) -> dict:
     """Unrolled parameters, or a part of them, as `electra` has them: stacked if it scans."""
     return _each_encoder(electra, params, stack_layers) if electra.model.scan else params
 
 
-def unroll(electra: Electra, params: dict) -> dict:
-    """The inverse of `roll`."""
+def unstack_params(electra: Electra, params: dict) -> dict:
+    """The inverse of `stack_params`."""
     return _each_encoder(electra, params, unstack_layers) if electra.model.scan else params
 
 

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from electra_jax.errors import UsageError
 from electra_jax.models import attention
-from electra_jax.models.layout import lay
+from electra_jax.models.layout import constrain
 from electra_jax.models.norm import LayerNorm
 
 
@@ -175,10 +175,10 @@ class Embeddings(nn.Module):
         self, tokens_BL, types_BL, positions_BL, train: bool = False, word_VE=None
     ) -> jax.Array:
         """`word_VE` stands in for the table of words, where it is given."""
-        x_BLE = lay(self.word if word_VE is None else word_VE, "vocabulary")[tokens_BL]
+        x_BLE = constrain(self.word if word_VE is None else word_VE, "vocabulary")[tokens_BL]
         if not self.config.block.rotary:
-            x_BLE += lay(self.position)[positions_BL] + lay(self.type)[types_BL]
-        return self.drop(self.norm(lay(x_BLE, "batch")), deterministic=not train)
+            x_BLE += constrain(self.position)[positions_BL] + constrain(self.type)[types_BL]
+        return self.drop(self.norm(constrain(x_BLE, "batch")), deterministic=not train)
 
 
 class Layer(nn.Module):
@@ -208,7 +208,7 @@ class Layer(nn.Module):
         c = self.config
         heads = (*x_BLD.shape[:-1], c.heads, c.hidden // c.heads)
         query, key, value = (
-            lay(dense(c, c.hidden, name)(x_BLD).reshape(heads), "batch", None, "heads")
+            constrain(dense(c, c.hidden, name)(x_BLD).reshape(heads), "batch", None, "heads")
             for name in ("query", "key", "value")
         )
         if c.block.rotary:
@@ -226,7 +226,9 @@ class Layer(nn.Module):
             dropout_key=self.make_rng("dropout") if dropout else None,
             kernel=c.attention,
         )
-        return lay(dense(c, c.hidden, "output", output=True)(mixed.reshape(x_BLD.shape)), "batch")
+        return constrain(
+            dense(c, c.hidden, "output", output=True)(mixed.reshape(x_BLD.shape)), "batch"
+        )
 
     def feedforward(self, x_BLD):
         c = self.config
@@ -235,8 +237,8 @@ class Layer(nn.Module):
             wide = gelu(wide) * gate
         else:
             wide = gelu(dense(c, c.intermediate, "wide")(x_BLD))
-        wide = lay(wide, "batch", None, "features")
-        return lay(dense(c, c.hidden, "narrow", output=True)(wide), "batch")
+        wide = constrain(wide, "batch", None, "features")
+        return constrain(dense(c, c.hidden, "narrow", output=True)(wide), "batch")
 
 
 class Period(nn.Module):
@@ -295,7 +297,7 @@ class Encoder(nn.Module):
                 kernel_init=nn.initializers.glorot_uniform(),
                 name="embeddings_project",
             )(x_BLE)
-            x_BLD = lay(x_BLD, "batch")
+            x_BLD = constrain(x_BLD, "batch")
 
         unrolled = list(range(c.layers))
         before, period, periods = scan_plan(c)

@@ -140,7 +140,7 @@ class Choice(Task):
             "mrr": float(np.mean([1 / rank for rank in ranks])),
         }
 
-    def trivial(self, train, records) -> list[Answer]:
+    def baseline(self, train, records) -> list[Answer]:
         """The candidate that shares most words with what comes before."""
         answers = []
         for record in records:

@@ -169,7 +169,7 @@ class Classification(TextTask):
                     figures[name] = right[rows].mean()
         return {name: float(value) for name, value in figures.items()}
 
-    def trivial(self, train, records) -> list[Answer]:
+    def baseline(self, train, records) -> list[Answer]:
         [(label, _)] = Counter(record.label for record in train).most_common(1)
         return [{"label": label, "score": 1.0}] * len(records)
 
@@ -237,7 +237,7 @@ class Regression(TextTask):
             **figures,
         }
 
-    def trivial(self, train, records) -> list[Answer]:
+    def baseline(self, train, records) -> list[Answer]:
         return [{"score": self.state["mean"]}] * len(records)
 
     def write(self, answers, records, path: Path) -> None:

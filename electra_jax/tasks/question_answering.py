@@ -301,7 +301,7 @@ class QuestionAnswering(Task):
             figures[name].append(figures["f1"][-1])
         return {name: float(np.mean(values)) for name, values in figures.items()}
 
-    def trivial(self, train, records) -> list[Answer]:
+    def baseline(self, train, records) -> list[Answer]:
         """The sentence that shares most words with the question."""
         answers = []
         for record in records:

@@ -199,10 +199,10 @@ class Retrieval(Task):
     def score(self, answers, records) -> dict[str, float]:
         rankings = {answer["id"]: answer["ranking"] for answer in answers if "ranking" in answer}
         collection = next(r.collection for r in records if r.collection is not None)
-        figures = ranking_figures(rankings, collection.relevant)
+        figures = ranking_metrics(rankings, collection.relevant)
         return {name: figures[name] for name in self.metrics}
 
-    def trivial(self, train, records) -> list[Answer]:
+    def baseline(self, train, records) -> list[Answer]:
         """BM25."""
         collection = next(r.collection for r in records if r.collection is not None)
         return [{"id": id, "ranking": r} for id, r in bm25(collection, DEPTH).items()]
@@ -349,7 +349,7 @@ def finds(collection: Collection, query: str, ranking: Ranking, depth: int) -> R
     return [found for found in ranking if not collection.is_itself(query, found[0])][:depth]
 
 
-def ranking_figures(
+def ranking_metrics(
     rankings: dict[str, Ranking], relevant: dict[str, dict[str, int]]
 ) -> dict[str, float]:
     """nDCG@10 (linear gains), MRR@10 and recall, as means over the queries."""

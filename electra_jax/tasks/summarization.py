@@ -151,7 +151,7 @@ class ExtractiveSummarization(Task):
         oracle = rouge(best, records)
         return {**figures, **{f"oracle_{n}": oracle[n] for n in ("rouge1", "rougeL")}}
 
-    def trivial(self, train, records) -> list[Answer]:
+    def baseline(self, train, records) -> list[Answer]:
         """The first sentences."""
         count = self.config.sentences
         return [{"text": " ".join(record.sentences[:count])} for record in records]

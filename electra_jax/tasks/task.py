@@ -145,7 +145,7 @@ class Task(abc.ABC):
         """Those of `metrics` that the data gives; at most 1, which is the best."""
 
     @abc.abstractmethod
-    def trivial(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
+    def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """Answers that need no encoder: the baseline."""
 
     def calibrate(self, answers: Sequence[Answer], records: Sequence[Any]) -> Sequence[Answer]:

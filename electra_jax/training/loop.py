@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.parallel.preemption import StopSignal
-from electra_jax.parallel.runtime import everywhere, from_main, is_main
+from electra_jax.parallel.runtime import broadcast_from_main, is_main, to_global
 from electra_jax.parallel.watchdog import Watchdog
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.metrics import MetricsWriter
@@ -111,7 +111,7 @@ class Clock:
         """
         if jax.process_count() == 1 or step < self._due:
             return
-        before, self._agreed = self._agreed, from_main(self.elapsed())
+        before, self._agreed = self._agreed, broadcast_from_main(self.elapsed())
         steps, self._read = step - self._read, step
         ahead = 1
         if before is not None:
@@ -285,7 +285,7 @@ class Loop:
         return self.clock.agreed() >= budget if budget else step >= self.steps
 
     def _is_enough(self) -> bool:
-        return bool(from_main(self.enough()))
+        return bool(broadcast_from_main(self.enough()))
 
     def _read(self, batches: Iterator[Batch], step: int) -> Batch:
         self._watchdog.note(step, "reading a batch")
@@ -295,7 +295,7 @@ class Loop:
         self, state: TrainState, batch: Batch, step: int, progress: float, run_key: jax.Array
     ) -> TrainState:
         self._watchdog.note(step, "stepping")
-        share = everywhere(np.array(progress, np.float32), run_key.sharding)
+        share = to_global(np.array(progress, np.float32), run_key.sharding)
         return self.train_step(state, batch, run_key, share)
 
     def _end_step(self, state: TrainState, step: int) -> None:

@@ -63,8 +63,8 @@ def test_hosts_together_have_the_batch_of_one():
         take(batches, 6, 0), *(take(batches, 6, 0, rows) for rows in shares), strict=True
     ):
         for name in whole:
-            joined = np.concatenate([part[name] for part in parts])
-            np.testing.assert_array_equal(joined, whole[name])
+            process_group = np.concatenate([part[name] for part in parts])
+            np.testing.assert_array_equal(process_group, whole[name])
 
 
 def test_rows_of_like_length_share_a_batch():

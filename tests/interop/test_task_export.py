@@ -14,7 +14,7 @@ from electra_jax.errors import UsageError
 from electra_jax.export import export_model
 from electra_jax.finetuning.finetune import finetune
 from electra_jax.inference.encoder import embed
-from electra_jax.inference.finetuned import TaskModel, load
+from electra_jax.inference.finetuned import FinetunedModel, load
 
 FEW = ["train.epochs=2", "checkpoint.every_steps=10000"]
 
@@ -146,7 +146,7 @@ def test_what_transformers_has_no_class_for_is_refused(tmp_path, monkeypatch):
     task = find_task("intent_slots")
     task = task(task.Config(), TOKENIZER)
     assert not task.exported_as
-    model = TaskModel(FinetuneConfig(task.config), task, None, {}, step=1)
+    model = FinetunedModel(FinetuneConfig(task.config), task, None, {}, step=1)
     monkeypatch.setattr(export, "load", lambda *_: model)
     with pytest.raises(UsageError, match="no class for the task intent_slots"):
         export_model(tmp_path / "run", tmp_path / "other")

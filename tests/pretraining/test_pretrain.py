@@ -24,7 +24,7 @@ from electra_jax.config import load_config, pretrain_config
 from electra_jax.data.mixture import Mixture
 from electra_jax.data.token_store import TokenStore, prepare
 from electra_jax.errors import Stopped, UsageError
-from electra_jax.inference.pretrained import load
+from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.models.electra import init_params
 from electra_jax.pretraining.pretrain import pretrain
 from electra_jax.pretraining.program import build_objective
@@ -65,7 +65,7 @@ def finished(straight, tmp_path):
 
 def assert_same_run(one, other):
     assert logged(one) == logged(other)
-    first, second = (load(path, "last") for path in (one, other))
+    first, second = (load_pretrained(path, "last") for path in (one, other))
     assert first.step == second.step
     jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
 
@@ -220,14 +220,14 @@ def test_a_run_none_of_whose_checkpoints_can_be_read_keeps_them(store, finished)
     with pytest.raises(UsageError, match="no checkpoint in .* can be read"):
         pretrain(tiny(store), finished)
     with pytest.raises(UsageError, match="checkpoints/20 cannot be read"):
-        load(finished, "last")
+        load_pretrained(finished, "last")
     assert sorted((finished / "checkpoints").glob("[0-9]*")) == before
 
 
 def test_opening_a_model_writes_nothing(finished):
     shutil.rmtree(finished / "checkpoints")
     with pytest.raises(UsageError, match="holds no checkpoint yet"):
-        load(finished)
+        load_pretrained(finished)
     assert not (finished / "checkpoints").exists()
 
 
@@ -257,7 +257,7 @@ def test_parameters_that_are_no_numbers_are_not_saved(store, tmp_path, monkeypat
     config = tiny(store, "checkpoint.every_steps=7", "train.log_every=20", "eval.every_steps=3")
     with pytest.raises(loop.NonFiniteLoss, match="a parameter is no number at step 7"):
         pretrain(config, tmp_path / "run")
-    assert load(tmp_path / "run", "last").step == 6
+    assert load_pretrained(tmp_path / "run", "last").step == 6
 
 
 def command(store, workdir, *overrides):
@@ -319,7 +319,7 @@ def test_a_run_killed_in_a_save_and_then_interrupted_goes_on_bit_for_bit(
         patch.setattr(jax, "transfer_guard_host_to_device", lambda _: contextlib.nullcontext())
         assert cli.main(arguments) == cli.INTERRUPTED
     assert "the same command goes on from there" in capsys.readouterr().out
-    assert load(workdir, "last").step == 13
+    assert load_pretrained(workdir, "last").step == 13
     assert cli.main(arguments) == 0
     assert_same_run(workdir, straight)
 
@@ -373,7 +373,7 @@ def test_sigterm_in_an_evaluation_waits_for_its_end_and_saves(
     with pytest.raises(Stopped) as stop:
         pretrain(tiny(store), tmp_path / "run")
     assert stop.value.signal == signal.SIGTERM
-    assert load(tmp_path / "run", "last").step == 11  # one step after the evaluation
+    assert load_pretrained(tmp_path / "run", "last").step == 11  # one step after the evaluation
     monkeypatch.undo()
     pretrain(tiny(store), tmp_path / "run")
     assert_same_run(tmp_path / "run", straight)
@@ -390,7 +390,7 @@ def test_a_save_that_fails_stops_the_run_with_its_reason(store, tmp_path, monkey
     monkeypatch.setattr(CheckpointManager, "save", save)
     with pytest.raises(SaveFailed, match="No space left on device.*goes on from the last one"):
         pretrain(tiny(store), tmp_path / "run")
-    assert load(tmp_path / "run", "last").step == 5
+    assert load_pretrained(tmp_path / "run", "last").step == 5
 
 
 def test_a_mixture_is_judged_by_what_is_held_out_and_keeps_its_weights(store, tmp_path, caplog):

@@ -9,7 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from electra_jax.models.electra import Electra, GeneratorConfig, init_params, roll, unroll
+from electra_jax.models.electra import (
+    Electra,
+    GeneratorConfig,
+    init_params,
+    stack_params,
+    unstack_params,
+)
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.objectives.masking import SpecialTokens
@@ -69,7 +75,7 @@ KEEP = optax.GradientTransformationExtraArgs(
 def stepped(model, accumulate=1):
     """(gradient, metric sums) of one training step, on the host."""
     objective = make_objective(model)
-    params = roll(objective.electra, start(model.architecture))
+    params = stack_params(objective.electra, start(model.architecture))
     key = jax.random.key(7)
     sums = jax.eval_shape(make_eval_step(objective), params, batch(), key)
     step = jax.jit(make_train_step(objective, KEEP, accumulate))
@@ -118,7 +124,7 @@ def test_rematerialisation_and_scan_give_the_same_losses_and_gradients(model, fi
     gradient, sums = stepped(changed)
     for name in ("generator_loss", "discriminator_loss"):
         np.testing.assert_allclose(sums[name], plain[1][name], rtol=1e-6)
-    assert_same(unroll(make_objective(changed).electra, gradient), plain[0])
+    assert_same(unstack_params(make_objective(changed).electra, gradient), plain[0])
 
 
 def test_a_step_is_compiled_once():
@@ -159,7 +165,7 @@ def test_stacked_parameters_are_updated_as_those_of_the_layers():
             gradient, optimizer.init(params), params, step=jnp.int32(1), progress=jnp.float32(0.1)
         )[0]
 
-    stack = functools.partial(roll, make_objective(scanned).electra)
+    stack = functools.partial(stack_params, make_objective(scanned).electra)
     params = start("published")
     plain = updates(stepped(MODEL)[0], params)
     stacked = updates(stepped(scanned)[0], stack(params))
