@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from electra_jax import __version__
-from electra_jax.errors import PREEMPTED, Stopped, UsageError
+from electra_jax.errors import PREEMPTED, ElectraError, Stopped, UsageError
 
 INTERRUPTED = 130  # by Ctrl-C
 SOURCE = "docs:, text:GLOB, jsonl:GLOB, parquet:GLOB or tfds:NAME; may be repeated"
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.overrides = overrides
         args.words = " ".join([*argv, *sorted(overrides)])
         return args.run(args) or 0
-    except UsageError as error:
+    except ElectraError as error:
         print(f"electra-jax: {error}", file=sys.stderr)
         return error.status
     except Stopped as stop:

@@ -5,20 +5,26 @@ import signal
 PREEMPTED = 75  # nothing is lost: launchers give the same command again, at will
 
 
-class UsageError(Exception):
-    """Wrong input, not a fault of the program.
+class ElectraError(Exception):
+    """An error that is not a fault of the program.
 
     The message is one line: what is wrong, where, and what to do about it. The
     command line prints it alone and exits with `status`; a traceback would be a bug.
     """
 
+    status = 1
+
+
+class UsageError(ElectraError):
+    """Wrong input."""
+
     status = 2  # starting again would not help
 
 
-class NotThereYet(UsageError):
-    """Another process of the run has not come, or cannot be found, in the time it was given.
+class ProcessMissing(ElectraError):
+    """Another process of the run is not found, or does not report, in the time it was given.
 
-    On a preempted slice it may be on its way: nothing is lost, and the same command goes on.
+    On a preempted slice it may be on its way: nothing is lost, and the same command resumes.
     """
 
     status = PREEMPTED

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from electra_jax.errors import NotThereYet, UsageError
+from electra_jax.errors import ProcessMissing, UsageError
 from electra_jax.parallel.jax_internals import detect_cluster
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def find_cluster(seconds: int = 300) -> Cluster | None:
     Raises:
       UsageError: only some of the variables are set, or they make no sense; or what there is
         cannot be asked.
-      NotThereYet: the first host is not found.
+      ProcessMissing: the first host is not found.
     """
     values = [os.environ.get(name) for name in VARIABLES]
     address, count, index = values
@@ -95,7 +95,7 @@ def find_cluster(seconds: int = 300) -> Cluster | None:
         with warnings.catch_warnings(action="ignore"):  # on Kubernetes, of a package not needed
             found: Any = detect_cluster(address, seconds)
     except (RuntimeError, OSError) as error:
-        raise NotThereYet(f"this run's other processes cannot be found: {error}") from error
+        raise ProcessMissing(f"this run's other processes cannot be found: {error}") from error
     except ValueError as error:
         raise UsageError(f"this run's other processes cannot be found: {error}") from error
     cluster = Cluster(*found)
@@ -116,7 +116,7 @@ def join(facts: Callable[[], Mapping[str, Any]], config: ProcessesConfig) -> Non
 
     Raises:
       UsageError: in every process, naming the one that differs.
-      NotThereYet: in every process, naming the one that is missing.
+      ProcessMissing: in every process, naming the one that is missing.
     """
     cluster = find_cluster(config.join_seconds)
     if cluster is None:
@@ -164,7 +164,7 @@ def call_roll(cluster: Cluster, facts: Mapping[str, str], seconds: float) -> Non
 
     Raises:
       UsageError: the same in every process.
-      NotThereYet: the same in every process; or process 0 did not answer.
+      ProcessMissing: the same in every process; or process 0 did not answer.
     """
     mine = {
         "index": cluster.index,
@@ -174,7 +174,7 @@ def call_roll(cluster: Cluster, facts: Mapping[str, str], seconds: float) -> Non
     }
     verdict = (answer if cluster.index else preside)(cluster, mine, seconds)
     if verdict.wrong:
-        raise (NotThereYet if verdict.late else UsageError)(verdict.wrong)
+        raise (ProcessMissing if verdict.late else UsageError)(verdict.wrong)
 
 
 def preside(cluster: Cluster, mine: dict[str, Any], seconds: float) -> Verdict:

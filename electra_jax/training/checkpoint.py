@@ -17,7 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from electra_jax.errors import UsageError
+from electra_jax.errors import ElectraError, UsageError
 from electra_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class CheckpointConfig:
                 raise UsageError(f"checkpoint.{field} must be at least 1")
 
 
-class SaveFailed(UsageError):
+class SaveFailed(ElectraError):
     """A checkpoint could not be written; launchers try again, a few times."""
 
     status = 1

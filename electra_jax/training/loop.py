@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from electra_jax.errors import Stopped, UsageError
+from electra_jax.errors import ElectraError, Stopped, UsageError
 from electra_jax.parallel.preemption import StopSignal
 from electra_jax.parallel.runtime import everywhere, from_main, is_main
 from electra_jax.parallel.watchdog import Watchdog
@@ -119,8 +119,10 @@ class Clock:
         return self.elapsed() if self._agreed is None else self._agreed
 
 
-class NonFiniteLoss(UsageError):
+class NonFiniteLoss(ElectraError):
     """The loss, or a parameter, is no longer a number."""
+
+    status = 2  # the same command would diverge again
 
 
 def non_finite(what: str) -> NonFiniteLoss:
