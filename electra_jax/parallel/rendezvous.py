@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from electra_jax.errors import ProcessMissing, UsageError
+from electra_jax.errors import ProcessMissing, UsageError, at_least, check_fields, checked
 from electra_jax.parallel.jax_internals import detect_cluster
 
 log = logging.getLogger(__name__)
@@ -37,14 +37,14 @@ ERROR = "error"  # in place of facts, of a process that cannot start
 class ProcessesConfig:
     """How long processes wait for each other, in seconds."""
 
-    join_seconds: int = 300  # for all to be there
-    heartbeat_seconds: int = 100  # after which one that is not heard of is taken for dead
-    stall_seconds: int = 900  # without a step, after which the one that stalls is named
+    join_seconds: int = checked(300, at_least(1))  # for all to be there
+    # After which one that is not heard of is taken for dead.
+    heartbeat_seconds: int = checked(100, at_least(1))
+    # Without a step, after which the one that stalls is named.
+    stall_seconds: int = checked(900, at_least(1))
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 1:
-                raise UsageError(f"processes.{field.name} must be at least 1")
+        check_fields("processes", self)
 
 
 @dataclasses.dataclass(frozen=True)

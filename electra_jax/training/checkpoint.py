@@ -17,7 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from electra_jax.errors import ElectraError, UsageError
+from electra_jax.errors import ElectraError, UsageError, at_least, check_fields, checked
 from electra_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -31,13 +31,11 @@ FOLDER = "checkpoints"
 class CheckpointConfig:
     """When to save, and what to keep."""
 
-    every_steps: int = 1000
-    keep: int = 1  # latest ones kept, beside the best
+    every_steps: int = checked(1000, at_least(1))
+    keep: int = checked(1, at_least(1))  # latest ones kept, beside the best
 
     def __post_init__(self):
-        for field in ("every_steps", "keep"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"checkpoint.{field} must be at least 1")
+        check_fields("checkpoint", self)
 
 
 class SaveFailed(ElectraError):
