@@ -34,7 +34,7 @@ PACKAGE = Path(__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class InitConfig:
-    """What a run starts from. The field is `init.from` to its users: Python keeps the word."""
+    """What a run starts from. Users write `init.from`, or `init.model`, as `from` is a keyword."""
 
     from_: str = ""  # a model directory, ours or Hugging Face's; empty: fresh parameters
 
@@ -167,8 +167,7 @@ class FinetuneConfig:
 
 def finetune_defaults(task: str) -> ml_collections.ConfigDict:
     """The official fine-tuning of a kind of task, for config files to change."""
-    fields = config_fields(FinetuneConfig(find_task(task).Config()))
-    return ml_collections.ConfigDict(fields).lock()
+    return _defaults(FinetuneConfig(find_task(task).Config()))
 
 
 def find_task(name: str) -> Any:
@@ -184,7 +183,13 @@ def find_task(name: str) -> Any:
 
 def pretrain_defaults() -> ml_collections.ConfigDict:
     """The published Small as a ConfigDict, for config files to change."""
-    return ml_collections.ConfigDict(config_fields(PretrainConfig())).lock()
+    return _defaults(PretrainConfig())
+
+
+def _defaults(config: PretrainConfig | FinetuneConfig) -> ml_collections.ConfigDict:
+    fields = ml_collections.ConfigDict(config_fields(config))
+    fields.init.model = ""  # another name of `init.from`, which Python cannot write
+    return fields.lock()
 
 
 def config_fields(config: PretrainConfig | FinetuneConfig) -> dict[str, dict[str, Any]]:
@@ -220,6 +225,11 @@ def finetune_config(fields: Fields) -> FinetuneConfig:
 
 
 def _typed(config: Any, kinds: Mapping[str, Any], fields: Fields) -> Any:
+    fields = {**fields}
+    if "init" in fields:
+        init = {**fields["init"]}
+        _join_names(init)
+        fields["init"] = {name: value for name, value in init.items() if name != "model"}
     for section, values in fields.items():
         if section not in kinds:
             raise UsageError(f"config.{section}: there is no such section")
@@ -238,6 +248,21 @@ def _typed(config: Any, kinds: Mapping[str, Any], fields: Fields) -> Any:
         if section.name in fields
     }
     return config(**sections)
+
+
+def _join_names(init: Any) -> None:
+    """Moves `init.model` to `init.from`.
+
+    Raises:
+      UsageError: they differ.
+    """
+    model, source = init.get("model", ""), init.get("from", "")
+    if model and source and model != source:
+        raise UsageError(
+            f"init.model={model!r} and init.from={source!r} are two names of one field: give one"
+        )
+    if model:
+        init["from"], init["model"] = model, ""
 
 
 def load_config(spec: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
@@ -268,8 +293,13 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     for section, values in config.items():
         if not isinstance(values, ml_collections.ConfigDict):
             raise UsageError(f"{path}: config.{section} is {values!r:.60} and not a section")
+    init = config.get("init", {})
+    _join_names(init)
+    if any(override.startswith("init.model=") for override in overrides):
+        init["from"] = ""  # what the file says is overridden under either name
     for override in overrides:
         _override(config, override)
+    _join_names(init)
     return config
 
 

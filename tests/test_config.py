@@ -1,11 +1,13 @@
 """Configs: every shipped one is whole, overrides keep their types, faults are named."""
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 
 from electra_jax.config import (
+    config_fields,
     find_config,
     finetune_config,
     finetune_defaults,
@@ -15,7 +17,7 @@ from electra_jax.config import (
     pretrain_defaults,
 )
 from electra_jax.errors import UsageError
-from electra_jax.run_directory import read_config, save_config
+from electra_jax.run_directory import CONFIG_FILE, read_config, save_config
 from electra_jax.tasks import tasks
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -144,7 +146,7 @@ RIGHT = {
 }  # fmt: skip
 # Texts that name files, columns and whatever else may be called anything.
 FREE = (
-    "data.store", "init.from", "task.train", "task.validation", "task.test",
+    "data.store", "init.from", "init.model", "task.train", "task.validation", "task.test",
     "task.columns", "task.text", "task.text_b", "task.label", "task.options", "task.words",
     "task.intent", "task.question", "task.context", "task.answers", "task.query",
     "task.positive", "task.negative", "task.source", "task.summary", "task.out_of_scope",
@@ -193,7 +195,9 @@ def test_unknown_names_and_wrong_types_are_refused_in_every_section(task, field,
     if isinstance(default, str) and field not in FREE:
         wrong.append("nonsense(")
     for value in wrong:
-        with pytest.raises(UsageError, match=field):
+        if (field, value) == ("init.model", None):
+            continue  # the same as empty
+        with pytest.raises(UsageError, match=field.replace("init.model", r"init\.from")):
             typed(task, field, value)
 
 
@@ -210,6 +214,51 @@ def test_unknown_names_and_wrong_types_are_refused_in_every_section(task, field,
 def test_fields_of_fine_tuning_that_make_no_sense_are_refused(field, message):
     with pytest.raises(UsageError, match=message):
         finetune_config(load_config("finetune/classify:regression", [field]))
+
+
+def mine(folder, *lines):
+    """A config file with those lines after the published defaults."""
+    file = folder / "mine.py"
+    body = "".join(f"    {line}\n" for line in lines)
+    file.write_text(
+        "from electra_jax.config import pretrain_defaults\n"
+        f"def get_config(variant):\n    config = pretrain_defaults()\n{body}    return config\n"
+    )
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("lines", "overrides", "expected"),
+    [
+        (["config.init.model = 'a'"], [], "a"),
+        (["config.init['from'] = 'a'"], [], "a"),
+        (["config.init.model = 'a'", "config.init['from'] = 'a'"], [], "a"),
+        ([], ["init.model=b"], "b"),
+        ([], ["init.model=b", "init.from=b"], "b"),
+        (["config.init.model = 'a'"], ["init.from=b"], "b"),
+        (["config.init['from'] = 'a'"], ["init.model=b"], "b"),
+        (["config.init.model = 'a'"], ["init.model="], ""),
+    ],
+)
+def test_init_model_is_another_name_of_init_from(tmp_path, lines, overrides, expected):
+    config = pretrain_config(load_config(mine(tmp_path, *lines), overrides))
+    assert config.init.from_ == expected
+    assert config_fields(config)["init"] == {"from": expected}
+    save_config(config, tmp_path)
+    assert json.loads((tmp_path / CONFIG_FILE).read_text())["init"] == {"from": expected}
+    assert read_config(tmp_path) == config
+
+
+@pytest.mark.parametrize(
+    ("lines", "overrides"),
+    [
+        (["config.init.model = 'a'", "config.init['from'] = 'b'"], []),
+        ([], ["init.model=a", "init.from=b"]),
+    ],
+)
+def test_two_names_with_two_values_are_refused(tmp_path, lines, overrides):
+    with pytest.raises(UsageError, match="init.model='a' and init.from='b' are two names of one"):
+        load_config(mine(tmp_path, *lines), overrides)
 
 
 @pytest.mark.parametrize(
