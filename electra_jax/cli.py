@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from electra_jax import __version__
-from electra_jax.errors import PREEMPTED, Stopped, UsageError
+from electra_jax.errors import PREEMPTED, ElectraError, Stopped, UsageError
 from electra_jax.plugins import fingerprint, import_plugin
 
 INTERRUPTED = 130  # by Ctrl-C
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = " ".join([*argv, *sorted(overrides)])
         args.shared = {ARGUMENTS: words, **fingerprint(args.plugin)}
         return args.run(args) or 0
-    except UsageError as error:
+    except ElectraError as error:
         print(f"electra-jax: {error}", file=sys.stderr)
         return error.status
     except Stopped as stop:

@@ -8,7 +8,6 @@ import dataclasses
 import difflib
 import importlib.util
 import keyword
-import math
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ from typing import Any
 import ml_collections
 
 from electra_jax.data.sampler import DataConfig
-from electra_jax.errors import UsageError
-from electra_jax.models.electra import Electra, GeneratorConfig
+from electra_jax.errors import UsageError, above, at_least, check_fields, checked, within
+from electra_jax.models.electra import Electra, GeneratorConfig, generator_model
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives import objectives
 from electra_jax.objectives.config import ObjectiveConfig
@@ -38,9 +37,17 @@ PACKAGE = Path(__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class InitConfig:
-    """What a run starts from. The field is `init.from` to its users: Python keeps the word."""
+    """What a run starts from. Users write `init.from`, or `init.model`, as `from` is a keyword."""
 
     from_: str = ""  # a model directory, ours or Hugging Face's; empty: fresh parameters
+
+    def __post_init__(self):
+        check_fields("init", self)
+
+
+def _checkpoint(x: str) -> str:
+    known = x in ("best", "last") or x.isdecimal()
+    return "" if known else f"={x!r} is unknown; use best, last or a step"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,46 +55,36 @@ class EncoderInitConfig:
     """What a fine-tuning run starts from (see `InitConfig`)."""
 
     from_: str = ""  # a model directory
-    checkpoint: str = "best"  # of a run directory: best, last or a step
+    checkpoint: str = checked("best", _checkpoint)  # of a run directory: best, last or a step
     fresh: bool = False  # only its shape and tokenizer: the encoder that was never pretrained
+
+    def __post_init__(self):
+        check_fields("init", self)
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneTrainConfig:
     """How long, and in what portions; the defaults are those of the official code."""
 
-    epochs: float = 3.0
-    batch_size: int = 32  # rows, over all devices and hosts
-    accumulate: int = 1
-    length: int = 128  # tokens of a row, at most
-    dropout: float = 0.1
-    warmup_share: float = 0.1  # of the steps
-    layer_decay: float = 0.8  # of the learning rate, from the head down
+    epochs: float = checked(3.0, above(0))
+    batch_size: int = checked(32, at_least(1))  # rows, over all devices and hosts
+    accumulate: int = checked(1, at_least(1))
+    length: int = checked(128, at_least(8))  # tokens of a row, at most
+    dropout: float = checked(0.1, within("[0, 1)"))
+    warmup_share: float = checked(0.1, within("[0, 1)"))  # of the steps
+    # Of the learning rate, from the head down.
+    layer_decay: float = checked(0.8, within("(0, 1]"))
     summed_loss: bool = True  # over the batch, and not its mean: a clip then nearly always binds
-    evaluations: float = 1.0  # in each epoch
-    patience: int = 0  # evaluations without a gain after which a run ends; 0: never
-    eval_batch_size: int = 64
-    log_every: int = 50
+    evaluations: float = checked(1.0, above(0))  # in each epoch
+    # Evaluations without a gain after which a run ends; 0: never.
+    patience: int = checked(0, at_least(0))
+    eval_batch_size: int = checked(64, at_least(1))
+    log_every: int = checked(50, at_least(1))
     profile: str = ""  # steps to trace, such as 100:110
-    seed: int = 0
+    seed: int = checked(0, at_least(0))
 
     def __post_init__(self):
-        for field in ("batch_size", "accumulate", "eval_batch_size", "log_every"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"train.{field} must be at least 1, not {getattr(self, field)}")
-        for field in ("patience", "seed"):
-            if getattr(self, field) < 0:
-                raise UsageError(f"train.{field} must not be negative")
-        for field in ("epochs", "evaluations"):
-            if not 0 < getattr(self, field) < math.inf:
-                raise UsageError(f"train.{field} must be above 0, not {getattr(self, field)}")
-        if self.length < 8:
-            raise UsageError(f"train.length must be at least 8, not {self.length}")
-        if not 0 < self.layer_decay <= 1:
-            raise UsageError(f"train.layer_decay must be in (0, 1], not {self.layer_decay}")
-        for field in ("dropout", "warmup_share"):
-            if not 0 <= getattr(self, field) < 1:
-                raise UsageError(f"train.{field} must be in [0, 1), not {getattr(self, field)}")
+        check_fields("train", self)
         parse_steps(self.profile)
 
 
@@ -128,6 +125,14 @@ class PretrainConfig:
                 f"objective.name={self.objective.name} goes with generator.kind="
                 f"{' or '.join(kinds)}, not {self.generator.kind}"
             )
+        if self.generator.kind in ("transformer", "two_tower"):
+            try:
+                generator_model(self.model, self.generator)
+            except UsageError as error:
+                raise UsageError(
+                    f"generator.width={self.generator.width} and generator.depth="
+                    f"{self.generator.depth} make no generator: its {error}"
+                ) from None
         # A main language model lends no encoder, and its output matrix would lack the delta.
         if objective.head != "detector" and self.generator.share in ("all", "disentangled"):
             raise UsageError(
@@ -157,14 +162,17 @@ class FinetuneConfig:
     init: EncoderInitConfig = dataclasses.field(default_factory=EncoderInitConfig)
 
     def __post_init__(self):
+        metrics = find_task(self.task.name).metrics
+        if self.task.metric and self.task.metric not in metrics:
+            known = ", ".join(metrics)
+            raise UsageError(f"task.metric={self.task.metric!r} is unknown; use {known}")
         if self.optimizer.warmup_steps:
             raise UsageError("fine-tuning warms up for a share of its steps: train.warmup_share")
 
 
 def finetune_defaults(task: str) -> ml_collections.ConfigDict:
     """The official fine-tuning of a kind of task, for config files to change."""
-    fields = config_fields(FinetuneConfig(find_task(task).Config(name=task)))
-    return ml_collections.ConfigDict(fields).lock()
+    return _defaults(FinetuneConfig(find_task(task).Config(name=task)))
 
 
 def find_objective(name: str) -> type[Objective]:
@@ -187,7 +195,13 @@ def find_task(name: str) -> type[Task]:
 
 def pretrain_defaults() -> ml_collections.ConfigDict:
     """The published Small as a ConfigDict, for config files to change."""
-    return ml_collections.ConfigDict(config_fields(PretrainConfig())).lock()
+    return _defaults(PretrainConfig())
+
+
+def _defaults(config: PretrainConfig | FinetuneConfig) -> ml_collections.ConfigDict:
+    fields = ml_collections.ConfigDict(config_fields(config))
+    fields.init.model = ""  # another name of `init.from`, which Python cannot write
+    return fields.lock()
 
 
 def config_fields(config: PretrainConfig | FinetuneConfig) -> dict[str, dict[str, Any]]:
@@ -216,13 +230,18 @@ def finetune_config(fields: Fields) -> FinetuneConfig:
     """The typed config of a fine-tuning run (see `pretrain_config`)."""
     if "task" not in fields:
         raise UsageError("this is the config of a pretraining run, not of a fine-tuning run")
-    task = find_task(fields["task"]["name"])
+    task = find_task(fields["task"].get("name", ""))
     return _typed(
         FinetuneConfig, {**typing.get_type_hints(FinetuneConfig), "task": task.Config}, fields
     )
 
 
 def _typed(config: Any, kinds: Mapping[str, Any], fields: Fields) -> Any:
+    fields = {**fields}
+    if "init" in fields:
+        init = {**fields["init"]}
+        _join_names(init)
+        fields["init"] = {name: value for name, value in init.items() if name != "model"}
     for section, values in fields.items():
         if section not in kinds:
             raise UsageError(f"config.{section}: there is no such section")
@@ -234,12 +253,28 @@ def _typed(config: Any, kinds: Mapping[str, Any], fields: Fields) -> Any:
         section.name: kinds[section.name](
             **{
                 f"{name}_" if keyword.iskeyword(name) else name: value
-                for name, value in fields.get(section.name, {}).items()
+                for name, value in fields[section.name].items()
             }
         )
         for section in dataclasses.fields(config)
+        if section.name in fields
     }
     return config(**sections)
+
+
+def _join_names(init: Any) -> None:
+    """Moves `init.model` to `init.from`.
+
+    Raises:
+      UsageError: they differ.
+    """
+    model, source = init.get("model", ""), init.get("from", "")
+    if model and source and model != source:
+        raise UsageError(
+            f"init.model={model!r} and init.from={source!r} are two names of one field: give one"
+        )
+    if model:
+        init["from"], init["model"] = model, ""
 
 
 def load_config(spec: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
@@ -267,8 +302,16 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
         raise UsageError(f"{path} is no usable config: {error!r}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UsageError(f"{path}: get_config returns no ConfigDict but {config!r:.60}")
+    for section, values in config.items():
+        if not isinstance(values, ml_collections.ConfigDict):
+            raise UsageError(f"{path}: config.{section} is {values!r:.60} and not a section")
+    init = config.get("init", {})
+    _join_names(init)
+    if any(override.startswith("init.model=") for override in overrides):
+        init["from"] = ""  # what the file says is overridden under either name
     for override in overrides:
         _override(config, override)
+    _join_names(init)
     return config
 
 

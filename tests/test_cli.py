@@ -8,6 +8,9 @@ import pytest
 
 from electra_jax import __version__, cli
 from electra_jax.data.tokenizer import load_tokenizer
+from electra_jax.errors import ElectraError, ProcessMissing, UsageError
+from electra_jax.training.checkpoint import SaveFailed
+from electra_jax.training.loop import NonFiniteLoss
 
 TEXT = "\n\n".join(f"A document about the {word} and more." for word in ["cat", "dog", "owl"])
 
@@ -78,6 +81,18 @@ def test_tokenizer_and_prepare(text, tmp_path, capsys):
              "--config.train.stepz=1"],
             "did you mean --config.train.steps",
         ),
+        (["pretrain", "--config", "pretrain/tiny", "--workdir", "{tmp}/w",
+          "--config.data.length=0"], "data.length must be at least 8, not 0"),
+        (["plan", "--config", "pretrain/small", "--config.data.length=0"],
+         "data.length must be at least 8, not 0"),
+        (["plan", "--config", "pretrain/small", "--config.data.layout=foo"],
+         "data.layout='foo' is unknown"),
+        (["plan", "--config", "pretrain/small", "--config.model.vocab_size=-1"],
+         "model.vocab_size must be at least 0, not -1"),
+        (["finetune", "--config", "finetune/classify", "--workdir", "{tmp}/w",
+          "--config.mesh.data=0"], "mesh.data must be at least 1"),
+        (["finetune", "--config", "finetune/classify", "--workdir", "{tmp}/w",
+          "--config.task.metric=f2"], "task.metric='f2' is unknown"),
         (["evaluate", "--workdir", "{tmp}"], "no run directory"),
         (["predict", "--model", "{tmp}/none", "--input", "-"], "no run directory"),
         (["inspect", "--model", "{tmp}", "text"], "no run directory"),
@@ -100,3 +115,18 @@ def test_what_is_wrong_is_said_in_one_line(argv, message, tmp_path, capsys):
     error = fails(capsys, *[a.replace("{tmp}", str(tmp_path)) for a in argv])
     assert re.search(message, error), error
     assert not (tmp_path / "w").exists() and not Path("o").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [(UsageError, 2), (NonFiniteLoss, 2), (SaveFailed, 1), (ProcessMissing, 75)],
+)
+def test_every_declared_error_has_its_line_and_status(kind, status, monkeypatch, capsys):
+    assert kind.__bases__ == (ElectraError,)
+
+    def fail(args):
+        raise kind("what is wrong")
+
+    monkeypatch.setattr(cli, "run_report", fail)
+    assert cli.main(["report", "--workdir", "w"]) == status
+    assert capsys.readouterr().err == "electra-jax: what is wrong\n"

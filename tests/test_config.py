@@ -1,12 +1,24 @@
 """Configs: every shipped one is whole, overrides keep their types, faults are named."""
 
+import json
+import math
 from pathlib import Path
 
 import pytest
 
-from electra_jax.config import find_config, finetune_config, load_config, pretrain_config
+from electra_jax.config import (
+    config_fields,
+    find_config,
+    finetune_config,
+    finetune_defaults,
+    flatten,
+    load_config,
+    pretrain_config,
+    pretrain_defaults,
+)
 from electra_jax.errors import UsageError
-from electra_jax.run_directory import read_config, save_config
+from electra_jax.run_directory import CONFIG_FILE, read_config, save_config
+from electra_jax.tasks import tasks
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SHIPPED = [
@@ -100,6 +112,8 @@ def test_a_broken_config_file_is_named(tmp_path):
         ("config = {'train': {'steps': 5}}", "get_config returns no ConfigDict"),
         ("config = ConfigDict({'train': {'stepz': 5}})", "config.train.stepz: there is no such"),
         ("config = ConfigDict({'trian': {'steps': 5}})", "config.trian: there is no such section"),
+        ("config = ConfigDict({'train': 5})", "config.train is 5 and not a section"),
+        ("config = ConfigDict({'train': {'steps': '5'}})", "train.steps must be of type int, not"),
     ],
 )
 def test_a_misspelt_field_of_a_config_file_is_named(tmp_path, change, message):
@@ -114,10 +128,137 @@ def test_a_misspelt_field_of_a_config_file_is_named(tmp_path, change, message):
         pretrain_config(load_config(str(file)).to_dict())
 
 
-@pytest.mark.parametrize("field", ["train.epochs=nan", "train.evaluations=inf", "task.scale=0"])
-def test_fields_of_fine_tuning_that_are_no_numbers_are_refused(field):
-    with pytest.raises(UsageError, match=f"{field.partition('=')[0]} must be above 0"):
+# Of each field's wrong values (-1, 0, nan, inf), those that are not wrong.
+RIGHT = {
+    "mesh.data": (-1,),
+    **dict.fromkeys(
+        (
+            "model.vocab_size", "model.local_window", "model.dropout", "model.attention_dropout",
+            "objective.generator_weight", "objective.discriminator_weight",
+            "objective.final_temperature", "optimizer.learning_rate",
+            "optimizer.muon_learning_rate", "optimizer.separate_learning_rate",
+            "optimizer.warmup_steps", "optimizer.weight_decay", "optimizer.b1", "optimizer.b2",
+            "optimizer.clip", "eval.max_batches", "train.seed", "train.dropout",
+            "train.warmup_share", "train.patience", "task.train_rows",
+        ),
+        (0,),
+    ),
+}  # fmt: skip
+# Texts that name files, columns and whatever else may be called anything.
+FREE = (
+    "data.store", "init.from", "init.model", "task.train", "task.validation", "task.test",
+    "task.columns", "task.text", "task.text_b", "task.label", "task.options", "task.words",
+    "task.intent", "task.question", "task.context", "task.answers", "task.query",
+    "task.positive", "task.negative", "task.source", "task.summary", "task.out_of_scope",
+)  # fmt: skip
+
+
+def sections():
+    """(task or "", field, its default) of every section of every kind of run."""
+    for name, value in flatten(pretrain_defaults()):
+        yield "", name, value
+    for task in sorted(tasks()):
+        for name, value in flatten(finetune_defaults(task)):
+            if name.startswith(("task.", "train.", "init.")):  # others are those of pretraining
+                yield task, name, value
+
+
+def typed(task, field, value):
+    """The config in which one field has that value, as a config file may set it."""
+    section, name = field.split(".")
+    if not task:
+        return pretrain_config({section: {name: value}})
+    fields = {"task": {"name": task}}
+    fields.setdefault(section, {})[name] = value
+    return finetune_config(fields)
+
+
+@pytest.mark.parametrize(
+    ("task", "field", "default"), [x for x in sections() if type(x[2]) in (int, float)]
+)
+def test_numbers_that_make_no_sense_are_refused_in_every_section(task, field, default):
+    for value in (-1, 0, math.nan, math.inf, *([2**31] if isinstance(default, int) else [])):
+        value = value if math.isnan(value) else type(default)(value) if value <= 0 else value
+        if value in RIGHT.get(field, ()):
+            typed(task, field, value)
+            continue
+        with pytest.raises(UsageError, match=rf"^(mesh.*)?{field}\b") as error:
+            typed(task, field, value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "field", "default"), [x for x in sections() if type(x[2]) in (str, bool)]
+)
+def test_unknown_names_and_wrong_types_are_refused_in_every_section(task, field, default):
+    wrong = [5, None] if isinstance(default, str) else [5, None, "true"]
+    if isinstance(default, str) and field not in FREE:
+        wrong.append("nonsense(")
+    for value in wrong:
+        if (field, value) == ("init.model", None):
+            continue  # the same as empty
+        with pytest.raises(UsageError, match=field.replace("init.model", r"init\.from")):
+            typed(task, field, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("train.epochs=nan", "train.epochs must be a finite number, not nan"),
+        ("train.evaluations=inf", "train.evaluations must be a finite number, not inf"),
+        ("task.scale=0", "task.scale must be above 0, not 0"),
+        ("task.metric=f2", "task.metric='f2' is unknown; use spearman"),
+        ("init.checkpoint=first", "init.checkpoint='first' is unknown; use best, last or a step"),
+    ],
+)
+def test_fields_of_fine_tuning_that_make_no_sense_are_refused(field, message):
+    with pytest.raises(UsageError, match=message):
         finetune_config(load_config("finetune/classify:regression", [field]))
+
+
+def mine(folder, *lines):
+    """A config file with those lines after the published defaults."""
+    file = folder / "mine.py"
+    body = "".join(f"    {line}\n" for line in lines)
+    file.write_text(
+        "from electra_jax.config import pretrain_defaults\n"
+        f"def get_config(variant):\n    config = pretrain_defaults()\n{body}    return config\n"
+    )
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("lines", "overrides", "expected"),
+    [
+        (["config.init.model = 'a'"], [], "a"),
+        (["config.init['from'] = 'a'"], [], "a"),
+        (["config.init.model = 'a'", "config.init['from'] = 'a'"], [], "a"),
+        ([], ["init.model=b"], "b"),
+        ([], ["init.model=b", "init.from=b"], "b"),
+        (["config.init.model = 'a'"], ["init.from=b"], "b"),
+        (["config.init['from'] = 'a'"], ["init.model=b"], "b"),
+        (["config.init.model = 'a'"], ["init.model="], ""),
+    ],
+)
+def test_init_model_is_another_name_of_init_from(tmp_path, lines, overrides, expected):
+    config = pretrain_config(load_config(mine(tmp_path, *lines), overrides))
+    assert config.init.from_ == expected
+    assert config_fields(config)["init"] == {"from": expected}
+    save_config(config, tmp_path)
+    assert json.loads((tmp_path / CONFIG_FILE).read_text())["init"] == {"from": expected}
+    assert read_config(tmp_path) == config
+
+
+@pytest.mark.parametrize(
+    ("lines", "overrides"),
+    [
+        (["config.init.model = 'a'", "config.init['from'] = 'b'"], []),
+        ([], ["init.model=a", "init.from=b"]),
+    ],
+)
+def test_two_names_with_two_values_are_refused(tmp_path, lines, overrides):
+    with pytest.raises(UsageError, match="init.model='a' and init.from='b' are two names of one"):
+        load_config(mine(tmp_path, *lines), overrides)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +271,11 @@ def test_fields_of_fine_tuning_that_are_no_numbers_are_refused(field):
             ["objective.name=all_tokens_mlm", "generator.width=1", "generator.share=all"],
             "generator.share=embeddings or nothing, not all",
         ),
+        (["data.length=7"], "data.length must be at least 8, not 7"),
+        (["data.layout=foo"], "data.layout='foo' is unknown; use pair, packed"),
+        (["data.store=a:0.5,b:0"], "data.store='a:0.5,b:0': weights must be positive, not 0"),
+        (["mesh.fsdp=-1"], "mesh.data=-1, mesh.fsdp=-1, mesh.tensor=1: at most one may be -1"),
+        (["generator.width=0.001"], "generator.width=0.001 and .* its model.hidden must be at le"),
         (["data.length=1024"], "exceeds model.max_positions=512"),
         (["model.architecture=modern", "model.embedding=256"], "generator.width=1.0"),
         (["train.time_budget=soon"], "no duration"),
@@ -143,8 +289,8 @@ def test_fields_of_fine_tuning_that_are_no_numbers_are_refused(field):
         (["model.local_window=64", "model.global_every=0"], "model.global_every"),
         (["model.token_types=1"], "data.layout=pair needs model.token_types=2"),
         (["optimizer.frozen=("], "optimizer.frozen='.' is no regular expression"),
-        (["optimizer.weight_decay=-1"], "optimizer.weight_decay must be a number from 0"),
-        (["optimizer.clip=nan"], "optimizer.clip must be a number from 0"),
+        (["optimizer.weight_decay=-1"], "optimizer.weight_decay must be at least 0, not -1"),
+        (["optimizer.clip=nan"], "optimizer.clip must be a finite number, not nan"),
         (["optimizer.b2=1"], "optimizer.b2 must be in"),
         (["optimizer.name=muon", "optimizer.learning_rate=0"], "above 0 with optimizer.name=muon"),
     ],

@@ -5,32 +5,12 @@ import logging
 
 import numpy as np
 
-from electra_jax.data.sampler import DataConfig, Sampler, interleave
+from electra_jax.data.sampler import DataConfig, Sampler, interleave, parse_stores
 from electra_jax.data.token_store import TokenStore
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
 
 log = logging.getLogger(__name__)
-
-
-def parse_stores(text: str) -> list[tuple[str, float]]:
-    """Reads "a:0.7,b:0.3" or "a" as (path, weight) pairs.
-
-    Raises:
-      UsageError: empty, or a weight that is not a number.
-    """
-    if not text:
-        raise UsageError("data.store is empty: give --config.data.store=DIR (see `prepare`)")
-    stores = []
-    for part in text.split(","):
-        path, colon, weight = part.rpartition(":")
-        if not colon or "/" in weight:
-            path, weight = part, "1"
-        try:
-            stores.append((path, float(weight)))
-        except ValueError:
-            raise UsageError(f"data.store={text!r}: {weight!r} is no weight") from None
-    return stores
 
 
 def source_of_row(text: str) -> np.ndarray:

@@ -8,14 +8,15 @@ so their batches are equal. Any number of hosts see the same global batch.
 import dataclasses
 import importlib.util
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from electra_jax.data.permutation import fold, permute, uniform
-from electra_jax.data.rows import RowTable, row_table
+from electra_jax.data.rows import LAYOUTS, SHORTEST_LENGTH, RowTable, row_table
 from electra_jax.data.token_store import Split
-from electra_jax.errors import UsageError
+from electra_jax.errors import UsageError, at_least, check_fields, checked, one_of
 
 Batch = dict[str, np.ndarray]
 Rows = Sequence[int] | np.ndarray | None  # numbers within a global batch; None is all of it
@@ -32,8 +33,37 @@ class DataConfig:
     """What is read, and how rows are made of it."""
 
     store: str = ""  # a token store, or several with weights: "a:0.7,b:0.3"
-    layout: str = "pair"  # [CLS] A [SEP] B [SEP], or "packed": several documents a row
-    length: int = 128  # tokens a row, special tokens included
+    # [CLS] A [SEP] B [SEP], or "packed": several documents a row.
+    layout: str = checked("pair", one_of(LAYOUTS))
+    # Tokens a row, special tokens included.
+    length: int = checked(128, at_least(SHORTEST_LENGTH))
+
+    def __post_init__(self):
+        check_fields("data", self)
+        if self.store:
+            parse_stores(self.store)
+
+
+def parse_stores(text: str) -> list[tuple[str, float]]:
+    """Reads "a:0.7,b:0.3" or "a" as (path, weight) pairs.
+
+    Raises:
+      UsageError: empty, or a weight that is not a number above 0.
+    """
+    if not text:
+        raise UsageError("data.store is empty: give --config.data.store=DIR (see `prepare`)")
+    stores = []
+    for part in text.split(","):
+        path, colon, weight = part.rpartition(":")
+        if not colon or "/" in weight:
+            path, weight = part, "1"
+        try:
+            stores.append((path, float(weight)))
+        except ValueError:
+            raise UsageError(f"data.store={text!r}: {weight!r} is no weight") from None
+        if not 0 < stores[-1][1] < math.inf:
+            raise UsageError(f"data.store={text!r}: weights must be positive, not {weight}")
+    return stores
 
 
 class Sampler:

@@ -45,6 +45,7 @@ def run_all(
 
     Raises:
       UsageError: see `load_config` and `finetune`.
+      NonFiniteLoss: all runs diverged.
       Stopped: a signal stopped a run.
     """
     names = [name for name, _ in flatten(load_config(spec))]
@@ -72,7 +73,7 @@ def run_all(
             name += f" ({len(results)} of {seeds} seeds; others diverged)"
         rows.append((name, results))
     if not any(results for _, results in rows):
-        raise UsageError("every run diverged: try a lower learning rate")
+        raise NonFiniteLoss("every run diverged: try a lower learning rate")
     table = render(rows)
     if not is_main():
         return table

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.errors import UsageError
+from electra_jax.errors import UsageError, check_fields, checked, one_of, within
 from electra_jax.models.attention import positions_in_documents
 from electra_jax.models.encoder import (
     Dense,
@@ -46,20 +46,13 @@ class GeneratorConfig:
     no gradient into them (He et al., 2023, DeBERTaV3, section 3.3).
     """
 
-    kind: str = "transformer"
-    width: float = 0.25  # of hidden, intermediate and heads
-    depth: float = 1.0  # of layers
-    share: str = "embeddings"
+    kind: str = checked("transformer", one_of(KINDS))
+    width: float = checked(0.25, within("(0, 4]"))  # of hidden, intermediate and heads
+    depth: float = checked(1.0, within("(0, 4]"))  # of layers
+    share: str = checked("embeddings", one_of(SHARED))
 
     def __post_init__(self):
-        for field, known in (("kind", KINDS), ("share", SHARED)):
-            if getattr(self, field) not in known:
-                raise UsageError(
-                    f"generator.{field}={getattr(self, field)!r} is unknown; use {', '.join(known)}"
-                )
-        for field in ("width", "depth"):
-            if not 0 < getattr(self, field) <= 4:
-                raise UsageError(f"generator.{field} must be in (0, 4], not {getattr(self, field)}")
+        check_fields("generator", self)
         if self.share == "all" and (self.kind, self.width, self.depth) != ("transformer", 1, 1):
             raise UsageError(
                 "generator.share=all is one transformer for both networks: set "

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.errors import UsageError
+from electra_jax.errors import UsageError, at_least, check_fields, checked, one_of, within
 from electra_jax.models import attention
 from electra_jax.models.layout import constrain
 from electra_jax.models.norm import LayerNorm
@@ -42,43 +42,28 @@ GLOBAL_THETA, LOCAL_THETA = 160_000.0, 10_000.0
 class ModelConfig:
     """An encoder's shape. Lengths are counted in tokens."""
 
-    architecture: str = "published"
-    vocab_size: int = 0  # 0: the tokenizer's
-    layers: int = 12
-    hidden: int = 256
-    heads: int = 4
-    intermediate: int = 1024
-    embedding: int = 128
-    max_positions: int = 512
-    token_types: int = 2
-    local_window: int = 0  # reach to each side of local layers; 0: all layers are global
-    global_every: int = 3  # with local_window: every n-th layer is global
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    dtype: str = "auto"  # of the computation; auto: bfloat16 on accelerators, else float32
-    attention: str = "xla"  # the kernel
+    architecture: str = checked("published", one_of(tuple(ARCHITECTURES)))
+    vocab_size: int = checked(0, at_least(0))  # 0: the tokenizer's
+    layers: int = checked(12, at_least(1))
+    hidden: int = checked(256, at_least(1))
+    heads: int = checked(4, at_least(1))
+    intermediate: int = checked(1024, at_least(1))
+    embedding: int = checked(128, at_least(1))
+    max_positions: int = checked(512, at_least(1))
+    token_types: int = checked(2, at_least(1))
+    # Reach to each side of local layers; 0: all layers are global.
+    local_window: int = checked(0, at_least(0))
+    global_every: int = checked(3, at_least(1))  # with local_window: every n-th layer is global
+    dropout: float = checked(0.1, within("[0, 1)"))
+    attention_dropout: float = checked(0.1, within("[0, 1)"))
+    # Of the computation; auto: bfloat16 on accelerators, else float32.
+    dtype: str = checked("auto", one_of(("auto", "float32", "bfloat16")))
+    attention: str = checked("xla", one_of(attention.KERNELS))  # the kernel
     remat: bool = False  # recompute each layer in the backward pass
     scan: bool = False  # one compiled layer, scanned
 
     def __post_init__(self):
-        for field, known in (
-            ("architecture", tuple(ARCHITECTURES)),
-            ("dtype", ("auto", "float32", "bfloat16")),
-            ("attention", attention.KERNELS),
-        ):
-            if getattr(self, field) not in known:
-                raise UsageError(
-                    f"model.{field}={getattr(self, field)!r} is unknown; use {', '.join(known)}"
-                )
-        for field in ("layers", "hidden", "heads", "intermediate", "embedding", "max_positions"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"model.{field} must be at least 1, not {getattr(self, field)}")
-        for field in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, field) < 1:
-                raise UsageError(f"model.{field} must be in [0, 1), not {getattr(self, field)}")
-        for field, least in (("local_window", 0), ("global_every", 1), ("token_types", 1)):
-            if getattr(self, field) < least:
-                raise UsageError(f"model.{field} must be at least {least}")
+        check_fields("model", self)
         if self.attention == "cudnn" and self.attention_dropout:
             raise UsageError(
                 "the kernel model.attention=cudnn has no dropout: set model.attention_dropout=0"

@@ -12,19 +12,30 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from electra_jax.errors import UsageError
+from electra_jax.errors import UsageError, check_fields, checked
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
+
+
+def _size(x: int) -> str:
+    return "" if x == -1 or x >= 1 else f" must be at least 1, or -1 for what is left, not {x}"
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
     """Devices along each axis; at most one may be -1, which takes what is left."""
 
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
+    data: int = checked(-1, _size)
+    fsdp: int = checked(1, _size)
+    tensor: int = checked(1, _size)
+
+    def __post_init__(self):
+        check_fields("mesh", self)
+        sizes = dataclasses.asdict(self)
+        if list(sizes.values()).count(-1) > 1:
+            asked = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())
+            raise UsageError(f"{asked}: at most one may be -1")
 
 
 def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
@@ -37,8 +48,6 @@ def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
     sizes = [config.data, config.fsdp, config.tensor]
     fixed = math.prod(size for size in sizes if size != -1)
     asked = ", ".join(f"mesh.{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
-    if sizes.count(-1) > 1 or min(sizes) < -1 or 0 in sizes:
-        raise UsageError(f"{asked}: sizes are positive, and at most one may be -1")
     if -1 in sizes and len(devices) % fixed == 0:
         sizes[sizes.index(-1)] = len(devices) // fixed
     if math.prod(sizes) != len(devices):

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from electra_jax.errors import NotThereYet, UsageError
+from electra_jax.errors import ProcessMissing, UsageError, at_least, check_fields, checked
 from electra_jax.parallel.jax_internals import detect_cluster
 
 log = logging.getLogger(__name__)
@@ -37,14 +37,14 @@ ERROR = "error"  # in place of a fingerprint, of a process that cannot start
 class ProcessesConfig:
     """How long processes wait for each other, in seconds."""
 
-    join_seconds: int = 300  # for all to be there
-    heartbeat_seconds: int = 100  # after which one that is not heard of is taken for dead
-    stall_seconds: int = 900  # without a step, after which the one that stalls is named
+    join_seconds: int = checked(300, at_least(1))  # for all to be there
+    # After which one that is not heard of is taken for dead.
+    heartbeat_seconds: int = checked(100, at_least(1))
+    # Without a step, after which the one that stalls is named.
+    stall_seconds: int = checked(900, at_least(1))
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 1:
-                raise UsageError(f"processes.{field.name} must be at least 1")
+        check_fields("processes", self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ def find_cluster(seconds: int = 300) -> Cluster | None:
     Raises:
       UsageError: only some of the variables are set, or they make no sense; or what there is
         cannot be asked.
-      NotThereYet: the first host is not found.
+      ProcessMissing: the first host is not found.
     """
     values = [os.environ.get(name) for name in VARIABLES]
     address, count, index = values
@@ -95,7 +95,7 @@ def find_cluster(seconds: int = 300) -> Cluster | None:
         with warnings.catch_warnings(action="ignore"):  # on Kubernetes, of a package not needed
             found: Any = detect_cluster(address, seconds)
     except (RuntimeError, OSError) as error:
-        raise NotThereYet(f"this run's other processes cannot be found: {error}") from error
+        raise ProcessMissing(f"this run's other processes cannot be found: {error}") from error
     except ValueError as error:
         raise UsageError(f"this run's other processes cannot be found: {error}") from error
     cluster = Cluster(*found)
@@ -116,7 +116,7 @@ def join(fingerprint: Callable[[], Mapping[str, Any]], config: ProcessesConfig) 
 
     Raises:
       UsageError: in every process, naming the one that differs.
-      NotThereYet: in every process, naming the one that is missing.
+      ProcessMissing: in every process, naming the one that is missing.
     """
     cluster = find_cluster(config.join_seconds)
     if cluster is None:
@@ -164,7 +164,7 @@ def rendezvous(cluster: Cluster, fingerprint: Mapping[str, str], seconds: float)
 
     Raises:
       UsageError: the same in every process.
-      NotThereYet: the same in every process; or process 0 did not answer.
+      ProcessMissing: the same in every process; or process 0 did not answer.
     """
     mine = {
         "index": cluster.index,
@@ -174,7 +174,7 @@ def rendezvous(cluster: Cluster, fingerprint: Mapping[str, str], seconds: float)
     }
     outcome = (report_in if cluster.index else serve)(cluster, mine, seconds)
     if outcome.wrong:
-        raise (NotThereYet if outcome.late else UsageError)(outcome.wrong)
+        raise (ProcessMissing if outcome.late else UsageError)(outcome.wrong)
 
 
 def serve(cluster: Cluster, mine: dict[str, Any], seconds: float) -> Outcome:

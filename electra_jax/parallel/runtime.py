@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
-from electra_jax.errors import Stopped, UsageError
+from electra_jax.errors import ElectraError, Stopped, UsageError
 from electra_jax.parallel import rendezvous
 from electra_jax.parallel.mesh import batch_sharding, local_rows
 from electra_jax.parallel.preemption import take_over
@@ -46,7 +46,7 @@ def process_group(
     except Stopped:
         raise
     except BaseException as error:
-        if isinstance(error, UsageError):
+        if isinstance(error, ElectraError):
             status = error.status
             print(f"electra-jax: {error}", file=sys.stderr)
         elif isinstance(error, KeyboardInterrupt):

@@ -10,10 +10,10 @@ import optax
 
 from electra_jax.data.examples import Example, join
 from electra_jax.data.labelled import Row
-from electra_jax.errors import UsageError
+from electra_jax.errors import UsageError, checked
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import RowHead
-from electra_jax.tasks.task import Answer, Task, TaskConfig, check_pooling, read_label
+from electra_jax.tasks.task import Answer, Task, TaskConfig, pooling_name, read_label
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -24,11 +24,7 @@ class ChoiceConfig(TaskConfig):
     text: str = "text"  # column of what comes before
     options: str = "options"  # column: a list, of the same size in all rows
     label: str = "label"  # column: of all rows a letter from A, a number from 0, or the option
-    pooling: str = ""  # of a row: cls or mean; empty: [CLS], and the mean for modern ones
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_pooling(self.pooling)
+    pooling: str = checked("", pooling_name)  # of a row
 
 
 class Record(NamedTuple):

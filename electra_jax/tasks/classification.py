@@ -18,16 +18,16 @@ from sklearn import metrics as sklearn_metrics
 
 from electra_jax.data.examples import Example, join
 from electra_jax.data.labelled import Row
-from electra_jax.errors import UsageError
+from electra_jax.errors import UsageError, above, checked
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import RowHead
 from electra_jax.tasks.task import (
     Answer,
     Task,
     TaskConfig,
-    check_pooling,
     label_number,
     label_set,
+    pooling_name,
     read_label,
 )
 
@@ -37,12 +37,11 @@ class TextTaskConfig(TaskConfig):
     text: str = "text"  # column
     text_b: str = ""  # column of a second text
     label: str = "label"  # column
-    pooling: str = ""  # of a row: cls or mean; empty: [CLS], and the mean for modern ones
+    pooling: str = checked("", pooling_name)  # of a row
     both_orders: bool = False  # train on pairs in both orders (of the official MRPC and STS-B)
 
     def __post_init__(self):
         super().__post_init__()
-        check_pooling(self.pooling)
         if self.both_orders and not self.text_b:
             raise UsageError("task.both_orders needs a second text: set task.text_b")
 
@@ -181,12 +180,7 @@ class Classification(TextTask):
 @dataclasses.dataclass(frozen=True)
 class RegressionConfig(TextTaskConfig):
     name: str = "regression"
-    scale: float = 1.0  # labels are divided by it
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 < self.scale < math.inf:
-            raise UsageError(f"task.scale must be above 0, not {self.scale}")
+    scale: float = checked(1.0, above(0))  # labels are divided by it
 
 
 class Regression(TextTask):

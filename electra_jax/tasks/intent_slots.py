@@ -11,11 +11,11 @@ import optax
 
 from electra_jax.data.examples import Example
 from electra_jax.data.labelled import Row
-from electra_jax.errors import UsageError
+from electra_jax.errors import UsageError, checked
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import RowAndTokenHead
 from electra_jax.tasks.tagging import Tagging, TaggingConfig
-from electra_jax.tasks.task import Answer, check_pooling, label_number, label_set, read_label
+from electra_jax.tasks.task import Answer, label_number, label_set, pooling_name, read_label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +24,7 @@ class IntentSlotsConfig(TaggingConfig):
     words: str = "tokens"
     label: str = "slots"
     intent: str = "intent"  # column
-    pooling: str = ""  # of a row: cls or mean; empty: [CLS], and the mean for modern ones
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_pooling(self.pooling)
+    pooling: str = checked("", pooling_name)  # of a row
 
 
 class Record(NamedTuple):

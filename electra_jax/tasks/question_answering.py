@@ -18,7 +18,7 @@ from flax import linen as nn
 
 from electra_jax.data.examples import Example
 from electra_jax.data.labelled import Row
-from electra_jax.errors import UsageError
+from electra_jax.errors import UsageError, at_least, checked
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import JointSpanHead, TokenHead
 from electra_jax.tasks.task import Answer, Task, TaskConfig
@@ -35,16 +35,11 @@ class QuestionAnsweringConfig(TaskConfig):
     question: str = "question"  # column
     context: str = "context"  # column
     answers: str = "answers"  # column of [{"text", "answer_start"}, …]
-    question_length: int = 64  # tokens, at most
-    stride: int = 128  # tokens from the start of one window of a long text to the next
-    answer_length: int = 30  # tokens, at most
-    candidates: int = 20  # starts and ends that are tried
-
-    def __post_init__(self):
-        super().__post_init__()
-        for field in ("question_length", "stride", "answer_length", "candidates"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"task.{field} must be at least 1")
+    question_length: int = checked(64, at_least(1))  # tokens, at most
+    # Tokens from the start of one window of a long text to the next.
+    stride: int = checked(128, at_least(1))
+    answer_length: int = checked(30, at_least(1))  # tokens, at most
+    candidates: int = checked(20, at_least(1))  # starts and ends that are tried
 
 
 class Record(NamedTuple):

@@ -24,10 +24,10 @@ from electra_jax.data.collection import (
 )
 from electra_jax.data.examples import Example, join
 from electra_jax.data.labelled import Row
-from electra_jax.errors import UsageError
+from electra_jax.errors import UsageError, above, at_least, checked
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import PoolingHead, RowHead
-from electra_jax.tasks.task import Answer, Task, TaskConfig, check_pooling, warn_of_empty
+from electra_jax.tasks.task import Answer, Task, TaskConfig, pooling_name, warn_of_empty
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)
 
@@ -42,14 +42,8 @@ class RetrievalConfig(TaskConfig):
     name: str = "retrieval"
     query: str = "query"  # column
     positive: str = "positive"  # column of the document that answers it
-    pooling: str = "mean"
-    temperature: float = 0.05
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_pooling(self.pooling)
-        if self.temperature <= 0:
-            raise UsageError(f"task.temperature must be above 0, not {self.temperature}")
+    pooling: str = checked("mean", pooling_name)
+    temperature: float = checked(0.05, above(0))
 
 
 class Pair(NamedTuple):
@@ -215,15 +209,10 @@ class Retrieval(Task):
 @dataclasses.dataclass(frozen=True)
 class RerankingConfig(RetrievalConfig):
     name: str = "reranking"
-    pooling: str = ""  # as in classification
-    negatives: int = 3  # wrong documents beside the right one: what BM25 finds, and random ones
-    candidates: int = 50  # of BM25, to be put in order
-
-    def __post_init__(self):
-        super().__post_init__()
-        for field in ("negatives", "candidates"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"task.{field} must be at least 1")
+    pooling: str = checked("", pooling_name)
+    # Wrong documents beside the right one: what BM25 finds, and random ones.
+    negatives: int = checked(3, at_least(1))
+    candidates: int = checked(50, at_least(1))  # of BM25, to be put in order
 
 
 class Candidates(NamedTuple):

@@ -16,7 +16,7 @@ from rouge_score import rouge_scorer
 
 from electra_jax.data.examples import Example, join
 from electra_jax.data.labelled import Row
-from electra_jax.errors import UsageError
+from electra_jax.errors import UsageError, at_least, checked
 from electra_jax.models.decoder import WritingHead
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import TokenHead
@@ -33,12 +33,7 @@ class SummarizationConfig(TaskConfig):
     source: str = "source"  # column: a list of sentences, or a text
     summary: str = "target"  # column: a text, or a list of summaries as good as each other
     label: str = ""  # column: 0 or 1 for each sentence; empty: those that together score best
-    sentences: int = 1  # of a summary, at most
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.sentences < 1:
-            raise UsageError(f"task.sentences must be at least 1, not {self.sentences}")
+    sentences: int = checked(1, at_least(1))  # of a summary, at most
 
 
 class Record(NamedTuple):
@@ -213,17 +208,9 @@ def best_sentences(
 @dataclasses.dataclass(frozen=True)
 class AbstractiveConfig(SummarizationConfig):
     name: str = "abstractive_summarization"
-    layers: int = 2  # of the decoder
-    summary_length: int = 48  # tokens, at most
-    beam: int = 4
-
-    def __post_init__(self):
-        super().__post_init__()
-        for field in ("layers", "beam"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"task.{field} must be at least 1")
-        if self.summary_length < 4:
-            raise UsageError("task.summary_length must be at least 4")
+    layers: int = checked(2, at_least(1))  # of the decoder
+    summary_length: int = checked(48, at_least(4))  # tokens, at most
+    beam: int = checked(4, at_least(1))
 
 
 class AbstractiveSummarization(ExtractiveSummarization):

@@ -17,7 +17,7 @@ from seqeval import metrics as seqeval_metrics
 from electra_jax.data.examples import Example
 from electra_jax.data.labelled import Row
 from electra_jax.data.tokenizer import Tokenizer
-from electra_jax.errors import UsageError
+from electra_jax.errors import UsageError, checked, one_of
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import TokenHead
 from electra_jax.tasks.task import Answer, Task, TaskConfig, label_set
@@ -33,12 +33,8 @@ class TaggingConfig(TaskConfig):
     name: str = "tagging"
     words: str = "0"  # column: a list, or a text that is cut at spaces
     label: str = "-1"  # column, likewise
-    scheme: str = "auto"  # how labels mark spans; all become BIO; none: labels stand alone
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.scheme not in SCHEMES:
-            raise UsageError(f"task.scheme={self.scheme!r} is unknown; use {', '.join(SCHEMES)}")
+    # How labels mark spans; all become BIO; none: labels stand alone.
+    scheme: str = checked("auto", one_of(SCHEMES))
 
 
 class Record(NamedTuple):

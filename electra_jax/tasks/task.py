@@ -17,13 +17,14 @@ from flax import linen as nn
 from electra_jax.data.examples import Example
 from electra_jax.data.labelled import Row, read_rows
 from electra_jax.data.tokenizer import Tokenizer
-from electra_jax.errors import UsageError
+from electra_jax.errors import UsageError, at_least, check_fields, checked, one_of, within
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import POOLINGS
 
 log = logging.getLogger(__name__)
 
 HEADS = ("default", "official")
+pooling_name = one_of(("", *POOLINGS))  # empty: [CLS], and the mean for modern ones
 Answer = dict[str, Any]
 
 
@@ -34,20 +35,17 @@ class TaskConfig:
     name: str = ""
     train: str = ""
     validation: str = ""
-    validation_share: float = 0.1  # of train, held out where there is no `validation`
+    # Of train, held out where there is no `validation`.
+    validation_share: float = checked(0.1, within("(0, 1)"))
     test: str = ""  # to be answered at the end; needs no labels
     columns: str = ""  # of csv and tsv files without a header, joined by commas
-    train_rows: int = 0  # as many of train, drawn by the seed; 0: all
-    head: str = "default"  # that of Hugging Face's class, or the official code's
+    train_rows: int = checked(0, at_least(0))  # as many of train, drawn by the seed; 0: all
+    # That of Hugging Face's class, or the official code's.
+    head: str = checked("default", one_of(HEADS))
     metric: str = ""  # that which chooses the best; empty: the task's first
 
     def __post_init__(self):
-        if self.head not in HEADS:
-            raise UsageError(f"task.head={self.head!r} is unknown; use {', '.join(HEADS)}")
-        if not 0 < self.validation_share < 1:
-            raise UsageError(f"task.validation_share={self.validation_share} is not in (0, 1)")
-        if self.train_rows < 0:
-            raise UsageError("task.train_rows must not be negative")
+        check_fields("task", self)
 
 
 class Task(abc.ABC):
@@ -72,10 +70,6 @@ class Task(abc.ABC):
     def __init__(self, config: Any, tokenizer: Tokenizer, state: Mapping[str, Any] | None = None):
         self.config, self.tokenizer = config, tokenizer
         self.state: dict[str, Any] = dict(state or {})
-        if config.metric and config.metric not in self.metrics:
-            raise UsageError(
-                f"task.metric={config.metric!r} is unknown; use {', '.join(self.metrics)}"
-            )
 
     @property
     def metric(self) -> str:
@@ -256,16 +250,6 @@ def read_label(row: Row, column: str) -> str:
     if not label.strip():
         raise UsageError(f"{row.where}: no label in column {column!r}")
     return label
-
-
-def check_pooling(pooling: str) -> None:
-    """Refuses a `task.pooling` that there is not; empty is the architecture's own.
-
-    Raises:
-      UsageError: so.
-    """
-    if pooling and pooling not in POOLINGS:
-        raise UsageError(f"task.pooling={pooling!r} is unknown; use {' or '.join(POOLINGS)}")
 
 
 def label_set(labels: Iterable[str]) -> list[str]:

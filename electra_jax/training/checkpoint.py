@@ -17,7 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from electra_jax.errors import UsageError
+from electra_jax.errors import ElectraError, UsageError, at_least, check_fields, checked
 from electra_jax.training.state import TrainState, placed_zeros
 
 log = logging.getLogger(__name__)
@@ -32,16 +32,14 @@ NORMS = "norms"  # a part of a checkpoint
 class CheckpointConfig:
     """When to save, and what to keep."""
 
-    every_steps: int = 1000
-    keep: int = 1  # latest ones kept, beside the best
+    every_steps: int = checked(1000, at_least(1))
+    keep: int = checked(1, at_least(1))  # latest ones kept, beside the best
 
     def __post_init__(self):
-        for field in ("every_steps", "keep"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"checkpoint.{field} must be at least 1")
+        check_fields("checkpoint", self)
 
 
-class SaveFailed(UsageError):
+class SaveFailed(ElectraError):
     """A checkpoint could not be written; launchers try again, a few times."""
 
     status = 1

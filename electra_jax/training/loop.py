@@ -15,7 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from electra_jax.errors import Stopped, UsageError
+from electra_jax.errors import (
+    ElectraError,
+    Stopped,
+    UsageError,
+    at_least,
+    check_fields,
+    checked,
+)
 from electra_jax.parallel.preemption import StopSignal
 from electra_jax.parallel.runtime import broadcast_from_main, is_main, to_global
 from electra_jax.parallel.watchdog import Watchdog
@@ -35,20 +42,16 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 class TrainConfig:
     """How long, and in what portions."""
 
-    steps: int = 1_000_000
+    steps: int = checked(1_000_000, at_least(1))
     time_budget: str = ""  # such as 90s, 10m, 2h: the schedule then follows the clock
-    batch_size: int = 128  # rows, over all devices and hosts
-    accumulate: int = 1  # microbatches that a batch is cut into
-    log_every: int = 100
+    batch_size: int = checked(128, at_least(1))  # rows, over all devices and hosts
+    accumulate: int = checked(1, at_least(1))  # microbatches that a batch is cut into
+    log_every: int = checked(100, at_least(1))
     profile: str = ""  # steps to trace, such as 100:110
-    seed: int = 0
+    seed: int = checked(0, at_least(0))
 
     def __post_init__(self):
-        for field in ("steps", "batch_size", "accumulate", "log_every"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"train.{field} must be at least 1, not {getattr(self, field)}")
-        if self.seed < 0:
-            raise UsageError(f"train.seed must not be negative, not {self.seed}")
+        check_fields("train", self)
         self.budget_seconds  # noqa: B018 - raises where it cannot be read
         parse_steps(self.profile)
 
@@ -75,14 +78,12 @@ class TrainConfig:
 class EvalConfig:
     """Evaluation on held-out data."""
 
-    every_steps: int = 1000
-    batch_size: int = 128  # rows
-    max_batches: int = 100  # of each evaluation during training; 0: all
+    every_steps: int = checked(1000, at_least(1))
+    batch_size: int = checked(128, at_least(1))  # rows
+    max_batches: int = checked(100, at_least(0))  # of each evaluation during training; 0: all
 
     def __post_init__(self):
-        for field, least in (("every_steps", 1), ("batch_size", 1), ("max_batches", 0)):
-            if getattr(self, field) < least:
-                raise UsageError(f"eval.{field} must be at least {least}")
+        check_fields("eval", self)
 
 
 @dataclasses.dataclass
@@ -125,8 +126,10 @@ class Clock:
         return self.elapsed() if self._agreed is None else self._agreed
 
 
-class NonFiniteLoss(UsageError):
+class NonFiniteLoss(ElectraError):
     """The loss, or a parameter, is no longer a number."""
+
+    status = 2  # the same command would diverge again
 
 
 def non_finite(what: str) -> NonFiniteLoss:

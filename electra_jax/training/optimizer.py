@@ -6,7 +6,6 @@ counted in steps and runs counted by the clock, and holds no step counter of its
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from electra_jax.errors import UsageError
+from electra_jax.errors import (
+    UsageError,
+    above,
+    at_least,
+    check_fields,
+    checked,
+    one_of,
+    regular_expression,
+    within,
+)
 from electra_jax.parallel.partition import path_name
 
 OPTIMIZERS = ("adamw", "muon")
@@ -32,50 +40,29 @@ class OptimizerConfig:
     optax's own epsilon.
     """
 
-    name: str = "adamw"
-    learning_rate: float = 5e-4
-    muon_learning_rate: float = 0.02  # of the matrices, with name=muon
-    warmup_steps: int = 10_000
-    schedule: str = "linear"  # after warm-up: linear, cosine, stable (then linear) or constant
-    decay_share: float = 0.2  # of the run, at its end; of the stable schedule
-    weight_decay: float = 0.01
-    b1: float = 0.9
-    b2: float = 0.999
-    epsilon: float = 1e-6
+    name: str = checked("adamw", one_of(OPTIMIZERS))
+    learning_rate: float = checked(5e-4, at_least(0))
+    muon_learning_rate: float = checked(0.02, at_least(0))  # of the matrices, with name=muon
+    warmup_steps: int = checked(10_000, at_least(0))
+    # After warm-up: linear, cosine, stable (then linear) or constant.
+    schedule: str = checked("linear", one_of(SCHEDULES))
+    # Of the run, at its end; of the stable schedule.
+    decay_share: float = checked(0.2, within("(0, 1]"))
+    weight_decay: float = checked(0.01, at_least(0))
+    b1: float = checked(0.9, within("[0, 1)"))
+    b2: float = checked(0.999, within("[0, 1)"))
+    epsilon: float = checked(1e-6, above(0))
     bias_correction: bool = False  # of AdamW; the official code has none
-    clip: float = 1.0  # of the gradient's global norm; 0: none
-    separate: str = ""  # regular expression: paths that get an optimizer and a clip of their own
-    separate_learning_rate: float = 0.0  # of those, with 0 for the same
-    frozen: str = ""  # regular expression: paths that stay as they are
+    clip: float = checked(1.0, at_least(0))  # of the gradient's global norm; 0: none
+    # Regular expression: paths that get an optimizer and a clip of their own.
+    separate: str = checked("", regular_expression)
+    separate_learning_rate: float = checked(0.0, at_least(0))  # of those, with 0 for the same
+    frozen: str = checked("", regular_expression)  # paths that stay as they are
 
     def __post_init__(self):
-        for field, known in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if getattr(self, field) not in known:
-                raise UsageError(
-                    f"optimizer.{field}={getattr(self, field)!r} is unknown; use {', '.join(known)}"
-                )
-        for field in (
-            "learning_rate", "muon_learning_rate", "separate_learning_rate", "warmup_steps",
-            "weight_decay", "epsilon", "clip",
-        ):  # fmt: skip
-            if not 0 <= getattr(self, field) < math.inf:
-                raise UsageError(
-                    f"optimizer.{field} must be a number from 0 on, not {getattr(self, field)}"
-                )
+        check_fields("optimizer", self)
         if self.name == "muon" and not self.learning_rate:
             raise UsageError("optimizer.learning_rate must be above 0 with optimizer.name=muon")
-        for field in ("b1", "b2"):
-            if not 0 <= getattr(self, field) < 1:
-                raise UsageError(f"optimizer.{field} must be in [0, 1), not {getattr(self, field)}")
-        for field in ("separate", "frozen"):
-            try:
-                re.compile(getattr(self, field))
-            except re.error as error:
-                raise UsageError(
-                    f"optimizer.{field}={getattr(self, field)!r} is no regular expression: {error}"
-                ) from None
-        if not 0 < self.decay_share <= 1:
-            raise UsageError(f"optimizer.decay_share must be in (0, 1], not {self.decay_share}")
 
 
 def schedule_factor(config: OptimizerConfig, step: Any, progress: Any, xp: Any = jnp) -> Any:

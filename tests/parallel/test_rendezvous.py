@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from electra_jax.errors import NotThereYet, UsageError
+from electra_jax.errors import ElectraError, ProcessMissing, UsageError
 from electra_jax.parallel import rendezvous as rendezvous_module
 from electra_jax.parallel.rendezvous import ERROR, VARIABLES, Cluster, find_cluster, rendezvous
 
@@ -27,7 +27,7 @@ def call(address, count, fingerprint, seconds=10.0):
         try:
             rendezvous(Cluster(address, count, index), fingerprint[index], seconds)
             told[index] = ""
-        except UsageError as error:
+        except ElectraError as error:
             told[index] = str(error)
 
     threads = [threading.Thread(target=run, args=(index,)) for index in fingerprint]
@@ -59,7 +59,7 @@ def test_one_that_is_missing_is_named_after_a_while(address):
     assert len(set(told.values())) == 1
     assert told[0].startswith("process 2 of 4 did not come; there are 0 (")
     # It may be on its way: launchers give the same command again.
-    with pytest.raises(NotThereYet):
+    with pytest.raises(ProcessMissing):
         rendezvous(Cluster(address, 2, 0), {}, 0.1)
 
 
@@ -114,7 +114,7 @@ def test_an_early_process_waits_as_long_as_process_0_does(address):
     def run(index):
         try:
             rendezvous(Cluster(address, 3, index), {}, 1.0)
-        except UsageError as error:
+        except ElectraError as error:
             told[index] = str(error)
 
     early = threading.Thread(target=run, args=(1,))
