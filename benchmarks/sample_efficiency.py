@@ -31,7 +31,7 @@ from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.models.electra import Electra, init_params
 from electra_jax.parallel.runtime import enable_compilation_cache
-from electra_jax.pretraining.pretrain import pretrain, resolve
+from electra_jax.pretraining.pretrain import pretrain, resolve_vocabulary
 from electra_jax.pretraining.program import flops_per_token
 from electra_jax.training.optimizer import matrix_dimensions
 
@@ -222,7 +222,7 @@ def make_config(architecture: str, objective: str, store: str, flops: float):
         config = pretrain_config(
             load_config(f"pretrain/family:{objective}", [*fields, "train.time_budget=", *more])
         )
-        return resolve(config, tokenizer.vocab_size)
+        return resolve_vocabulary(config, tokenizer.vocab_size)
 
     config = build()
     per_step = sum(flops_per_token(config).values()) * config.train.batch_size * config.data.length

@@ -11,7 +11,7 @@ from electra_jax.config import (
     find_config,
     finetune_config,
     finetune_defaults,
-    flatten,
+    flatten_fields,
     load_config,
     pretrain_config,
     pretrain_defaults,
@@ -155,10 +155,10 @@ FREE = (
 
 def sections():
     """(task or "", field, its default) of every section of every kind of run."""
-    for name, value in flatten(pretrain_defaults()):
+    for name, value in flatten_fields(pretrain_defaults()):
         yield "", name, value
     for task in sorted(tasks()):
-        for name, value in flatten(finetune_defaults(task)):
+        for name, value in flatten_fields(finetune_defaults(task)):
             if name.startswith(("task.", "train.", "init.")):  # others are those of pretraining
                 yield task, name, value
 

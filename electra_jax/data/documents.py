@@ -368,7 +368,7 @@ class _InstalledDocs:
 
     @functools.cached_property
     def _found(self) -> list[Path]:
-        return installed_docs.find_files(self._packages)
+        return installed_docs.find_sources(self._packages)
 
     @functools.cached_property
     def size(self) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax.atomic_files import write_json
-from electra_jax.config import FinetuneConfig, finetune_config, flatten, load_config
+from electra_jax.config import FinetuneConfig, finetune_config, flatten_fields, load_config
 from electra_jax.errors import UsageError
 from electra_jax.finetuning.finetune import check_resume, finetune
 from electra_jax.parallel.runtime import broadcast_from_main, is_main
@@ -48,7 +48,7 @@ def run_all(
       NonFiniteLoss: all runs diverged.
       Stopped: a signal stopped a run.
     """
-    names = [name for name, _ in flatten(load_config(spec))]
+    names = [name for name, _ in flatten_fields(load_config(spec))]
     axes = [parse_axis(axis, names) for axis in sweep]
     if baseline:
         axes.insert(0, ("init.fresh", ["false", "true"]))

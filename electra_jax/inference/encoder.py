@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from electra_jax.data.examples import Batches, Example, join
+from electra_jax.data.examples import Batches, Example, join_segments
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
@@ -68,7 +68,7 @@ def embed(
     examples, cut = [], 0
     for number, ids in enumerate(encoder.tokenizer.encode(list(texts))):
         cut += len(ids) > length - 2
-        tokens, types = join(encoder.tokenizer, ids, None, length)
+        tokens, types = join_segments(encoder.tokenizer, ids, None, length)
         examples.append(Example([tokens], [types], {}, number))
     if cut:
         log.warning("%d of %d texts are cut to %d tokens", cut, len(examples), length)

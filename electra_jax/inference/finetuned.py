@@ -110,7 +110,7 @@ class FinetunedModel:
         if isinstance(inputs, str):
             raise UsageError("predict takes a list of inputs, not one text")
         rows = (as_row(self.task, value, f"input {n}") for n, value in enumerate(inputs, start=1))
-        return [answer for chunk in cut(rows) for answer in self.answer_rows(chunk)]
+        return [answer for chunk in chunked(rows) for answer in self.answer_rows(chunk)]
 
     def answer_rows(self, rows: Sequence[Row]) -> list[Answer]:
         """An answer to each row.
@@ -129,7 +129,7 @@ class FinetunedModel:
         return embed(self.encoder, texts, self.config.train.length, pooling, progress)
 
 
-def cut(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def chunked(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """Rows, some hundred at a time."""
     rows = iter(rows)
     while chunk := list(itertools.islice(rows, CHUNK)):

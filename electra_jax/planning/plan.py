@@ -90,7 +90,7 @@ class Placement:
         return self.estimate is not None
 
 
-def resolve(fields: ml_collections.ConfigDict) -> PretrainConfig:
+def resolve_for_accelerators(fields: ml_collections.ConfigDict) -> PretrainConfig:
     """A config as it would run on accelerators, on text with the released vocabulary."""
     config = pretrain_config(fields)
     model = config.model

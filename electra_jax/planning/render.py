@@ -16,7 +16,7 @@ from electra_jax.planning.plan import (
     Placement,
     plan_model,
     plan_placement,
-    resolve,
+    resolve_for_accelerators,
     run_seconds,
     tally,
 )
@@ -44,7 +44,7 @@ def write_plan(
     if searching and not topology:
         raise UsageError("--search needs a --topology, such as v5e:4x4")
     stay_on_cpu()
-    config = resolve(fields)
+    config = resolve_for_accelerators(fields)
     devices = tpu_topology(topology) if topology else []
     model = plan_model(config)
     if not topology:

@@ -66,7 +66,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool
 
     # Text: what is learnt from.
     mixture = Mixture.open(config.data.store)
-    config = resolve(config, mixture.tokenizer.vocab_size)
+    config = resolve_vocabulary(config, mixture.tokenizer.vocab_size)
     sampler = mixture.sampler("train", config.data, config.train.batch_size, config.train.seed)
     checkpoints = open_workdir(config, workdir, mixture)
 
@@ -128,7 +128,7 @@ def open_workdir(config: PretrainConfig, workdir: Path, mixture: Mixture) -> Che
     return checkpoints
 
 
-def resolve(config: PretrainConfig, vocab_size: int) -> PretrainConfig:
+def resolve_vocabulary(config: PretrainConfig, vocab_size: int) -> PretrainConfig:
     """The config with the vocabulary size filled in.
 
     Raises:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from electra_jax.data.examples import Example, join
+from electra_jax.data.examples import Example, join_segments
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError, checked
 from electra_jax.models.encoder import ModelConfig
@@ -105,7 +105,7 @@ class Choice(Task):
                 option = next(flat)
                 # Of a long dialogue the end matters most.
                 room = max(length - 3 - len(option), (length - 3) // 2)
-                row, kinds = join(tokenizer, text[-room:], option, length)
+                row, kinds = join_segments(tokenizer, text[-room:], option, length)
                 tokens.append(row)
                 types.append(kinds)
             targets = {"label": np.array(self.number(record), np.int32)} if labelled else {}

@@ -16,7 +16,7 @@ import optax
 import scipy.stats
 from sklearn import metrics as sklearn_metrics
 
-from electra_jax.data.examples import Example, join
+from electra_jax.data.examples import Example, join_segments
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError, above, checked
 from electra_jax.models.encoder import ModelConfig
@@ -94,7 +94,7 @@ class TextTask(Task):
             if train and self.config.both_orders:
                 orders.append((second, first))
             for one, other in orders:
-                tokens, types = join(tokenizer, one, other, length)
+                tokens, types = join_segments(tokenizer, one, other, length)
                 examples.append(Example([tokens], [types], targets, number))
         return examples
 

@@ -300,9 +300,9 @@ class QuestionAnswering(Task):
         """The sentence that shares most words with the question."""
         answers = []
         for record in records:
-            words = set(normalise(record.question).split())
+            words = set(normalise_answer(record.question).split())
             sentences = re.split(r"(?<=[.!?])\s+", record.context)
-            best = max(sentences, key=lambda s: len(words & set(normalise(s).split())))
+            best = max(sentences, key=lambda s: len(words & set(normalise_answer(s).split())))
             answers.append({"id": record.id, "span": best, "text": best, "no_answer_margin": 0.0})
         return answers
 
@@ -355,19 +355,19 @@ def _log_sum_exp(scores: np.ndarray) -> float:
     return float(scores.max() + np.log(np.exp(scores - scores.max()).sum()))
 
 
-def normalise(text: str) -> str:
+def normalise_answer(text: str) -> str:
     """Lower case, without punctuation, articles and spare spaces (the official evaluation)."""
     text = "".join(c for c in text.lower() if c not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
 def exact_match(guess: str, truth: str) -> float:
-    return float(normalise(guess) == normalise(truth))
+    return float(normalise_answer(guess) == normalise_answer(truth))
 
 
 def token_f1(guess: str, truth: str) -> float:
     """F1 of words; where either is empty, whether both are."""
-    ours, theirs = normalise(guess).split(), normalise(truth).split()
+    ours, theirs = normalise_answer(guess).split(), normalise_answer(truth).split()
     if not ours or not theirs:
         return float(ours == theirs)
     common = sum((collections.Counter(ours) & collections.Counter(theirs)).values())
@@ -376,5 +376,5 @@ def token_f1(guess: str, truth: str) -> float:
 
 def best_of(metric: Any, guess: str, truths: Sequence[str]) -> float:
     """The best over the true answers; with none, the true answer is empty."""
-    kept = [truth for truth in truths if normalise(truth)]
+    kept = [truth for truth in truths if normalise_answer(truth)]
     return max(metric(guess, truth) for truth in kept or [""])

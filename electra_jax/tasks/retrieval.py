@@ -22,7 +22,7 @@ from electra_jax.data.collection import (
     read_collection,
     write_run,
 )
-from electra_jax.data.examples import Example, join
+from electra_jax.data.examples import Example, join_segments
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError, above, at_least, checked
 from electra_jax.models.encoder import ModelConfig
@@ -154,7 +154,7 @@ class Retrieval(Task):
             ]
         examples = []
         for number, (row, target) in enumerate(zip(rows, targets, strict=True)):
-            joined = [join(tokenizer, ids, None, length) for ids in row]
+            joined = [join_segments(tokenizer, ids, None, length) for ids in row]
             tokens, types = ([part[side] for part in joined] for side in (0, 1))
             examples.append(Example(tokens, types, target, number))
         return examples
@@ -286,13 +286,15 @@ class Reranking(Retrieval):
         for number, record in enumerate(records):
             if isinstance(record, Pair):
                 texts = [record.document, *record.negatives]
-                joined = [join(tokenizer, encode(record.query), encode(x), length) for x in texts]
+                joined = [
+                    join_segments(tokenizer, encode(record.query), encode(x), length) for x in texts
+                ]
                 tokens, types = ([part[side] for part in joined] for side in (0, 1))
                 examples.append(Example(tokens, types, {}, number))
                 continue
             for document in record.documents:
                 text = record.collection.documents[document]
-                row, kinds = join(tokenizer, encode(record.text), encode(text), length)
+                row, kinds = join_segments(tokenizer, encode(record.text), encode(text), length)
                 examples.append(Example([row], [kinds], {}, number))
         return examples
 

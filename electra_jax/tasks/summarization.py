@@ -14,7 +14,7 @@ import optax
 from flax import linen as nn
 from rouge_score import rouge_scorer
 
-from electra_jax.data.examples import Example, join
+from electra_jax.data.examples import Example, join_segments
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError, at_least, checked
 from electra_jax.models.decoder import WritingHead
@@ -226,7 +226,7 @@ class AbstractiveSummarization(ExtractiveSummarization):
         texts = tokenizer.encode([record.text for record in records])
         examples, cut = [], 0
         for number, (record, ids) in enumerate(zip(records, texts, strict=True)):
-            tokens, types = join(tokenizer, ids, None, length)
+            tokens, types = join_segments(tokenizer, ids, None, length)
             # Trained on each of the summaries, judged by the first.
             summaries: Sequence[Any] = [None]
             if labelled:
@@ -236,7 +236,7 @@ class AbstractiveSummarization(ExtractiveSummarization):
                 if summary is not None:
                     [written] = tokenizer.encode([summary])
                     cut += len(written) > self.config.summary_length - 2
-                    target, _ = join(tokenizer, written, None, self.config.summary_length)
+                    target, _ = join_segments(tokenizer, written, None, self.config.summary_length)
                     targets["target"] = target
                 examples.append(Example([tokens], [types], targets, number))
         if cut:

@@ -155,7 +155,7 @@ class Checkpoints:
         except Exception as error:  # Orbax, TensorStore and the file system raise many kinds
             raise SaveFailed(
                 f"a checkpoint could not be saved in {self._manager.directory}: "
-                f"{first_line(error)}; mend that, and the same command goes on from the last one"
+                f"{short_reason(error)}; mend that, and the same command goes on from the last one"
             ) from error
 
     def record(self) -> dict | None:
@@ -188,7 +188,7 @@ class Checkpoints:
             try:
                 restored = self._restore(step, like)
             except Exception as error:  # Orbax and TensorStore raise many kinds
-                damaged[step] = first_line(error)
+                damaged[step] = short_reason(error)
                 if jax.process_count() > 1:  # the others may well have read it
                     raise UsageError(
                         f"checkpoint {step} cannot be read ({damaged[step]}): remove "
@@ -250,7 +250,7 @@ class Checkpoints:
             ).params
         except Exception as error:  # Orbax and TensorStore raise many kinds
             folder = Path(self._manager.directory) / str(step)
-            raise UsageError(f"{folder} cannot be read: {first_line(error)}") from error
+            raise UsageError(f"{folder} cannot be read: {short_reason(error)}") from error
 
     def choose(self, which: str) -> int:
         """The step that "last", "best" or a number names.
@@ -310,6 +310,6 @@ def holds_checkpoint(workdir: str | Path) -> bool:
     return any(step.name.isdecimal() for step in (Path(workdir) / FOLDER).glob("*"))
 
 
-def first_line(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
     """What an error says, short."""
     return (str(error).strip() or repr(error)).splitlines()[0][:200]

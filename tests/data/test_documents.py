@@ -390,7 +390,7 @@ def test_docs_of_a_few_packages_read_as_english_and_name_their_versions():
 
 
 def test_docs_do_not_depend_on_the_number_of_processes():
-    files = installed_docs.find_files(["click", "einops"])
+    files = installed_docs.find_sources(["click", "einops"])
     alone = list(installed_docs.read_documents(files, workers=1))
     assert alone == list(installed_docs.read_documents(files, workers=2))
 
@@ -479,4 +479,4 @@ def test_a_link_that_leads_nowhere_is_no_documentation(tmp_path, monkeypatch):
     (tmp_path / "gone.md").symlink_to(tmp_path / "nowhere.md")
     monkeypatch.setattr(installed_docs, "_folders", lambda name: [tmp_path])
     monkeypatch.setattr(installed_docs, "_descriptions", lambda name: [])
-    assert installed_docs.find_files(["x"]) == [tmp_path / "there.md"]
+    assert installed_docs.find_sources(["x"]) == [tmp_path / "there.md"]

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from electra_jax.data.examples import Batches, Example, join
+from electra_jax.data.examples import Batches, Example, join_segments
 from electra_jax.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 
 
@@ -88,7 +88,7 @@ TOKENIZER = WordPieceTokenizer([*SPECIAL_TOKENS, *"abcdefgh"])
 
 @pytest.mark.parametrize(("first", "second"), [(3, 20), (20, 3), (20, 20), (2, 2)])
 def test_pairs_are_cut_from_the_longer(first, second):
-    tokens, types = join(TOKENIZER, [5] * first, [6] * second, 16)
+    tokens, types = join_segments(TOKENIZER, [5] * first, [6] * second, 16)
     assert len(tokens) == len(types) <= 16
     kept = [(tokens == id).sum() for id in (5, 6)]
     if first + second <= 13:

@@ -39,7 +39,7 @@ from electra_jax.planning.plan import (
     exceeded,
     plan_model,
     plan_placement,
-    resolve,
+    resolve_for_accelerators,
 )
 from electra_jax.planning.render import plan_json, render_plan, render_search
 from electra_jax.planning.search import candidates, wire_bytes
@@ -64,7 +64,7 @@ MESHES = {
 
 
 def planned(spec, *overrides):
-    return resolve(load_config(spec, list(overrides)))
+    return resolve_for_accelerators(load_config(spec, list(overrides)))
 
 
 @functools.cache
