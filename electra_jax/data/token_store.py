@@ -199,24 +199,7 @@ def write_store(
                 counts = _write(chunks, tokenizer, partial, validation_share, fraction, progress)
             if not counts["train"]["tokens"]:
                 raise UsageError("no document has a token: there is nothing to learn from")
-            manifest = {
-                "version": STORE_VERSION,
-                "settings": settings,
-                "tokenizer": {
-                    "identity": tokenizer.identity,
-                    "kind": tokenizer.kind,
-                    "vocab_size": tokenizer.vocab_size,
-                },
-                "splits": counts,
-                "files": {
-                    f"{split}/{name}.npy": {
-                        "bytes": (partial / split / f"{name}.npy").stat().st_size,
-                        "sha256": _checksum(partial / split / f"{name}.npy"),
-                    }
-                    for split in SPLITS
-                    for name in ("tokens", "documents")
-                },
-            }
+            manifest = _manifest(partial, settings, tokenizer, counts)
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
             partial.rename(output)
     except OSError as error:
@@ -224,6 +207,29 @@ def write_store(
     if not counts["validation"]["documents"] and validation_share:
         log.warning("no document was held out; a larger --validation-share would hold some out")
     return TokenStore.open(output)
+
+
+def _manifest(
+    folder: Path, settings: dict[str, Any], tokenizer: Tokenizer, counts: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "version": STORE_VERSION,
+        "settings": settings,
+        "tokenizer": {
+            "identity": tokenizer.identity,
+            "kind": tokenizer.kind,
+            "vocab_size": tokenizer.vocab_size,
+        },
+        "splits": counts,
+        "files": {
+            f"{split}/{name}.npy": {
+                "bytes": (folder / split / f"{name}.npy").stat().st_size,
+                "sha256": _checksum(folder / split / f"{name}.npy"),
+            }
+            for split in SPLITS
+            for name in ("tokens", "documents")
+        },
+    }
 
 
 def _existing(output: Path, settings: dict[str, Any]) -> TokenStore | None:

@@ -54,6 +54,7 @@ SETS = (
     GlueSet("RTE", "rte", "accuracy"),
     GlueSet("WNLI", "wnli", "accuracy"),
 )  # fmt: skip
+Scores = dict[str, dict[str, list[float]]]  # by model and set, one for each seed
 SINGLE = ("CoLA", "SST-2")  # of one text a row
 SUFFIXES = (".tsv", ".csv", ".jsonl")
 
@@ -91,46 +92,52 @@ def glue(
     kinds = [(Path(model).name or "pretrained", "false")]
     if baseline:
         kinds.append((BASELINE, "true"))
-    rows: list[list[str]] = []
-    trivial: dict[str, list[float]] = {}
-    content: dict[str, dict[str, list[float]]] = {}
+    content: Scores = {}
+    trivial: dict[str, list[float]] = {one.folder: [] for one, _ in found}
     for name, fresh in kinds:
-        scores: dict[str, list[float]] = {}
+        content[name] = {}
         for one, files in found:
             spec = f"finetune/glue:{one.variant}{'-paper' if variant == 'paper' else ''}"
             fields = [
                 f"init.from={model}", f"init.fresh={fresh}",
                 *data_fields(one, files), *overrides,
             ]  # fmt: skip
-            if fresh == "true":
-                folder = Path(workdir, BASELINE, one.folder)
-            else:
-                folder = Path(workdir, one.folder)
+            folder = Path(workdir, *([BASELINE] if fresh == "true" else []), one.folder)
             try:
                 results = run_group(spec, fields, folder, seeds)
             except NonFiniteLoss as error:  # the other sets are wanted all the same
                 log.warning("%s: %s", folder, error)
                 results = []
             if results and fresh == "false":
-                write_submission(one, data, results, Path(workdir, SUBMISSION))
-            scores[one.folder] = [100 * result["metrics"][one.metric] for result in results]
+                write_submissions(one, data, results, Path(workdir, SUBMISSION))
+            content[name][one.folder] = [100 * result["metrics"][one.metric] for result in results]
             if results:
                 trivial[one.folder] = [100 * results[0]["trivial"][one.metric]]
-        rows.append([name, *map(cell, scores.values()), average(scores)])
-        content[name] = scores
-    content["trivial"] = {one.folder: trivial.get(one.folder, []) for one, _ in found}
-    simple = [f"{value[0]:.1f}" if value else "" for value in content["trivial"].values()]
-    rows.append(["trivial", *simple, average(content["trivial"])])
-    head = ["model", *(f"{one.folder} ({one.metric})" for one, _ in found), "average"]
+    content["trivial"] = trivial
+    table = render_table([one for one, _ in found], content, seeds)
+    if is_main():
+        Path(workdir, TABLE_FILE).write_text(table, "utf-8")
+        write_json(Path(workdir, SCORES_FILE), content)
+    return table
+
+
+def render_table(sets: Sequence[GlueSet], content: Scores, seeds: int) -> str:
+    """The scores of all models and sets in Markdown."""
+    rows = [
+        [name, *map(cell, scores.values()), average(scores)]
+        for name, scores in content.items()
+        if name != "trivial"
+    ]
+    trivial = content["trivial"]
+    simple = [f"{value[0]:.1f}" if value else "" for value in trivial.values()]
+    rows.append(["trivial", *simple, average(trivial)])
+    head = ["model", *(f"{one.folder} ({one.metric})" for one in sets), "average"]
     lines = [head, ["---"] * len(head), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
     if seeds > 1:
         table += f"\nMedian ± standard deviation of {seeds} seeds.\n"
-    if "WNLI" in trivial:
+    if trivial.get("WNLI"):
         table += "\nThe average leaves WNLI out, as the paper's does.\n"
-    if is_main():
-        Path(workdir, TABLE_FILE).write_text(table, "utf-8")
-        write_json(Path(workdir, SCORES_FILE), content)
     return table
 
 
@@ -167,7 +174,7 @@ def find_set_files(one: GlueSet, data: Sequence[str]) -> dict[str, Path] | None:
     return None
 
 
-def write_submission(
+def write_submissions(
     one: GlueSet, data: Sequence[str], results: Sequence[dict[str, Any]], to: Path
 ) -> None:
     """Answers to a set's test files by the seed that does best on its validation data."""

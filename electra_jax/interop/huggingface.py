@@ -85,20 +85,24 @@ def hugging_face_config(
         common["id2label"] = {str(index): name for index, name in enumerate(labels)}
         common["label2id"] = {name: index for index, name in enumerate(labels)}
     if model.architecture == "published":
-        return {
-            "model_type": "electra",
-            **common,
-            "embedding_size": model.embedding,
-            "hidden_act": "gelu",
-            "hidden_dropout_prob": model.dropout,
-            "attention_probs_dropout_prob": model.attention_dropout,
-            "type_vocab_size": model.token_types,
-            "layer_norm_eps": model.block.norm_epsilon,
-        }
+        return {"model_type": "electra", **common, **_electra_fields(model)}
+    return {"model_type": "modernbert", **common, **_modernbert_fields(model, tokenizer)}
+
+
+def _electra_fields(model: ModelConfig) -> dict[str, Any]:
+    return {
+        "embedding_size": model.embedding,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": model.dropout,
+        "attention_probs_dropout_prob": model.attention_dropout,
+        "type_vocab_size": model.token_types,
+        "layer_norm_eps": model.block.norm_epsilon,
+    }
+
+
+def _modernbert_fields(model: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     windows = [model.window(layer) for layer in range(model.layers)]
     return {
-        "model_type": "modernbert",
-        **common,
         "hidden_activation": "gelu",
         "norm_eps": model.block.norm_epsilon,
         "norm_bias": False,

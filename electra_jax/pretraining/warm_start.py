@@ -64,6 +64,17 @@ def warm_start(
     old = _change_sharing(old, new)
     if tokenizer.identity != source.tokenizer.identity:
         old = change_vocabulary(old, source.tokenizer, tokenizer)
+    started, missing, unused = _fill(new, old)
+    _log_parts(missing, "fresh, as init.from has none")
+    _log_parts(unused, "left out of init.from, as the run has no place for them")
+    # The optimizer knows stacked layers by the stack's name.
+    is_fresh = flatten(stack_params(electra, unflatten({path: path in missing for path in new})))
+    _check_frozen(config.optimizer.frozen, [path for path, x in is_fresh.items() if np.any(x)])
+    return stack_params(electra, unflatten(started))
+
+
+def _fill(new: dict[str, Any], old: dict[str, Any]) -> tuple[dict[str, Any], set[str], set[str]]:
+    """Arrays of `new` with the values of `old`; the paths that stay fresh, and the unused ones."""
     started, missing, unused = {}, set(), set(old)
     for path, array in new.items():
         # A generator's own embeddings start from shared ones.
@@ -75,17 +86,13 @@ def warm_start(
         else:
             started[path] = array
             missing.add(path)
-    for paths, text in (
-        (missing, "fresh, as init.from has none"),
-        (unused, "left out of init.from, as the run has no place for them"),
-    ):
-        if paths:
-            parts = sorted({"/".join(path.split("/")[:2]) for path in paths})
-            log.info("%-11s %s: %s", "parameters", text, ", ".join(parts))
-    # The optimizer knows stacked layers by the stack's name.
-    is_fresh = flatten(stack_params(electra, unflatten({path: path in missing for path in new})))
-    _check_frozen(config.optimizer.frozen, [path for path, x in is_fresh.items() if np.any(x)])
-    return stack_params(electra, unflatten(started))
+    return started, missing, unused
+
+
+def _log_parts(paths: set[str], text: str) -> None:
+    if paths:
+        parts = sorted({"/".join(path.split("/")[:2]) for path in paths})
+        log.info("%-11s %s: %s", "parameters", text, ", ".join(parts))
 
 
 def _check_frozen(frozen: str, fresh: Sequence[str]) -> None:

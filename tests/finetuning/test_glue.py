@@ -82,7 +82,7 @@ def test_a_set_that_diverges_leaves_the_others(folder, tmp_path, monkeypatch):
         return [{"metrics": metrics, "trivial": metrics}]
 
     monkeypatch.setattr(glue_module, "run_group", run_group)
-    monkeypatch.setattr(glue_module, "write_submission", lambda *_: None)
+    monkeypatch.setattr(glue_module, "write_submissions", lambda *_: None)
     table = glue("model", [str(folder)], tmp_path)
     assert "| model | 50.0 | diverged | 50.0 | 50.0 |  |" in table
     assert json.loads((tmp_path / "glue.json").read_text())["model"]["MRPC"] == []
