@@ -43,7 +43,7 @@ from electra_jax.planning.plan import (
 )
 from electra_jax.planning.render import plan_json, render_plan, render_search
 from electra_jax.planning.search import candidates, wire_bytes
-from electra_jax.pretraining.program import flops_per_token, pretraining_program
+from electra_jax.pretraining.program import batch_shapes, flops_per_token, pretraining_program
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parents[1] / "golden" / "plans.json"
@@ -76,8 +76,9 @@ def model_of(spec):
 def compiled(mesh_name):
     """The parameters' shapes, and the collectives of a tiny step on a mesh."""
     mesh = make_mesh(MESHES[mesh_name], jax.devices())
-    program = pretraining_program(pretrain_config(load_config("pretrain/small", TINY)), mesh, None)
-    hlo = compile_step(program, mesh).as_text()
+    config = pretrain_config(load_config("pretrain/small", TINY))
+    program = pretraining_program(config, mesh, None)
+    hlo = compile_step(program, batch_shapes(config, mesh)).as_text()
     shapes = {leaf.shape for leaf in jax.tree.leaves(program.state.params)}
     return shapes, read_collectives(hlo, 8)
 
