@@ -7,7 +7,7 @@ DIR/gpu_session.jsonl as soon as it is there, and those that are there are not m
 `pretrain` trains Small, or --config, on the store for as long as it is given, and goes on at the
 next call.
 Needs neither an installed electra-jax nor TensorFlow nor, but for the comparison, PyTorch; of
-the other packages those of setup.py that the model, the data and the training loop import.
+the other packages those of pyproject.toml that the model, the data and the training loop import.
 """
 
 import argparse
