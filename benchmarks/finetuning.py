@@ -13,7 +13,7 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_jax.finetuning.glue import SETS, data_fields, find_files
+from electra_jax.finetuning.glue import SETS, data_fields, find_set_files
 from electra_jax.finetuning.sweep import BASELINE, PRETRAINED, run_group
 from electra_jax.parallel.runtime import enable_compilation_cache
 from electra_jax.training.loop import NonFiniteLoss
@@ -42,7 +42,7 @@ def uses(data: Path) -> list[Use]:
 
     found = []
     for one in SETS:
-        paths = find_files(one, [str(data / "glue"), str(data / "glue_sampled")])
+        paths = find_set_files(one, [str(data / "glue"), str(data / "glue_sampled")])
         if paths:
             fields = (*data_fields(one, paths), "train.length=96", "train.epochs=3")
             config, share = f"finetune/glue:{one.variant}", GLUE_SHARES.get(one.folder, 1.0)

@@ -28,10 +28,10 @@ import optax
 from electra_jax.config import PretrainConfig, load_config, pretrain_config
 from electra_jax.data.mixture import Mixture
 from electra_jax.data.tokenizer import Tokenizer
-from electra_jax.inference.pretrained import load
+from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.models.electra import Electra, init_params
 from electra_jax.parallel.runtime import enable_compilation_cache
-from electra_jax.pretraining.pretrain import pretrain, resolve
+from electra_jax.pretraining.pretrain import pretrain, resolve_vocabulary
 from electra_jax.pretraining.program import flops_per_token
 from electra_jax.training.optimizer import matrix_dimensions
 
@@ -222,7 +222,7 @@ def make_config(architecture: str, objective: str, store: str, flops: float):
         config = pretrain_config(
             load_config(f"pretrain/family:{objective}", [*fields, "train.time_budget=", *more])
         )
-        return resolve(config, tokenizer.vocab_size)
+        return resolve_vocabulary(config, tokenizer.vocab_size)
 
     config = build()
     per_step = sum(flops_per_token(config).values()) * config.train.batch_size * config.data.length
@@ -239,13 +239,13 @@ def run(architecture: str, objective: str, args: argparse.Namespace) -> Iterator
     workdir = args.out / f"{architecture}-{objective}"
     pretrain(config, workdir)
     if objective == "electra":
-        model = load(workdir, "last")
+        model = load_pretrained(workdir, "last")
         fresh = jax.jit(lambda key: init_params(config.electra, key))(jax.random.key(0))
         yield {"objective": "none", "flops": 0.0,
                "scores": scores(model.config, fresh, model.tokenizer, args.eval_data)}  # fmt: skip
     for point in range(1, POINTS + 1):
         step = config.train.steps * point // POINTS
-        model = load(workdir, str(step))
+        model = load_pretrained(workdir, str(step))
         yield {"objective": objective, "flops": step * per_step, "steps": step,
                "scores": scores(model.config, model.params, model.tokenizer,
                                 args.eval_data)}  # fmt: skip

@@ -284,13 +284,15 @@ def run_prepare(args: argparse.Namespace) -> None:
 
 def run_pretrain(args: argparse.Namespace) -> None:
     from electra_jax.config import load_config, pretrain_config
-    from electra_jax.parallel.runtime import enable_compilation_cache, joined
+    from electra_jax.parallel.runtime import enable_compilation_cache, process_group
     from electra_jax.pretraining.pretrain import pretrain
     from electra_jax.pretraining.resume import run_fingerprint
 
     config = pretrain_config(load_config(args.config, args.overrides))
     enable_compilation_cache()
-    with joined(lambda: {ARGUMENTS: args.words, **run_fingerprint(config)}, config.processes):
+    with process_group(
+        lambda: {ARGUMENTS: args.words, **run_fingerprint(config)}, config.processes
+    ):
         pretrain(config, args.workdir)
 
 
@@ -298,11 +300,13 @@ def run_finetune(args: argparse.Namespace) -> None:
     from electra_jax.config import finetune_config, load_config
     from electra_jax.finetuning.resume import run_fingerprint
     from electra_jax.finetuning.sweep import run_all
-    from electra_jax.parallel.runtime import enable_compilation_cache, joined
+    from electra_jax.parallel.runtime import enable_compilation_cache, process_group
 
     config = finetune_config(load_config(args.config, args.overrides))
     enable_compilation_cache()
-    with joined(lambda: {ARGUMENTS: args.words, **run_fingerprint(config)}, config.processes):
+    with process_group(
+        lambda: {ARGUMENTS: args.words, **run_fingerprint(config)}, config.processes
+    ):
         table = run_all(
             args.config, args.overrides, args.workdir, args.seeds, args.sweep, args.baseline
         )
@@ -312,11 +316,13 @@ def run_finetune(args: argparse.Namespace) -> None:
 def run_glue(args: argparse.Namespace) -> None:
     from electra_jax.finetuning.glue import glue, run_fingerprint
     from electra_jax.parallel.rendezvous import ProcessesConfig
-    from electra_jax.parallel.runtime import enable_compilation_cache, joined
+    from electra_jax.parallel.runtime import enable_compilation_cache, process_group
 
     enable_compilation_cache()
     variant = args.config.partition(":")[2]
-    with joined(lambda: {ARGUMENTS: args.words, **run_fingerprint(args.data)}, ProcessesConfig()):
+    with process_group(
+        lambda: {ARGUMENTS: args.words, **run_fingerprint(args.data)}, ProcessesConfig()
+    ):
         table = glue(
             args.model, args.data, args.workdir, args.seeds, args.baseline, args.overrides, variant
         )
@@ -342,15 +348,15 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from electra_jax.evaluate import evaluate
     from electra_jax.inference.terminal import render_metrics
 
-    figures = evaluate(args.workdir, args.data, args.split, args.checkpoint)
-    print(json.dumps(figures) if args.json else render_metrics(figures))
+    metrics = evaluate(args.workdir, args.data, args.split, args.checkpoint)
+    print(json.dumps(metrics) if args.json else render_metrics(metrics))
 
 
 def run_inspect(args: argparse.Namespace) -> None:
-    from electra_jax.inference.pretrained import load
+    from electra_jax.inference.pretrained import load_pretrained
     from electra_jax.inference.terminal import render_inspection
 
-    model = load(args.model, args.checkpoint)
+    model = load_pretrained(args.model, args.checkpoint)
     for text in args.text:
         tokens = model.inspect(text)
         if args.json:

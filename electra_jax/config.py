@@ -297,7 +297,7 @@ def choose_variant(variant: str, known: Sequence[str]) -> str:
 
 def _override(config: ml_collections.ConfigDict, override: str) -> None:
     path, equals, text = override.partition("=")
-    names = {name: value for name, value in flatten(config)}
+    names = {name: value for name, value in flatten_fields(config)}
     if not equals:
         raise UsageError(f"--config.{path} needs a value: --config.{path}=VALUE")
     if path not in names:
@@ -325,11 +325,11 @@ def _parse(path: str, text: str, current: Any) -> Any:
         ) from None
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten_fields(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """("section.field", value) pairs."""
     for name, value in config.items():
         if isinstance(value, Mapping | ml_collections.ConfigDict):
-            yield from flatten(value, f"{prefix}{name}.")
+            yield from flatten_fields(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 
@@ -346,8 +346,8 @@ def first_difference(
     Returns:
       Name, old and new value; None if there is none.
     """
-    before = dict(flatten(config_fields(old)))
-    for name, value in flatten(config_fields(new)):
+    before = dict(flatten_fields(config_fields(old)))
+    for name, value in flatten_fields(config_fields(new)):
         if before.get(name) != value and not may_change(name):
             return name, before.get(name), value
     return None

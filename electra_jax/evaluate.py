@@ -1,5 +1,6 @@
 """Held-out figures of a checkpoint, and held-out sentences as it sees them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,13 @@ import numpy as np
 from electra_jax.config import FinetuneConfig
 from electra_jax.data.mixture import Mixture, parse_stores
 from electra_jax.errors import UsageError
-from electra_jax.inference.finetuned import TaskModel, load
-from electra_jax.inference.pretrained import Model
-from electra_jax.inference.pretrained import load as load_pretrained
+from electra_jax.inference.finetuned import FinetunedModel, load
+from electra_jax.inference.pretrained import PretrainedModel, load_pretrained
 from electra_jax.interop.names import flatten
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.pretraining.pretrain import make_evaluate
 from electra_jax.pretraining.program import build_objective, pretraining_program
-from electra_jax.report import Example, ExampleToken
+from electra_jax.report import Sample, SampleToken
 from electra_jax.run_directory import read_any_config
 from electra_jax.training.checkpoint import holds_checkpoint
 
@@ -40,7 +40,7 @@ def evaluate(
       UsageError: the run, checkpoint or store is missing or does not fit.
     """
     model = load(workdir, checkpoint)
-    if isinstance(model, TaskModel):
+    if isinstance(model, FinetunedModel):
         return evaluate_task(model, workdir, data, split)
     config = model.config
     if not (data or config.data.store):
@@ -55,11 +55,13 @@ def evaluate(
     if needed - there:
         missing = ", ".join(sorted({"/".join(path.split("/")[:2]) for path in needed - there}))
         raise UsageError(f"{workdir} lacks {missing}: it cannot be evaluated")
-    figures = make_evaluate(program, sampler, max_batches=0)(model.params)
-    return {"step": model.step, **figures}
+    metrics = make_evaluate(program, sampler, max_batches=0)(model.params)
+    return {"step": model.step, **metrics}
 
 
-def evaluate_task(model: TaskModel, workdir: str | Path, data: str, split: str) -> dict[str, float]:
+def evaluate_task(
+    model: FinetunedModel, workdir: str | Path, data: str, split: str
+) -> dict[str, float]:
     """Metrics of a fine-tuned model on labelled rows, such as those that chose nothing of it.
 
     Raises:
@@ -77,7 +79,7 @@ def evaluate_task(model: TaskModel, workdir: str | Path, data: str, split: str) 
 
 def held_out_examples(
     workdir: str | Path, count: int = 8, checkpoint: str = "best"
-) -> list[Example]:
+) -> list[Sample]:
     """Held-out rows: what was masked, what the generator put, what the discriminator thinks.
 
     Of each row, the longest document. None of a fine-tuning run, of an imported model, of a run
@@ -99,7 +101,7 @@ def held_out_examples(
     if not hasattr(objective, "forward"):
         return []  # no corrupted rows to show
 
-    def forward(params, batch, key):
+    def forward(params: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[Any, Any]:
         prepared = objective.prepare(batch, key)
         return prepared, objective.forward(params, prepared)
 
@@ -112,7 +114,15 @@ def held_out_examples(
     ]  # fmt: skip
 
 
-def _example(model: Model, tokens_L, documents_L, prepared, out, probabilities_L, row) -> Example:
+def _example(
+    model: PretrainedModel,
+    tokens_L: np.ndarray,
+    documents_L: np.ndarray,
+    prepared: Mapping[str, np.ndarray],
+    out: Mapping[str, np.ndarray],
+    probabilities_L: np.ndarray,
+    row: int,
+) -> Sample:
     numbers = documents_L[documents_L > 0]
     longest = np.flatnonzero(documents_L == np.bincount(numbers).argmax())
     weights_N = prepared["weights"][row] > 0
@@ -123,9 +133,9 @@ def _example(model: Model, tokens_L, documents_L, prepared, out, probabilities_L
     ids = out["corrupted"][row][longest]
     ids = np.where(ids < tokenizer.vocab_size, ids, tokenizer.unk_id)
     sampled = tokenizer.pieces(ids.tolist())
-    return Example(
+    return Sample(
         [
-            ExampleToken(
+            SampleToken(
                 piece=sampled[index],
                 original=originals[index],
                 masked=int(position) in masked,

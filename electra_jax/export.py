@@ -13,10 +13,10 @@ import numpy as np
 from electra_jax.config import config_fields
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.inference.finetuned import TaskModel, load
-from electra_jax.inference.pretrained import Model, imported_config, load_hugging_face
+from electra_jax.inference.finetuned import FinetunedModel, load
+from electra_jax.inference.pretrained import PretrainedModel, imported_config, load_hugging_face
 from electra_jax.interop import huggingface, names, tensorflow1
-from electra_jax.models.electra import count_params, generator_model, unroll
+from electra_jax.models.electra import count_params, generator_model, unstack_params
 from electra_jax.pretraining.program import build_objective, create_state
 from electra_jax.pretraining.resume import IMPORTED
 from electra_jax.pretraining.warm_start import warm_start
@@ -46,9 +46,9 @@ def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> 
     """
     to = _empty(to)
     model = load(path, checkpoint)
-    if isinstance(model, TaskModel):
+    if isinstance(model, FinetunedModel):
         return [_export_task_model(model, path, to)]
-    params = jax.device_get(unroll(model.config.electra, model.params))
+    params = jax.device_get(unstack_params(model.config.electra, model.params))
     networks = names.split_networks(params)
     if not networks:
         raise UsageError(f"{path} holds no network that the transformers library knows")
@@ -64,7 +64,7 @@ def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> 
     return [str(to / network) for network in networks]
 
 
-def _export_task_model(model: TaskModel, path: str | Path, to: Path) -> str:
+def _export_task_model(model: FinetunedModel, path: str | Path, to: Path) -> str:
     kind, task = model.task.exported_as, model.task
     if not kind:
         raise UsageError(
@@ -100,7 +100,7 @@ def _figures(path: str | Path, step: int) -> dict[str, float]:
         raise UsageError(f"{file} cannot be read: {error!r}") from error
 
 
-def task_card(model: TaskModel, opens_with: str, figures: Mapping[str, float]) -> str:
+def task_card(model: FinetunedModel, opens_with: str, figures: Mapping[str, float]) -> str:
     """A model card: what it does, how it was trained, how well it does."""
     train = model.config.train
     scale = getattr(model.task.config, "scale", 1)
@@ -157,7 +157,7 @@ def import_model(
                 f"{read.model.vocab_size}"
             )
         config = imported_config(read.model, read.generator)
-        source = Model(config, read.params, tokenizer, read.step)
+        source = PretrainedModel(config, read.params, tokenizer, read.step)
         slots = {"mu": read.first_moments, "nu": read.second_moments} if read.slots else {}
     else:
         raise UsageError(
@@ -185,7 +185,7 @@ def import_model(
 
 
 def model_card(
-    model: Model, parameters: int, networks: list[str], held_out: dict[str, float]
+    model: PretrainedModel, parameters: int, networks: list[str], held_out: dict[str, float]
 ) -> str:
     """A model card: what it is, how it was trained, how well it does."""
     config = model.config

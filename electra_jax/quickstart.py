@@ -13,7 +13,7 @@ from electra_jax.data.token_store import prepare
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.data.tokenizer_training import train_tokenizer
 from electra_jax.evaluate import evaluate, held_out_examples
-from electra_jax.inference.pretrained import load
+from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.inference.terminal import render_inspection, render_metrics
 from electra_jax.parallel.runtime import enable_compilation_cache
 from electra_jax.pretraining.pretrain import pretrain
@@ -76,7 +76,7 @@ def quickstart(workdir: str | Path, time_budget: str = TIME_BUDGET) -> None:
 
     for sentence in SENTENCES:
         _say(f'inspect --model {run_dir} "{sentence}"')
-        print(render_inspection(load(run_dir).inspect(sentence), colour=True))
+        print(render_inspection(load_pretrained(run_dir).inspect(sentence), colour=True))
 
     _say(f"report --workdir {run_dir}")
     print(f"report: {write_report(run_dir, held_out_examples(run_dir))}")

@@ -34,7 +34,7 @@ pre { background: #f4f4f4; padding: 1rem; overflow: auto }
 
 
 @dataclasses.dataclass(frozen=True)
-class ExampleToken:
+class SampleToken:
     """A token of a held-out text as the two networks saw it."""
 
     piece: str  # what the discriminator read
@@ -46,13 +46,13 @@ class ExampleToken:
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
+class Sample:
     """A held-out text."""
 
-    tokens: Sequence[ExampleToken]
+    tokens: Sequence[SampleToken]
 
 
-def write_report(workdir: str | Path, examples: Sequence[Example] = ()) -> Path:
+def write_report(workdir: str | Path, examples: Sequence[Sample] = ()) -> Path:
     """Writes `report/index.html` of a run directory.
 
     Returns:
@@ -97,7 +97,7 @@ def curves(lines: Sequence[dict]) -> dict[str, dict[str, tuple[list[float], list
     return plots
 
 
-def _page(title: str, lines: list[dict], config: dict, examples: Sequence[Example]) -> str:
+def _page(title: str, lines: list[dict], config: dict, examples: Sequence[Sample]) -> str:
     plots = curves(lines)
     last = lines[-1]
     parts = [
@@ -162,7 +162,7 @@ def _plot(metric: str, kinds: dict) -> str:
     return svg[svg.index("<svg") :]
 
 
-def _token(token: ExampleToken) -> str:
+def _token(token: SampleToken) -> str:
     shade = 0.0 if math.isnan(token.probability) else token.probability
     classes = "token" + " masked" * token.masked + " replaced" * token.replaced
     hint = f"{token.probability:.2f} replaced"

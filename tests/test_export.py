@@ -28,8 +28,8 @@ from electra_jax.data.tokenizer import WordPieceTokenizer
 from electra_jax.errors import UsageError
 from electra_jax.evaluate import evaluate
 from electra_jax.export import export_model, import_model
-from electra_jax.inference.finetuned import TaskModel
-from electra_jax.inference.pretrained import Model, load
+from electra_jax.inference.finetuned import FinetunedModel
+from electra_jax.inference.pretrained import PretrainedModel, load_pretrained
 from electra_jax.interop import huggingface, names
 from electra_jax.models.electra import (
     Electra,
@@ -71,13 +71,13 @@ def test_import_and_export_give_the_same_bytes(shapes, tmp_path):
         for file in ("model.safetensors", "config.json", "tokenizer.json"):
             one, two = (tmp_path / name / network / file for name in ("one", "two"))
             assert one.read_bytes() == two.read_bytes(), file
-    assert load(tmp_path / "run").config.generator.share == shapes[1].share
+    assert load_pretrained(tmp_path / "run").config.generator.share == shapes[1].share
 
 
 def test_a_scanned_model_is_exported_unrolled(tmp_path):
     model, generator = dataclasses.replace(PUBLISHED[0], scan=True), PUBLISHED[1]
     params = make_params(model, generator)
-    rolled = Model(
+    rolled = PretrainedModel(
         PretrainConfig(model=model, generator=generator, data=DataConfig(length=16)),
         roll(Electra(model, generator), params), TOKENIZER, step=3,
     )  # fmt: skip
@@ -171,11 +171,11 @@ MASKED_LM = [
 def test_a_masked_language_model_keeps_its_head(model, generator, objective, tmp_path):
     params = make_params(model, generator, head="masked_lm")
     folder = write(tmp_path / "out", model, generator, params)
-    read = load(folder)
+    read = load_pretrained(folder)
     assert read.config.objective.name == objective
     assert read.config.generator.kind == generator.kind
     jax.tree.map(np.testing.assert_array_equal, read.params, params)
-    alone = load(folder / "masked_lm")
+    alone = load_pretrained(folder / "masked_lm")
     assert alone.config.objective.name == "mlm" and "bias" in alone.params["discriminator"]
 
 
@@ -204,7 +204,7 @@ def test_disentangled_embeddings_leave_as_each_network_reads_them():
 def test_of_a_model_that_copies_the_encoder_is_left(shapes, tmp_path, monkeypatch):
     params = make_params(*shapes, head="copying_lm")
     objective = ObjectiveConfig(name="all_tokens_mlm")
-    model = Model(run_config(*shapes, objective=objective), params, TOKENIZER, step=3)
+    model = PretrainedModel(run_config(*shapes, objective=objective), params, TOKENIZER, step=3)
     monkeypatch.setattr(exchange, "load", lambda *_: model)
     folder = tmp_path / "out"
     written = export_model(tmp_path, folder)
@@ -242,7 +242,7 @@ def test_pretraining_goes_on_from_an_exported_model(exported, tmp_path, caplog):
     with caplog.at_level("INFO", logger="electra_jax"):
         pretrain(config(*frozen), tmp_path / "run")
     assert "generator/encoder" in caplog.text
-    started = jax.device_get(load(tmp_path / "run").params)
+    started = jax.device_get(load_pretrained(tmp_path / "run").params)
     expected = huggingface.read_model(exported).params
     jax.tree.map(np.testing.assert_array_equal, started["discriminator"], expected["discriminator"])
     fresh = import_model(exported, tmp_path / "imported")
@@ -252,7 +252,7 @@ def test_pretraining_goes_on_from_an_exported_model(exported, tmp_path, caplog):
         with pytest.raises(UsageError, match=field.split("=")[0]):
             pretrain(config("generator.width=0.25", field), tmp_path / "imported")
     pretrain(config("generator.width=0.25"), tmp_path / "imported")
-    assert load(tmp_path / "imported", "last").step == 2
+    assert load_pretrained(tmp_path / "imported", "last").step == 2
 
 
 def damage_truncated(folder):
@@ -331,7 +331,7 @@ def test_what_cannot_be_read_is_one_line_and_writes_nothing(damage, exported, tm
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A run directory, of which no more than is asked for has to be there."""
-    model = Model(run_config(*PUBLISHED), make_params(*PUBLISHED), TOKENIZER, step=3)
+    model = PretrainedModel(run_config(*PUBLISHED), make_params(*PUBLISHED), TOKENIZER, step=3)
     monkeypatch.setattr(exchange, "load", lambda *_: model)
     return tmp_path
 
@@ -339,7 +339,7 @@ def run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("results", [None, "{", "[]", '{"metrics": 3}', '{"metrics": {"f1": []}}'])
 def test_a_fine_tuning_without_results_is_not_exported(results, tmp_path, monkeypatch):
     """One that was stopped after its first checkpoint has a model, and no results."""
-    model = TaskModel(None, types.SimpleNamespace(exported_as="Model"), None, {}, step=1)
+    model = FinetunedModel(None, types.SimpleNamespace(exported_as="Model"), None, {}, step=1)
     monkeypatch.setattr(exchange, "load", lambda *_: model)
     if results:
         (tmp_path / "results.json").write_text(results)
@@ -361,7 +361,7 @@ def test_a_fine_tuned_models_card_has_the_figures_that_are_there(tmp_path, monke
     task = find_task("retrieval")(config.task, TOKENIZER, {})
     params = make_params(*PUBLISHED)
     params = {"embeddings": params["embeddings"], **params["discriminator"]}
-    model = TaskModel(config, task, PUBLISHED[0], params, step=3)
+    model = FinetunedModel(config, task, PUBLISHED[0], params, step=3)
     monkeypatch.setattr(exchange, "load", lambda *_: model)
     (tmp_path / "results.json").write_text('{"metrics": {"mrr": 0.5, "recall": null}}')
     assert export_model(tmp_path, tmp_path / "out") == [str(tmp_path / "out")]

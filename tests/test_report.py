@@ -9,7 +9,7 @@ import pytest
 from electra_jax.errors import UsageError
 from electra_jax.inference.pretrained import TokenReport
 from electra_jax.inference.terminal import render_inspection, render_metrics
-from electra_jax.report import Example, ExampleToken, curves, write_report
+from electra_jax.report import Sample, SampleToken, curves, write_report
 
 LINES = [
     {"step": 1, "seconds": 1.0, "train/loss": 3.0, "train/tokens_per_second": 5000.0},
@@ -21,8 +21,8 @@ LINES = [
 def test_a_page_stands_alone_and_shows_everything(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in LINES) + "{cut")
     (tmp_path / "config.json").write_text('{"data": {"store": "<mine>"}}')
-    token = ExampleToken("<b>", "cat", True, "<b>", True, 0.875)
-    page = write_report(tmp_path, [Example([token, token])]).read_text()
+    token = SampleToken("<b>", "cat", True, "<b>", True, 0.875)
+    page = write_report(tmp_path, [Sample([token, token])]).read_text()
     assert page.count("<svg") == 3
     for text in ("auc", "tokens_per_second", "&lt;mine&gt;", "&lt;b&gt;", "was cat", "0.88"):
         assert text in page, text

@@ -29,7 +29,7 @@ class Example(NamedTuple):
     record: int  # number of the labelled record it was made of
 
 
-def join(
+def join_segments(
     tokenizer: Tokenizer, first: Sequence[int], second: Sequence[int] | None, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """[CLS] first [SEP], or [CLS] first [SEP] second [SEP], and the types of its tokens.

@@ -75,7 +75,7 @@ def find_packages(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     return found
 
 
-def find_files(packages: Iterable[str]) -> list[Path]:
+def find_sources(packages: Iterable[str]) -> list[Path]:
     """Files of installed `packages` that may hold documentation, package by package, sorted."""
     files = []
     for name in packages:

@@ -9,6 +9,7 @@ import dataclasses
 import importlib.util
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -124,7 +125,7 @@ class Sampler:
         for number in itertools.count(step):
             yield self.batch(number, rows)
 
-    def dataset(self, step: int, rows: Rows = None):
+    def dataset(self, step: int, rows: Rows = None) -> Any:
         """Batches from `step` on, as a tf.data.Dataset."""
         import tensorflow as tf
 
@@ -134,7 +135,7 @@ class Sampler:
 
         count = len(self._mine(rows))
 
-        def make(number):
+        def make(number: Any) -> dict[str, Any]:
             arrays = tf.numpy_function(
                 lambda n: tuple(self.batch(int(n), rows).values()),
                 [number],

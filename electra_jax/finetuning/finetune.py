@@ -22,7 +22,7 @@ from electra_jax.finetuning.objective import (
     make_judge,
 )
 from electra_jax.finetuning.resume import check_resume, check_unused, data_sizes
-from electra_jax.inference.encoder import Encoder
+from electra_jax.inference.encoder import PretrainedEncoder
 from electra_jax.inference.finetuned import load, load_finetuned, read_task, save_task
 from electra_jax.models.electra import count_params
 from electra_jax.models.flops import encoder_flops_per_token
@@ -31,12 +31,12 @@ from electra_jax.parallel.hardware import peak_flops
 from electra_jax.parallel.mesh import check_batch, make_mesh, replicated
 from electra_jax.parallel.runtime import (
     barrier,
+    broadcast_from_main,
     check_shared,
-    distribute,
-    from_main,
     global_batches,
     is_main,
     random_key,
+    to_devices,
 )
 from electra_jax.placement import FINETUNING, check_heads
 from electra_jax.run_directory import (
@@ -82,7 +82,7 @@ class Data(NamedTuple):
     records: Records
     batches: Batches
     held_out: list[Example]
-    trivial: dict[str, float]
+    baseline: dict[str, float]
     full: int
     steps: int
 
@@ -150,7 +150,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
     return report(task, workdir, data)
 
 
-def starting_encoder(config: FinetuneConfig) -> Encoder:
+def starting_encoder(config: FinetuneConfig) -> PretrainedEncoder:
     """The encoder that `init.from` names, with the run's dropout.
 
     Raises:
@@ -179,13 +179,13 @@ def starting_encoder(config: FinetuneConfig) -> Encoder:
     return encoder._replace(model=model)
 
 
-def open_task(config: FinetuneConfig, encoder: Encoder, workdir: Path) -> Task:
+def open_task(config: FinetuneConfig, encoder: PretrainedEncoder, workdir: Path) -> Task:
     """The task of a run: as it was begun, or a new one.
 
     Raises:
       UsageError: the directory holds another run, or something else.
     """
-    if from_main((workdir / TASK_FILE).exists()):
+    if broadcast_from_main((workdir / TASK_FILE).exists()):
         check_resume(read_any_config(workdir), config, workdir)
         task, _ = read_task(config, workdir)
     else:
@@ -210,20 +210,20 @@ def read_data(config: FinetuneConfig, task: Task) -> Data:
     length = config.train.length
     examples = task.examples(train, length, True, True)
     held_out = task.examples(validation, length, True, False)
-    trivial = task.score(task.trivial(train, validation), validation)
-    if task.metric not in trivial:
+    baseline = task.score(task.baseline(train, validation), validation)
+    if task.metric not in baseline:
         raise UsageError(
-            f"task.metric={task.metric} cannot be had of this data; there are {', '.join(trivial)}"
+            f"task.metric={task.metric} cannot be had of this data; there are {', '.join(baseline)}"
         )
     rows, seed = config.train.batch_size, config.train.seed
     batches = Batches(examples, rows, task.tokenizer.pad_id, seed)
     steps = max(1, round(config.train.epochs * batches.steps_per_epoch))
     records = Records(train, validation, test)
-    return Data(records, batches, held_out, trivial, count_full(examples, length), steps)
+    return Data(records, batches, held_out, baseline, count_full(examples, length), steps)
 
 
 def finetuning_program(
-    config: FinetuneConfig, encoder: Encoder, task: Task, steps: int, mesh: Mesh
+    config: FinetuneConfig, encoder: PretrainedEncoder, task: Task, steps: int, mesh: Mesh
 ) -> Program:
     """The program of a run.
 
@@ -243,10 +243,10 @@ def finetuning_program(
     return build_program(objective, optimizer, create, FINETUNING, mesh, config.train.accumulate)
 
 
-def with_encoder(encoder: Encoder, state: TrainState) -> TrainState:
+def with_encoder(encoder: PretrainedEncoder, state: TrainState) -> TrainState:
     """A fresh state with the parameters of an encoder."""
     shardings = {n: jax.tree.map(lambda x: x.sharding, state.params[n]) for n in encoder.params}
-    return state.replace(params={**state.params, **distribute(encoder.params, shardings)})
+    return state.replace(params={**state.params, **to_devices(encoder.params, shardings)})
 
 
 def held_out_evaluation(
@@ -269,7 +269,7 @@ def held_out_evaluation(
 
 
 def announce(
-    config: FinetuneConfig, task: Task, encoder: Encoder, data: Data, workdir: Path
+    config: FinetuneConfig, task: Task, encoder: PretrainedEncoder, data: Data, workdir: Path
 ) -> None:
     """Logs what is about to run."""
     records, batches = data.records, data.batches
@@ -317,7 +317,7 @@ def report(task: Task, workdir: Path, data: Data) -> dict[str, Any]:
         "step": model.step,
         "metric": task.metric,
         "metrics": task.score(answers, validation),
-        "trivial": data.trivial,
+        "trivial": data.baseline,
         "rows": {"train": len(train), "validation": len(validation)},
     }
     if test is not None:

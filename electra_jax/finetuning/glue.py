@@ -12,7 +12,7 @@ from electra_jax.errors import UsageError
 from electra_jax.finetuning.sweep import BASELINE, cell, run_group
 from electra_jax.inference.finetuned import load_finetuned
 from electra_jax.parallel.rendezvous import code_fingerprint
-from electra_jax.parallel.runtime import from_main, is_main
+from electra_jax.parallel.runtime import broadcast_from_main, is_main
 from electra_jax.training.loop import NonFiniteLoss
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def glue(
       UsageError: none of the sets is there, or what `finetune` raises.
       Stopped: a signal stopped a run.
     """
-    found = [(one, files) for one in SETS if (files := find_files(one, data))]
+    found = [(one, files) for one in SETS if (files := find_set_files(one, data))]
     if not found:
         names = ", ".join(one.folder for one in SETS)
         raise UsageError(f"{', '.join(data)}: there is none of {names}, with train and dev files")
@@ -151,11 +151,11 @@ def run_fingerprint(data: Sequence[str]) -> dict[str, str]:
     """What all processes must have in common (see `parallel.rendezvous`)."""
     return {
         **code_fingerprint(),
-        "the sets": " ".join(x.folder for x in SETS if find_files(x, data)),
+        "the sets": " ".join(x.folder for x in SETS if find_set_files(x, data)),
     }
 
 
-def find_files(one: GlueSet, data: Sequence[str]) -> dict[str, Path] | None:
+def find_set_files(one: GlueSet, data: Sequence[str]) -> dict[str, Path] | None:
     """A set's training and validation files, in the first folder that has them."""
     for folder in data:
         for suffix in SUFFIXES:
@@ -181,7 +181,7 @@ def write_submission(
         size = test.stat().st_size if test else 0
         source = {"run": str(run), "step": results[best]["step"], "bytes of test": size}
         done = sources.get(target.name) == source and target.exists()
-        if from_main(test is None or done):
+        if broadcast_from_main(test is None or done):
             continue
         model = load_finetuned(run)
         records = model.task.read(str(test), labelled=False)

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from electra_jax.config import FinetuneConfig, config_fields, first_difference, flatten
+from electra_jax.config import FinetuneConfig, config_fields, first_difference, flatten_fields
 from electra_jax.data.collection import SCHEME
 from electra_jax.errors import UsageError
 from electra_jax.parallel.rendezvous import code_fingerprint
@@ -28,7 +28,7 @@ def run_fingerprint(config: FinetuneConfig) -> dict[str, Any]:
     return {
         **code_fingerprint(),
         **{f"the size of {name}": size for name, size in sizes.items()},
-        **dict(flatten(config_fields(config), "--config.")),
+        **dict(flatten_fields(config_fields(config), "--config.")),
     }
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax.atomic_files import write_json
-from electra_jax.config import FinetuneConfig, finetune_config, flatten, load_config
+from electra_jax.config import FinetuneConfig, finetune_config, flatten_fields, load_config
 from electra_jax.errors import UsageError
 from electra_jax.finetuning.finetune import check_resume, finetune
-from electra_jax.parallel.runtime import from_main, is_main
+from electra_jax.parallel.runtime import broadcast_from_main, is_main
 from electra_jax.run_directory import RESULTS_FILE, RUNS_FILE, TABLE_FILE, read_any_config
 from electra_jax.training.loop import NonFiniteLoss
 
@@ -47,7 +47,7 @@ def run_all(
       UsageError: see `load_config` and `finetune`.
       Stopped: a signal stopped a run.
     """
-    names = [name for name, _ in flatten(load_config(spec))]
+    names = [name for name, _ in flatten_fields(load_config(spec))]
     axes = [parse_axis(axis, names) for axis in sweep]
     if baseline:
         axes.insert(0, ("init.fresh", ["false", "true"]))
@@ -103,7 +103,7 @@ def run_group(
         workdir = folder / f"seed-{seed}" if seeds > 1 else folder
         # Process 0 decides: only it knows what it has written.
         result = finished(workdir, config) if is_main() else None
-        if from_main(result is not None):
+        if broadcast_from_main(result is not None):
             result = result or json.loads((workdir / RESULTS_FILE).read_text())
             log.info("%-11s %s", "done before", workdir)
         else:

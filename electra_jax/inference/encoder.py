@@ -10,18 +10,18 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from electra_jax.data.examples import Batches, Example, join
+from electra_jax.data.examples import Batches, Example, join_segments
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import POOLINGS, EncoderWithHead, PoolingHead
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
-from electra_jax.parallel.runtime import fetch, global_batches
+from electra_jax.parallel.runtime import global_batches, to_host
 
 log = logging.getLogger(__name__)
 
 
-class Encoder(NamedTuple):
+class PretrainedEncoder(NamedTuple):
     """What is fine-tuned: `embeddings` and `encoder`, unrolled."""
 
     model: ModelConfig
@@ -46,11 +46,15 @@ def run_examples(apply: Any, params: Any, batches: Batches, mesh: Mesh) -> Itera
         lambda mine: (batch for batch, _ in batches.once(mine)), mesh, batches.batch_size
     )
     for batch, places in zip(rows, numbers, strict=True):
-        yield fetch(apply(params, batch)), places
+        yield to_host(apply(params, batch)), places
 
 
 def embed(
-    encoder: Encoder, texts: Sequence[str], length: int, pooling: str = "mean", progress=False
+    encoder: PretrainedEncoder,
+    texts: Sequence[str],
+    length: int,
+    pooling: str = "mean",
+    progress: bool = False,
 ) -> np.ndarray:
     """Unit vectors of texts, float32 [texts, hidden].
 
@@ -64,7 +68,7 @@ def embed(
     examples, cut = [], 0
     for number, ids in enumerate(encoder.tokenizer.encode(list(texts))):
         cut += len(ids) > length - 2
-        tokens, types = join(encoder.tokenizer, ids, None, length)
+        tokens, types = join_segments(encoder.tokenizer, ids, None, length)
         examples.append(Example([tokens], [types], {}, number))
     if cut:
         log.warning("%d of %d texts are cut to %d tokens", cut, len(examples), length)

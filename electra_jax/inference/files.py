@@ -18,7 +18,7 @@ from electra_jax.atomic_files import atomic_path
 from electra_jax.data.labelled import FORMATS, Row, kind_of, parse_rows
 from electra_jax.data.text_files import decode, read_lines
 from electra_jax.errors import UsageError
-from electra_jax.inference.finetuned import CHUNK, TaskModel, as_row, cut, load
+from electra_jax.inference.finetuned import CHUNK, FinetunedModel, as_row, chunked, load
 
 STANDARD_INPUT = "-"
 LINES = "lines"  # the format where nothing tells another: a text each
@@ -59,12 +59,12 @@ def predict_file(model_dir: str, path: str, output: str, kind: str, checkpoint: 
       UsageError: no fine-tuned model, or the input cannot be read.
     """
     model = load(model_dir, checkpoint)
-    if not isinstance(model, TaskModel):
+    if not isinstance(model, FinetunedModel):
         raise UsageError(f"{model_dir} is not fine-tuned: see `electra-jax finetune`")
     rows = read_input(path, kind, model.task.column_names)
     if (kind or kind_of(path) or LINES) == LINES:
         rows = (as_row(model.task, split_line(model, row), row.where) for row in rows)
-    chunks = arriving(rows) if path == STANDARD_INPUT else cut(rows)
+    chunks = arriving(rows) if path == STANDARD_INPUT else chunked(rows)
     start, count = time.monotonic(), 0
     with open_output(output) as file, tqdm(unit="row", dynamic_ncols=True) as bar:
         for chunk in chunks:
@@ -114,7 +114,7 @@ def arriving(rows: Iterator[Row]) -> Iterator[list[Row]]:
             return
 
 
-def split_line(model: TaskModel, row: Row) -> Any:
+def split_line(model: FinetunedModel, row: Row) -> Any:
     """A line as the task's input; tabs part its columns where it takes several."""
     text = row.fields["text"]
     return text if len(model.task.input_columns) == 1 else text.split("\t")

@@ -17,9 +17,8 @@ from electra_jax.data.examples import Batches, count_full
 from electra_jax.data.labelled import Row
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.inference.encoder import Encoder, compiled, embed, run_examples
-from electra_jax.inference.pretrained import Model
-from electra_jax.inference.pretrained import load as load_pretrained
+from electra_jax.inference.encoder import PretrainedEncoder, compiled, embed, run_examples
+from electra_jax.inference.pretrained import PretrainedModel, load_pretrained
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
@@ -66,7 +65,7 @@ def spread(outputs: Any, numbers: np.ndarray, into: list) -> None:
 
 
 @dataclasses.dataclass
-class TaskModel:
+class FinetunedModel:
     """A fine-tuned model with its task."""
 
     config: FinetuneConfig
@@ -78,11 +77,11 @@ class TaskModel:
     empty_rows: list[str] = dataclasses.field(default_factory=list)  # where those without text are
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> PretrainedEncoder:
         """The model without its head."""
         params = {name: self.params[name] for name in ("embeddings", "encoder")}
         # What its pretraining read is not kept; fine-tuning has made sure of its positions.
-        return Encoder(self.model, params, self.task.tokenizer, self.model.max_positions)
+        return PretrainedEncoder(self.model, params, self.task.tokenizer, self.model.max_positions)
 
     @functools.cached_property
     def _apply(self) -> Any:
@@ -111,7 +110,7 @@ class TaskModel:
         if isinstance(inputs, str):
             raise UsageError("predict takes a list of inputs, not one text")
         rows = (as_row(self.task, value, f"input {n}") for n, value in enumerate(inputs, start=1))
-        return [answer for chunk in cut(rows) for answer in self.answer_rows(chunk)]
+        return [answer for chunk in chunked(rows) for answer in self.answer_rows(chunk)]
 
     def answer_rows(self, rows: Sequence[Row]) -> list[Answer]:
         """An answer to each row.
@@ -130,7 +129,7 @@ class TaskModel:
         return embed(self.encoder, texts, self.config.train.length, pooling, progress)
 
 
-def cut(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def chunked(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """Rows, some hundred at a time."""
     rows = iter(rows)
     while chunk := list(itertools.islice(rows, CHUNK)):
@@ -151,7 +150,7 @@ def as_row(task: Task, value: Any, where: str) -> Row:
     return Row(where, dict(zip(columns, values, strict=True)))
 
 
-def load(path: str | Path, checkpoint: str = "best") -> Model | TaskModel:
+def load(path: str | Path, checkpoint: str = "best") -> PretrainedModel | FinetunedModel:
     """Loads a model: pretrained (see `inference.load`) or fine-tuned.
 
     Raises:
@@ -162,7 +161,7 @@ def load(path: str | Path, checkpoint: str = "best") -> Model | TaskModel:
     return load_pretrained(path, checkpoint)
 
 
-def load_finetuned(path: str | Path, checkpoint: str = "best") -> TaskModel:
+def load_finetuned(path: str | Path, checkpoint: str = "best") -> FinetunedModel:
     """Loads a fine-tuned model.
 
     Raises:
@@ -178,7 +177,7 @@ def load_finetuned(path: str | Path, checkpoint: str = "best") -> TaskModel:
     with Checkpoints(path, metric=task.metric, maximise=True, read_only=True) as checkpoints:
         step = checkpoints.choose(checkpoint)
         params = checkpoints.restore_params(step, shapes)
-    return TaskModel(config, task, model, params, step)
+    return FinetunedModel(config, task, model, params, step)
 
 
 def init_head(network: EncoderWithHead, task: Task, key: jax.Array) -> dict:

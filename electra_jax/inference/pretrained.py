@@ -13,9 +13,9 @@ from electra_jax.config import PretrainConfig
 from electra_jax.data.sampler import DataConfig
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.inference.encoder import Encoder, embed
+from electra_jax.inference.encoder import PretrainedEncoder, embed
 from electra_jax.interop import huggingface
-from electra_jax.models.electra import GeneratorConfig, init_params, unroll
+from electra_jax.models.electra import GeneratorConfig, init_params, unstack_params
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.run_directory import read_config
@@ -33,7 +33,7 @@ class TokenReport(NamedTuple):
 
 
 @dataclasses.dataclass
-class Model:
+class PretrainedModel:
     """A pretrained model with its tokenizer."""
 
     config: PretrainConfig
@@ -41,7 +41,7 @@ class Model:
     tokenizer: Tokenizer
     step: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._electra = self.config.electra
         self._inspect = jax.jit(self._inspect_arrays)
         self._energies = jax.jit(self._energy_arrays)
@@ -57,13 +57,13 @@ class Model:
         return self.config.data.length - 2
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> PretrainedEncoder:
         """The main network without its head."""
-        params = unroll(self.config.electra, self.params)
+        params = unstack_params(self.config.electra, self.params)
         embeddings = dict(params["embeddings"])
         if "embedding_delta" in params:
             embeddings["word"] = embeddings["word"] + params["embedding_delta"]
-        return Encoder(
+        return PretrainedEncoder(
             dataclasses.replace(self.config.model, scan=False),
             {"embeddings": embeddings, "encoder": params["discriminator"]["encoder"]},
             self.tokenizer,
@@ -147,16 +147,18 @@ class Model:
         energy_1L: Any = self._electra.apply({"params": params}, *rows, method="discriminate")
         return energy_1L[0]
 
-    def _inspect_arrays(self, params: Any, row_L: jax.Array, documents_L: jax.Array):
+    def _inspect_arrays(
+        self, params: Any, row_L: jax.Array, documents_L: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         variables = {"params": params}
         types = jnp.zeros_like(row_L)
         logits_L = self._electra.apply(
             variables, row_L[None], documents_L[None], types[None], method="discriminate"
         )[0]
 
-        def suggest(position):
+        def suggest(position: jax.Array) -> tuple[jax.Array, jax.Array]:
             masked = row_L.at[position].set(self.tokenizer.mask_id)
-            logits_11V = self._electra.apply(
+            logits_11V: Any = self._electra.apply(
                 variables,
                 masked[None],
                 documents_L[None],
@@ -173,7 +175,7 @@ class Model:
         return jax.nn.sigmoid(logits_L), top_LV, tokens_LV
 
 
-def load(path: str | Path, checkpoint: str = "best") -> Model:
+def load_pretrained(path: str | Path, checkpoint: str = "best") -> PretrainedModel:
     """Loads a model from a run directory, or from an exported or Hugging Face one.
 
     Args:
@@ -192,7 +194,7 @@ def load(path: str | Path, checkpoint: str = "best") -> Model:
     with Checkpoints(path, read_only=True) as checkpoints:
         step = checkpoints.choose(checkpoint)
         params = checkpoints.restore_params(step, shapes)
-    return Model(config, params, load_tokenizer(Path(path) / "tokenizer"), step)
+    return PretrainedModel(config, params, load_tokenizer(Path(path) / "tokenizer"), step)
 
 
 def imported_config(
@@ -209,7 +211,7 @@ def imported_config(
     )
 
 
-def load_hugging_face(path: str | Path, generator: str | Path | None = None) -> Model:
+def load_hugging_face(path: str | Path, generator: str | Path | None = None) -> PretrainedModel:
     """Loads a Hugging Face directory; heads and a generator that it lacks are missing.
 
     A masked language model is one of the objective `mlm`, beside a generator of `replace_mlm`.
@@ -228,4 +230,4 @@ def load_hugging_face(path: str | Path, generator: str | Path | None = None) -> 
     if objective == "mlm":
         shares = dataclasses.replace(shares, kind="none")
     config = imported_config(read.model, shares, objective)
-    return Model(config, jax.tree.map(jnp.asarray, read.params), read.tokenizer, step=0)
+    return PretrainedModel(config, jax.tree.map(jnp.asarray, read.params), read.tokenizer, step=0)

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from electra_jax.errors import UsageError
 from electra_jax.models import attention
-from electra_jax.models.layout import lay
+from electra_jax.models.layout import constrain
 from electra_jax.models.norm import LayerNorm
 
 
@@ -60,7 +60,7 @@ class ModelConfig:
     remat: bool = False  # recompute each layer in the backward pass
     scan: bool = False  # one compiled layer, scanned
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, known in (
             ("architecture", tuple(ARCHITECTURES)),
             ("dtype", ("auto", "float32", "bfloat16")),
@@ -138,7 +138,12 @@ class Dense(nn.Dense):
 
 
 def dense(
-    config: ModelConfig, features: int, name: str | None, *, bias=None, output=False
+    config: ModelConfig,
+    features: int,
+    name: str | None,
+    *,
+    bias: bool | None = None,
+    output: bool = False,
 ) -> Dense:
     """A dense layer of the block; `output` marks those that write to the residual stream."""
     scaled = output and config.block.scaled_output_init
@@ -162,7 +167,7 @@ class Embeddings(nn.Module):
 
     config: ModelConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.word = self.param("word", normal_init, (c.vocab_size, c.embedding))
         if not c.block.rotary:
@@ -172,13 +177,18 @@ class Embeddings(nn.Module):
         self.drop = nn.Dropout(c.dropout)
 
     def __call__(
-        self, tokens_BL, types_BL, positions_BL, train: bool = False, word_VE=None
+        self,
+        tokens_BL: jax.Array,
+        types_BL: jax.Array,
+        positions_BL: jax.Array,
+        train: bool = False,
+        word_VE: jax.Array | None = None,
     ) -> jax.Array:
         """`word_VE` stands in for the table of words, where it is given."""
-        x_BLE = lay(self.word if word_VE is None else word_VE, "vocabulary")[tokens_BL]
+        x_BLE = constrain(self.word if word_VE is None else word_VE, "vocabulary")[tokens_BL]
         if not self.config.block.rotary:
-            x_BLE += lay(self.position)[positions_BL] + lay(self.type)[types_BL]
-        return self.drop(self.norm(lay(x_BLE, "batch")), deterministic=not train)
+            x_BLE += constrain(self.position)[positions_BL] + constrain(self.type)[types_BL]
+        return self.drop(self.norm(constrain(x_BLE, "batch")), deterministic=not train)
 
 
 class Layer(nn.Module):
@@ -190,7 +200,13 @@ class Layer(nn.Module):
     direction: int = 0
 
     @nn.compact
-    def __call__(self, x_BLD, documents_BL, positions_BL, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        documents_BL: jax.Array,
+        positions_BL: jax.Array,
+        train: bool = False,
+    ) -> jax.Array:
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not train)
         attention_norm, feedforward_norm = norm(c, "attention_norm"), norm(c, "feedforward_norm")
@@ -204,11 +220,13 @@ class Layer(nn.Module):
         )
         return feedforward_norm(x_BLD + drop(self.feedforward(x_BLD)))
 
-    def attention(self, x_BLD, documents_BL, positions_BL, train):
+    def attention(
+        self, x_BLD: jax.Array, documents_BL: jax.Array, positions_BL: jax.Array, train: bool
+    ) -> jax.Array:
         c = self.config
         heads = (*x_BLD.shape[:-1], c.heads, c.hidden // c.heads)
         query, key, value = (
-            lay(dense(c, c.hidden, name)(x_BLD).reshape(heads), "batch", None, "heads")
+            constrain(dense(c, c.hidden, name)(x_BLD).reshape(heads), "batch", None, "heads")
             for name in ("query", "key", "value")
         )
         if c.block.rotary:
@@ -226,17 +244,19 @@ class Layer(nn.Module):
             dropout_key=self.make_rng("dropout") if dropout else None,
             kernel=c.attention,
         )
-        return lay(dense(c, c.hidden, "output", output=True)(mixed.reshape(x_BLD.shape)), "batch")
+        return constrain(
+            dense(c, c.hidden, "output", output=True)(mixed.reshape(x_BLD.shape)), "batch"
+        )
 
-    def feedforward(self, x_BLD):
+    def feedforward(self, x_BLD: jax.Array) -> jax.Array:
         c = self.config
         if c.block.gated:
             wide, gate = jnp.split(dense(c, 2 * c.intermediate, "wide")(x_BLD), 2, axis=-1)
             wide = gelu(wide) * gate
         else:
             wide = gelu(dense(c, c.intermediate, "wide")(x_BLD))
-        wide = lay(wide, "batch", None, "features")
-        return lay(dense(c, c.hidden, "narrow", output=True)(wide), "batch")
+        wide = constrain(wide, "batch", None, "features")
+        return constrain(dense(c, c.hidden, "narrow", output=True)(wide), "batch")
 
 
 class Period(nn.Module):
@@ -247,7 +267,9 @@ class Period(nn.Module):
     direction: int = 0
 
     @nn.compact
-    def __call__(self, x_BLD, documents_BL, positions_BL, train: bool):
+    def __call__(
+        self, x_BLD: jax.Array, documents_BL: jax.Array, positions_BL: jax.Array, train: bool
+    ) -> tuple[jax.Array, None]:
         for index, window in enumerate(self.windows):
             layer = layer_class(self.config)(
                 self.config, window, direction=self.direction, name=f"layer_{index}"
@@ -285,7 +307,13 @@ class Encoder(nn.Module):
     direction: int = 0
 
     @nn.compact
-    def __call__(self, x_BLE, documents_BL, positions_BL, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        x_BLE: jax.Array,
+        documents_BL: jax.Array,
+        positions_BL: jax.Array,
+        train: bool = False,
+    ) -> jax.Array:
         c = self.config
         x_BLD = x_BLE
         if x_BLE.shape[-1] != c.hidden:
@@ -295,7 +323,7 @@ class Encoder(nn.Module):
                 kernel_init=nn.initializers.glorot_uniform(),
                 name="embeddings_project",
             )(x_BLE)
-            x_BLD = lay(x_BLD, "batch")
+            x_BLD = constrain(x_BLD, "batch")
 
         unrolled = list(range(c.layers))
         before, period, periods = scan_plan(c)

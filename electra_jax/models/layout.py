@@ -20,7 +20,7 @@ AXES: dict[str | None, tuple[str, ...]] = {
 }
 
 
-def lay(x: jax.Array, *dimensions: str | None) -> jax.Array:
+def constrain(x: jax.Array, *dimensions: str | None) -> jax.Array:
     """The same array, its leading dimensions placed as AXES has it; the others whole."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:

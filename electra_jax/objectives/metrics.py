@@ -66,12 +66,12 @@ def language_model_metrics(prefix: str, sums: Mapping[str, np.ndarray]) -> dict[
 
 
 def detector_sums(
-    losses_BL: jax.Array, logits_BL: jax.Array, labels_BL: jax.Array, counted_BL: jax.Array
+    losses_BL: jax.Array, logits_BL: jax.Array, labels_BL: jax.Array, loss_mask_BL: jax.Array
 ) -> Sums:
     """What `detector_metrics` needs; only counted tokens do."""
     return {
-        "discriminator_loss": jnp.sum(losses_BL * counted_BL),
-        "logit_bins": logit_histogram(logits_BL, labels_BL, counted_BL),
+        "discriminator_loss": jnp.sum(losses_BL * loss_mask_BL),
+        "logit_bins": logit_histogram(logits_BL, labels_BL, loss_mask_BL),
     }
 
 
@@ -90,12 +90,14 @@ def detector_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     }
 
 
-def logit_histogram(logits_BL: jax.Array, labels_BL: jax.Array, counted_BL: jax.Array) -> jax.Array:
+def logit_histogram(
+    logits_BL: jax.Array, labels_BL: jax.Array, loss_mask_BL: jax.Array
+) -> jax.Array:
     """Counts of tokens by label and logit, float32 [2, AUC_BINS]; zero is a bin's edge."""
     scaled_BL = (logits_BL / AUC_RANGE + 1.0) * (AUC_BINS // 2)
     bins_BL = jnp.clip(jnp.floor(scaled_BL), 0, AUC_BINS - 1).astype(jnp.int32)
     bins_BL += AUC_BINS * labels_BL
-    return jnp.zeros(2 * AUC_BINS).at[bins_BL].add(counted_BL).reshape(2, AUC_BINS)
+    return jnp.zeros(2 * AUC_BINS).at[bins_BL].add(loss_mask_BL).reshape(2, AUC_BINS)
 
 
 def binned_auc(negative: np.ndarray, positive: np.ndarray) -> float:

@@ -26,14 +26,14 @@ class ReplacedTokenDetection(Corruption):
     name = "electra"
     head = "detector"
 
-    def counted(self, prepared: Mapping[str, jax.Array]) -> jax.Array:
+    def loss_mask(self, prepared: Mapping[str, jax.Array]) -> jax.Array:
         """The tokens whose detection is learnt, bool [B, L]: all real ones."""
         return prepared["documents"] > 0
 
     def counts(self, prepared: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         return {
             "generator": prepared["weights"].sum(),
-            "discriminator": self.counted(prepared).sum().astype(jnp.float32),
+            "discriminator": self.loss_mask(prepared).sum().astype(jnp.float32),
         }
 
     def forward(
@@ -64,8 +64,8 @@ class ReplacedTokenDetection(Corruption):
         generator_loss, sums = self.generator_losses(out, prepared)
         logits_BL, replaced_BL = out["discriminator_logits"], out["replaced"]
         losses_BL = jax.nn.softplus(jnp.where(replaced_BL, -logits_BL, logits_BL))
-        counted_BL = self.counted(prepared)
-        sums |= metrics.detector_sums(losses_BL, logits_BL, replaced_BL, counted_BL)
+        loss_mask_BL = self.loss_mask(prepared)
+        sums |= metrics.detector_sums(losses_BL, logits_BL, replaced_BL, loss_mask_BL)
         losses = {
             "generator": generator_loss,
             "discriminator": sums["discriminator_loss"],
@@ -82,6 +82,6 @@ class MaskedTokenDetection(ReplacedTokenDetection):
 
     name = "electra_masked"
 
-    def counted(self, prepared: Mapping[str, jax.Array]) -> jax.Array:
+    def loss_mask(self, prepared: Mapping[str, jax.Array]) -> jax.Array:
         masked = masking.Masked(prepared["positions"], prepared["weights"])
         return masking.chosen(masked, prepared["tokens"].shape[1])

@@ -41,7 +41,7 @@ class ProcessesConfig:
     heartbeat_seconds: int = 100  # after which one that is not heard of is taken for dead
     stall_seconds: int = 900  # without a step, after which the one that stalls is named
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             if getattr(self, field.name) < 1:
                 raise UsageError(f"processes.{field.name} must be at least 1")
@@ -107,7 +107,7 @@ def find_cluster(seconds: int = 300) -> Cluster | None:
     return cluster if (cluster.count or 1) > 1 else None
 
 
-def join(facts: Callable[[], Mapping[str, Any]], config: ProcessesConfig) -> None:
+def join(fingerprint: Callable[[], Mapping[str, Any]], config: ProcessesConfig) -> None:
     """Joins the run's other processes, if it has any; must come before any use of devices.
 
     Args:
@@ -122,10 +122,10 @@ def join(facts: Callable[[], Mapping[str, Any]], config: ProcessesConfig) -> Non
     if cluster is None:
         return
     try:
-        mine = {name: str(value) for name, value in facts().items()}
+        mine = {name: str(value) for name, value in fingerprint().items()}
     except Exception as error:  # all are told, whatever it is
         mine = {ERROR: str(error) or repr(error)}
-    call_roll(cluster, mine, config.join_seconds)
+    rendezvous(cluster, mine, config.join_seconds)
     if cluster.index:
         logging.getLogger("electra_jax").setLevel(logging.WARNING)  # process 0 speaks for all
     jax.distributed.initialize(
@@ -152,14 +152,14 @@ def code_fingerprint() -> dict[str, str]:
     }
 
 
-class Verdict(NamedTuple):
+class Outcome(NamedTuple):
     """What is wrong with the processes, in one line; empty if nothing is."""
 
     wrong: str = ""
     late: bool = False  # and might be right in a while
 
 
-def call_roll(cluster: Cluster, facts: Mapping[str, str], seconds: float) -> None:
+def rendezvous(cluster: Cluster, fingerprint: Mapping[str, str], seconds: float) -> None:
     """Waits until all processes are there, and compares their facts.
 
     Raises:
@@ -170,14 +170,14 @@ def call_roll(cluster: Cluster, facts: Mapping[str, str], seconds: float) -> Non
         "index": cluster.index,
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "facts": {"the number of processes": str(cluster.count), **facts},
+        "facts": {"the number of processes": str(cluster.count), **fingerprint},
     }
-    verdict = (answer if cluster.index else preside)(cluster, mine, seconds)
-    if verdict.wrong:
-        raise (NotThereYet if verdict.late else UsageError)(verdict.wrong)
+    outcome = (report_in if cluster.index else serve)(cluster, mine, seconds)
+    if outcome.wrong:
+        raise (NotThereYet if outcome.late else UsageError)(outcome.wrong)
 
 
-def preside(cluster: Cluster, mine: dict[str, Any], seconds: float) -> Verdict:
+def serve(cluster: Cluster, mine: dict[str, Any], seconds: float) -> Outcome:
     """Process 0's part: hears all, and tells all what is wrong, if anything."""
     deadline = time.monotonic() + seconds
     present, lines, twice = {0: mine}, [], ""
@@ -189,7 +189,7 @@ def preside(cluster: Cluster, mine: dict[str, Any], seconds: float) -> Verdict:
             ("", port), family=family, dualstack_ipv6=dual, backlog=cluster.count
         )
     except OSError as error:
-        return Verdict(f"process 0 cannot listen at {cluster.address}: {error.strerror}")
+        return Outcome(f"process 0 cannot listen at {cluster.address}: {error.strerror}")
     with server:
         while len(present) < cluster.count and (left := deadline - time.monotonic()) > 0:
             server.settimeout(left)
@@ -204,17 +204,17 @@ def preside(cluster: Cluster, mine: dict[str, Any], seconds: float) -> Verdict:
             if (before["host"], before["pid"]) != speaker:
                 twice = f"{before['host']} and {theirs['host']} both say they are process {index}"
             lines.append(line)
-        verdict = Verdict(twice) if twice else judge(cluster.count, present)
+        outcome = Outcome(twice) if twice else compare(cluster.count, present)
         for line in lines:
             with line, contextlib.suppress(OSError):
-                line.sendall((json.dumps(verdict) + "\n").encode())
-    if not verdict.wrong:
+                line.sendall((json.dumps(outcome) + "\n").encode())
+    if not outcome.wrong:
         hosts = ", ".join(f"{index} {one['host']}" for index, one in sorted(present.items()))
         log.info("%-11s %s", "processes", hosts)
-    return verdict
+    return outcome
 
 
-def answer(cluster: Cluster, mine: dict[str, Any], seconds: float) -> Verdict:
+def report_in(cluster: Cluster, mine: dict[str, Any], seconds: float) -> Outcome:
     """Every other process's part."""
     deadline = time.monotonic() + seconds
     host, _, port = cluster.address.rpartition(":")
@@ -226,28 +226,28 @@ def answer(cluster: Cluster, mine: dict[str, Any], seconds: float) -> Verdict:
                 line.sendall((json.dumps(mine) + "\n").encode())
                 # Process 0 may have begun to wait only now.
                 line.settimeout(seconds + STRANGER_SECONDS)
-                return Verdict(*json.loads(line.makefile().readline()))
+                return Outcome(*json.loads(line.makefile().readline()))
         except (OSError, ValueError):
             time.sleep(RETRY_SECONDS)
-    return Verdict(f"process 0 did not answer at {cluster.address}: is it running?", late=True)
+    return Outcome(f"process 0 did not answer at {cluster.address}: is it running?", late=True)
 
 
-def judge(count: int, present: Mapping[int, dict[str, Any]]) -> Verdict:
+def compare(count: int, present: Mapping[int, dict[str, Any]]) -> Outcome:
     """What process 0 says to all that are there."""
     if missing := sorted(set(range(count)) - set(present)):
         there = ", ".join(f"{index} ({one['host']})" for index, one in sorted(present.items()))
         absent = ", ".join(map(str, missing))
-        return Verdict(f"process {absent} of {count} did not come; there are {there}", late=True)
+        return Outcome(f"process {absent} of {count} did not come; there are {there}", late=True)
     for index, one in sorted(present.items()):
         if ERROR in one["facts"]:
-            return Verdict(f"process {index} ({one['host']}) cannot start: {one['facts'][ERROR]}")
+            return Outcome(f"process {index} ({one['host']}) cannot start: {one['facts'][ERROR]}")
     first = present[0]
     for index, one in sorted(present.items()):
         for name in sorted(first["facts"].keys() | one["facts"].keys()):
-            here, there = (facts["facts"].get(name) for facts in (first, one))
+            here, there = (fingerprint["facts"].get(name) for fingerprint in (first, one))
             if here != there:
-                return Verdict(
+                return Outcome(
                     f"process {index} ({one['host']}) differs from process 0 ({first['host']}): "
                     f"{name} is {there!r} there, {here!r} here"
                 )
-    return Verdict()
+    return Outcome()

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import jax
@@ -23,15 +24,15 @@ from electra_jax.parallel.watchdog import ending_together, report_failure
 
 
 @contextlib.contextmanager
-def joined(
-    facts: Callable[[], Mapping[str, Any]], processes: roll_call.ProcessesConfig
+def process_group(
+    fingerprint: Callable[[], Mapping[str, Any]], processes: roll_call.ProcessesConfig
 ) -> Iterator[None]:
     """A command together with its other processes, if there are any (see `roll_call.join`).
 
     An error in one ends all: the others would wait for it for ever. SIGTERM, where no run is
     there to save itself, ends a process that is alone with `Stopped`.
     """
-    roll_call.join(facts, processes)
+    roll_call.join(fingerprint, processes)
     if jax.process_count() == 1:
         previous = signal.signal(signal.SIGTERM, _stop)
         try:
@@ -60,7 +61,7 @@ def joined(
         os._exit(status)  # JAX's own way out waits for the others
 
 
-def _stop(number, frame) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:
     raise Stopped(number, "stopped; the same command goes on from the last checkpoint")
 
 
@@ -83,7 +84,7 @@ def check_shared(folder: Path) -> None:
             raise UsageError(f"{folder} cannot be made a run directory: {error}") from error
     if jax.process_count() == 1:
         return
-    probe = folder / f".shared-{int(from_main(secrets.randbelow(2**24)))}"
+    probe = folder / f".shared-{int(broadcast_from_main(secrets.randbelow(2**24)))}"
     if is_main():
         probe.touch()
     barrier("the run directory is made")
@@ -98,7 +99,7 @@ def check_shared(folder: Path) -> None:
         )
 
 
-def from_main(value: float) -> float:
+def broadcast_from_main(value: float) -> float:
     """What process 0 says, as a float32; all processes must ask at the same time."""
     if jax.process_count() == 1:
         return value
@@ -155,7 +156,7 @@ def global_batches(
         yield ahead
 
 
-def everywhere(value: np.ndarray, sharding: Sharding) -> jax.Array:
+def to_global(value: np.ndarray, sharding: Sharding) -> jax.Array:
     """A host array, the same in every process, as a global one."""
     return from_callback(value.shape, sharding, lambda index: value[index])
 
@@ -166,7 +167,7 @@ def from_callback(shape: tuple[int, ...], sharding: Sharding, shard: Callable) -
         return jax.make_array_from_callback(shape, sharding, shard)
 
 
-def fetch(arrays: Any) -> Any:
+def to_host(arrays: Any) -> Any:
     """Global arrays on the host, whole, in every process."""
     leaves = jax.tree.leaves(arrays)
     if all(leaf.is_fully_addressable or leaf.is_fully_replicated for leaf in leaves):
@@ -174,9 +175,9 @@ def fetch(arrays: Any) -> Any:
     return multihost_utils.process_allgather(arrays, tiled=True)
 
 
-def distribute(arrays: Any, shardings: Any) -> Any:
+def to_devices(arrays: Any, shardings: Any) -> Any:
     """The inverse of `fetch`."""
-    return jax.tree.map(lambda x, s: everywhere(np.asarray(x), s), arrays, shardings)
+    return jax.tree.map(lambda x, s: to_global(np.asarray(x), s), arrays, shardings)
 
 
 def random_key(seed: int, sharding: Sharding) -> jax.Array:

@@ -42,7 +42,7 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class ModelCost:
     """What a config makes, wherever it runs. Bytes are those of the whole, once."""
 
     parameters: dict[str, int]  # by part
@@ -91,7 +91,7 @@ class Placement:
         return self.estimate is not None
 
 
-def resolve(fields: ml_collections.ConfigDict) -> PretrainConfig:
+def resolve_for_accelerators(fields: ml_collections.ConfigDict) -> PretrainConfig:
     """A config as it would run on accelerators, on text with the released vocabulary."""
     config = pretrain_config(fields)
     model = config.model
@@ -101,13 +101,13 @@ def resolve(fields: ml_collections.ConfigDict) -> PretrainConfig:
     return dataclasses.replace(config, model=model)
 
 
-def plan_model(config: PretrainConfig) -> Model:
+def plan_model(config: PretrainConfig) -> ModelCost:
     """Parameters, operations and bytes of a config."""
     objective, optimizer = build_objective(config, None), make_optimizer(config.optimizer)
     create = functools.partial(create_state, config, objective, optimizer)
     state = jax.eval_shape(create, jax.random.key(0))
     budget = config.train.budget_seconds
-    return Model(
+    return ModelCost(
         parameters={name: count_params(part) for name, part in state.params.items()},
         flops_per_token=flops_per_token(config),
         state_bytes=bytes_by_kind(state),
@@ -231,6 +231,6 @@ def tally(collectives: list[Collective]) -> list[dict[str, Any]]:
     return sorted(table, key=lambda row: -row["wire_bytes"])
 
 
-def run_seconds(model: Model, step_seconds: float) -> float:
+def run_seconds(model: ModelCost, step_seconds: float) -> float:
     """How long the whole run takes."""
     return model.budget_seconds or (model.steps or 0) * step_seconds

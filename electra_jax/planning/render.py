@@ -12,11 +12,11 @@ from electra_jax.errors import UsageError
 from electra_jax.parallel.hardware import GIB
 from electra_jax.planning.estimate import ATTAINABLE, Estimate
 from electra_jax.planning.plan import (
-    Model,
+    ModelCost,
     Placement,
     plan_model,
     plan_placement,
-    resolve,
+    resolve_for_accelerators,
     run_seconds,
     tally,
 )
@@ -44,7 +44,7 @@ def write_plan(
     if searching and not topology:
         raise UsageError("--search needs a --topology, such as v5e:4x4")
     stay_on_cpu()
-    config = resolve(fields)
+    config = resolve_for_accelerators(fields)
     devices = tpu_topology(topology) if topology else []
     model = plan_model(config)
     if not topology:
@@ -61,7 +61,7 @@ def write_plan(
     return render_plan(title, model, placement)
 
 
-def plan_json(model: Model, placement: Placement | None = None) -> dict[str, Any]:
+def plan_json(model: ModelCost, placement: Placement | None = None) -> dict[str, Any]:
     """A plan as plain values; bytes and operations are whole numbers, times are in seconds."""
     plan = {"model": dataclasses.asdict(model)}
     if placement is not None:
@@ -69,7 +69,7 @@ def plan_json(model: Model, placement: Placement | None = None) -> dict[str, Any
     return plan
 
 
-def placement_json(model: Model, placement: Placement) -> dict[str, Any]:
+def placement_json(model: ModelCost, placement: Placement) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "topology": placement.topology,
         "chips": placement.chips,
@@ -102,13 +102,13 @@ def placement_json(model: Model, placement: Placement) -> dict[str, Any]:
     return fields
 
 
-def mfu(model: Model, estimate: Estimate, chips: int) -> float:
+def mfu(model: ModelCost, estimate: Estimate, chips: int) -> float:
     """Share of the peak that the model's own operations make of the estimated step."""
     flops = model.total_flops_per_token * model.tokens_per_step
     return flops / (chips * estimate.chip.flops * estimate.seconds())
 
 
-def render_plan(title: str, model: Model, placement: Placement | None = None) -> str:
+def render_plan(title: str, model: ModelCost, placement: Placement | None = None) -> str:
     """A plan in lines."""
     lines = [title, "", *render_model(model)]
     if placement is not None:
@@ -116,7 +116,7 @@ def render_plan(title: str, model: Model, placement: Placement | None = None) ->
     return "\n".join(lines)
 
 
-def render_model(model: Model) -> list[str]:
+def render_model(model: ModelCost) -> list[str]:
     parts = {name: f"{count:,}" for name, count in model.parameters.items()}
     flops = {name: f"{count / 1e6:.1f}M" for name, count in model.flops_per_token.items()}
     state = {name: size(count) for name, count in model.state_bytes.items()}
@@ -134,7 +134,7 @@ def render_model(model: Model) -> list[str]:
     ]
 
 
-def render_placement(model: Model, placement: Placement) -> list[str]:
+def render_placement(model: ModelCost, placement: Placement) -> list[str]:
     memory = placement.memory
     mesh = " ".join(f"{axis}={count}" for axis, count in placement.mesh.items())
     lines = [
@@ -170,7 +170,7 @@ def render_memory(placement: Placement, known: bool) -> list[str]:
     return [f"  {name:<20}{size(count):>12}" for name, count in kinds.items()]
 
 
-def render_estimate(model: Model, estimate: Estimate, chips: int) -> list[str]:
+def render_estimate(model: ModelCost, estimate: Estimate, chips: int) -> list[str]:
     """The arithmetic of a step's time, and what it makes of the whole run."""
     peak, chip = estimate.terms(attainable=False), estimate.chip
     assumed = estimate.terms()
@@ -199,7 +199,7 @@ def render_estimate(model: Model, estimate: Estimate, chips: int) -> list[str]:
     ]
 
 
-def render_search(model: Model, found: Sequence[tuple[Placement, Mapping[str, Any]]]) -> str:
+def render_search(model: ModelCost, found: Sequence[tuple[Placement, Mapping[str, Any]]]) -> str:
     """Placements beside the flags that ask for them, in the order given."""
     lines = [
         f"{'step':>10}{'tokens/s':>13}{'days':>8}{'memory':>12}  {'binds':<13} flags",

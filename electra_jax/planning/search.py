@@ -18,7 +18,7 @@ from electra_jax.errors import UsageError
 from electra_jax.parallel.hardware import Chip, find_chip
 from electra_jax.parallel.mesh import MeshConfig
 from electra_jax.planning.estimate import estimate_step, saved_bytes_per_token
-from electra_jax.planning.plan import Model, Placement, plan_placement
+from electra_jax.planning.plan import ModelCost, Placement, plan_placement
 
 MOST_COMPILED = 8  # each takes minutes on a small machine
 PARAMETER, GRADIENT = 2, 4  # bytes that are sent of a parameter, and of its gradient
@@ -50,7 +50,7 @@ class Candidate:
 
 def search(
     config: PretrainConfig,
-    model: Model,
+    model: ModelCost,
     topology: str,
     devices: list[jax.Device],
     progress: Callable[[str], None],
@@ -98,7 +98,7 @@ def search(
     )
 
 
-def smaller(candidate: Candidate, model: Model, chip: Chip) -> list[Candidate]:
+def smaller(candidate: Candidate, model: ModelCost, chip: Chip) -> list[Candidate]:
     """The candidate with microbatches of half as many rows, where they can be halved."""
     config = candidate.config
     rows = config.train.batch_size // (config.mesh.data * config.mesh.fsdp)
@@ -106,10 +106,12 @@ def smaller(candidate: Candidate, model: Model, chip: Chip) -> list[Candidate]:
     if rows % accumulate:
         return []
     train = dataclasses.replace(config.train, accumulate=accumulate)
-    return [judge(dataclasses.replace(config, train=train), model, chip)]
+    return [assess(dataclasses.replace(config, train=train), model, chip)]
 
 
-def candidates(config: PretrainConfig, model: Model, chip: Chip, chips: int) -> Iterator[Candidate]:
+def candidates(
+    config: PretrainConfig, model: ModelCost, chip: Chip, chips: int
+) -> Iterator[Candidate]:
     """Of each mesh, with and without rematerialisation: the largest microbatch that may fit."""
     rows = config.train.batch_size
     for fsdp, tensor in itertools.product(divisors(chips), divisors(config.model.heads)):
@@ -127,13 +129,13 @@ def candidates(config: PretrainConfig, model: Model, chip: Chip, chips: int) -> 
                     model=dataclasses.replace(config.model, remat=remat),
                     train=dataclasses.replace(config.train, accumulate=accumulate),
                 )
-                candidate = judge(placed, model, chip)
+                candidate = assess(placed, model, chip)
                 if candidate.bytes <= chip.hbm_bytes:
                     yield candidate
                     break
 
 
-def judge(config: PretrainConfig, model: Model, chip: Chip) -> Candidate:
+def assess(config: PretrainConfig, model: ModelCost, chip: Chip) -> Candidate:
     """What the formula says of a placed config."""
     mesh = dataclasses.asdict(config.mesh)
     shards = mesh["fsdp"] * mesh["tensor"]

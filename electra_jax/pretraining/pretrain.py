@@ -16,18 +16,18 @@ from electra_jax.data.mixture import Mixture
 from electra_jax.data.sampler import Sampler
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.inference.pretrained import load
+from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.models.electra import count_params
 from electra_jax.parallel.hardware import peak_flops
 from electra_jax.parallel.mesh import check_batch, make_mesh, replicated
 from electra_jax.parallel.runtime import (
     barrier,
     check_shared,
-    distribute,
-    fetch,
     global_batches,
     is_main,
     random_key,
+    to_devices,
+    to_host,
 )
 from electra_jax.pretraining.program import flops_per_token, pretraining_program
 from electra_jax.pretraining.resume import check_resume
@@ -58,7 +58,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
 
     # Text: what is learnt from.
     mixture = Mixture.open(config.data.store)
-    config = resolve(config, mixture.tokenizer.vocab_size)
+    config = resolve_vocabulary(config, mixture.tokenizer.vocab_size)
     sampler = mixture.sampler("train", config.data, config.train.batch_size, config.train.seed)
     check_shared(workdir)
     checkpoints = Checkpoints(workdir, config.checkpoint.keep)
@@ -105,7 +105,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> None:
     loop.run(state, run_key)
 
 
-def resolve(config: PretrainConfig, vocab_size: int) -> PretrainConfig:
+def resolve_vocabulary(config: PretrainConfig, vocab_size: int) -> PretrainConfig:
     """The config with the vocabulary size filled in.
 
     Raises:
@@ -135,10 +135,10 @@ def check_frozen(config: PretrainConfig) -> None:
 
 def from_model(config: PretrainConfig, tokenizer: Tokenizer, state: TrainState) -> TrainState:
     """A fresh state with the parameters of the model that `init.from` names."""
-    source = load(config.init.from_)
-    params = warm_start(config, tokenizer, fetch(state.params), source)
+    source = load_pretrained(config.init.from_)
+    params = warm_start(config, tokenizer, to_host(state.params), source)
     shardings = jax.tree.map(lambda x: x.sharding, state.params)
-    return state.replace(params=distribute(params, shardings))
+    return state.replace(params=to_devices(params, shardings))
 
 
 def held_out_evaluation(

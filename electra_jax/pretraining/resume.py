@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax.config import PretrainConfig, config_fields, first_difference, flatten
+from electra_jax.config import PretrainConfig, config_fields, first_difference, flatten_fields
 from electra_jax.data.mixture import Mixture, source_of_row
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
@@ -35,7 +35,7 @@ def run_fingerprint(config: PretrainConfig) -> dict[str, Any]:
     return {
         **code_fingerprint(),
         "the token store": Mixture.open(config.data.store).identity,
-        **dict(flatten(config_fields(config), "--config.")),
+        **dict(flatten_fields(config_fields(config), "--config.")),
     }
 
 

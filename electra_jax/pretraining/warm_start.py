@@ -10,9 +10,9 @@ import numpy as np
 from electra_jax.config import PretrainConfig
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.inference.pretrained import Model
+from electra_jax.inference.pretrained import PretrainedModel
 from electra_jax.interop.names import flatten, unflatten
-from electra_jax.models.electra import generator_model, roll, unroll
+from electra_jax.models.electra import generator_model, stack_params, unstack_params
 from electra_jax.models.encoder import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ GENERATOR_ENCODERS = ("generator/encoder/", "generator/left/", "generator/right/
 
 
 def warm_start(
-    config: PretrainConfig, tokenizer: Tokenizer, fresh: dict[str, Any], source: Model
+    config: PretrainConfig, tokenizer: Tokenizer, fresh: dict[str, Any], source: PretrainedModel
 ) -> dict[str, Any]:
     """Parameters of the source, fitted to a run.
 
@@ -52,8 +52,8 @@ def warm_start(
         )
     _check_attention("model", source.config.model, config.model)
     electra = config.electra
-    old = flatten(unroll(source.config.electra, source.params))
-    new = flatten(unroll(electra, fresh))
+    old = flatten(unstack_params(source.config.electra, source.params))
+    new = flatten(unstack_params(electra, fresh))
     if any(path in new and path.startswith(GENERATOR_ENCODERS) for path in old):
         _check_attention(
             "generator",
@@ -83,9 +83,9 @@ def warm_start(
             parts = sorted({"/".join(path.split("/")[:2]) for path in paths})
             log.info("%-11s %s: %s", "parameters", text, ", ".join(parts))
     # The optimizer knows stacked layers by the stack's name.
-    is_fresh = flatten(roll(electra, unflatten({path: path in missing for path in new})))
+    is_fresh = flatten(stack_params(electra, unflatten({path: path in missing for path in new})))
     _check_frozen(config.optimizer.frozen, [path for path, x in is_fresh.items() if np.any(x)])
-    return roll(electra, unflatten(started))
+    return stack_params(electra, unflatten(started))
 
 
 def _check_frozen(frozen: str, fresh: Sequence[str]) -> None:

@@ -1,14 +1,14 @@
 """One of several candidates: the next reply of a dialogue, an answer to a question."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
 import optax
 
-from electra_jax.data.examples import Example, join
+from electra_jax.data.examples import Example, join_segments
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
@@ -26,7 +26,7 @@ class ChoiceConfig(TaskConfig):
     label: str = "label"  # column: of all rows a letter from A, a number from 0, or the option
     pooling: str = ""  # of a row: cls or mean; empty: [CLS], and the mean for modern ones
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_pooling(self.pooling)
 
@@ -98,7 +98,9 @@ class Choice(Task):
     def head(self, model: ModelConfig) -> RowHead:
         return RowHead(model, 1, self.config.pooling, self.config.head == "official")
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Record], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         tokenizer = self.tokenizer
         texts = tokenizer.encode([record.text for record in records])
         flat = iter(tokenizer.encode([x for record in records for x in record.options]))
@@ -109,18 +111,20 @@ class Choice(Task):
                 option = next(flat)
                 # Of a long dialogue the end matters most.
                 room = max(length - 3 - len(option), (length - 3) // 2)
-                row, kinds = join(tokenizer, text[-room:], option, length)
+                row, kinds = join_segments(tokenizer, text[-room:], option, length)
                 tokens.append(row)
                 types.append(kinds)
             targets = {"label": np.array(self.number(record), np.int32)} if labelled else {}
             examples.append(Example(tokens, types, targets, number))
         return examples
 
-    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+    def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
         losses_B = optax.softmax_cross_entropy_with_integer_labels(outputs[..., 0], batch["label"])
         return (losses_B * batch["weight"]).sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Record]
+    ) -> list[Answer]:
         answers = []
         for logits, record in zip(outputs, records, strict=True):
             shares = np.exp(logits[:, 0] - logits.max())
@@ -129,7 +133,7 @@ class Choice(Task):
             answers.append({"label": best, "text": record.options[best], "scores": shares.tolist()})
         return answers
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Record]) -> dict[str, float]:
         ranks = []
         for answer, record in zip(answers, records, strict=True):
             scores = np.array(answer["scores"])
@@ -140,7 +144,7 @@ class Choice(Task):
             "mrr": float(np.mean([1 / rank for rank in ranks])),
         }
 
-    def trivial(self, train, records) -> list[Answer]:
+    def baseline(self, train: Sequence[Record], records: Sequence[Record]) -> list[Answer]:
         """The candidate that shares most words with what comes before."""
         answers = []
         for record in records:

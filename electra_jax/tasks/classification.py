@@ -5,7 +5,7 @@ import csv
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,7 +16,7 @@ import optax
 import scipy.stats
 from sklearn import metrics as sklearn_metrics
 
-from electra_jax.data.examples import Example, join
+from electra_jax.data.examples import Example, join_segments
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
@@ -40,7 +40,7 @@ class TextTaskConfig(TaskConfig):
     pooling: str = ""  # of a row: cls or mean; empty: [CLS], and the mean for modern ones
     both_orders: bool = False  # train on pairs in both orders (of the official MRPC and STS-B)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_pooling(self.pooling)
         if self.both_orders and not self.text_b:
@@ -80,7 +80,9 @@ class TextTask(Task):
     def target(self, record: Record) -> np.ndarray:
         """What is to be learnt of a record."""
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Any], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         tokenizer = self.tokenizer
         firsts = tokenizer.encode([record.text for record in records])
         seconds: list[Any] = [None] * len(records)
@@ -95,7 +97,7 @@ class TextTask(Task):
             if train and self.config.both_orders:
                 orders.append((second, first))
             for one, other in orders:
-                tokens, types = join(tokenizer, one, other, length)
+                tokens, types = join_segments(tokenizer, one, other, length)
                 examples.append(Example([tokens], [types], targets, number))
         return examples
 
@@ -129,11 +131,13 @@ class Classification(TextTask):
         official = self.config.head == "official"
         return RowHead(model, len(self.labels), self.config.pooling, official)
 
-    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+    def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
         losses_B = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["label"])
         return (losses_B * batch["weight"]).sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Record]
+    ) -> list[Answer]:
         answers = []
         for logits in outputs:
             probabilities = np.exp(logits - logits.max())
@@ -148,7 +152,7 @@ class Classification(TextTask):
             )
         return answers
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Record]) -> dict[str, float]:
         guesses = [answer["label"] for answer in answers]
         truth = [record.label for record in records]
         right = np.array([a == b for a, b in zip(guesses, truth, strict=True)])
@@ -169,11 +173,11 @@ class Classification(TextTask):
                     figures[name] = right[rows].mean()
         return {name: float(value) for name, value in figures.items()}
 
-    def trivial(self, train, records) -> list[Answer]:
+    def baseline(self, train: Sequence[Record], records: Sequence[Record]) -> list[Answer]:
         [(label, _)] = Counter(record.label for record in train).most_common(1)
         return [{"label": label, "score": 1.0}] * len(records)
 
-    def write(self, answers, records, path: Path) -> None:
+    def write(self, answers: Sequence[Answer], records: Sequence[Record], path: Path) -> None:
         """GLUE's submission format: index and prediction."""
         write_submission([answer["label"] for answer in answers], path)
 
@@ -183,7 +187,7 @@ class RegressionConfig(TextTaskConfig):
     name: str = "regression"
     scale: float = 1.0  # labels are divided by it
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.scale < math.inf:
             raise UsageError(f"task.scale must be above 0, not {self.scale}")
@@ -217,13 +221,15 @@ class Regression(TextTask):
     def head(self, model: ModelConfig) -> RowHead:
         return RowHead(model, 1, self.config.pooling, self.config.head == "official")
 
-    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+    def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
         return (jnp.square(outputs[:, 0] - batch["label"]) * batch["weight"]).sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Record]
+    ) -> list[Answer]:
         return [{"score": float(output[0]) * self.config.scale} for output in outputs]
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Record]) -> dict[str, float]:
         guesses = np.array([answer["score"] for answer in answers])
         truth = np.array([record.label for record in records])
         if np.ptp(truth) == 0:  # all three are undefined
@@ -237,10 +243,10 @@ class Regression(TextTask):
             **figures,
         }
 
-    def trivial(self, train, records) -> list[Answer]:
+    def baseline(self, train: Sequence[Record], records: Sequence[Record]) -> list[Answer]:
         return [{"score": self.state["mean"]}] * len(records)
 
-    def write(self, answers, records, path: Path) -> None:
+    def write(self, answers: Sequence[Answer], records: Sequence[Record], path: Path) -> None:
         """GLUE's submission format: index and prediction."""
         write_submission([f"{answer['score']:.3f}" for answer in answers], path)
 

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -40,7 +40,7 @@ class QuestionAnsweringConfig(TaskConfig):
     answer_length: int = 30  # tokens, at most
     candidates: int = 20  # starts and ends that are tried
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for field in ("question_length", "stride", "answer_length", "candidates"):
             if getattr(self, field) < 1:
@@ -108,7 +108,9 @@ class QuestionAnswering(Task):
         batch = super().sample_batch()
         return {**batch, "allowed": batch["tokens"][:, 0], "start": jnp.zeros(1, jnp.int32)}
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Record], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         tokenizer = self.tokenizer
         c = self.config
         questions = tokenizer.encode([record.question for record in records])
@@ -161,7 +163,15 @@ class QuestionAnswering(Task):
             raise UsageError(f"no answer is in its context (the first: {wrong[0].where})")
         return examples
 
-    def _window(self, question, ids, offsets, answer, number, labelled) -> Example:
+    def _window(
+        self,
+        question: list[int],
+        ids: list[int],
+        offsets: np.ndarray,
+        answer: tuple[str, int] | None,
+        number: int,
+        labelled: bool,
+    ) -> Example:
         tokenizer = self.tokenizer
         before = len(question) + 2
         tokens = [tokenizer.cls_id, *question, tokenizer.sep_id, *ids, tokenizer.sep_id]
@@ -188,7 +198,7 @@ class QuestionAnswering(Task):
             targets.update(start=np.array(start, np.int32), end=np.array(end, np.int32))
         return Example([np.array(tokens, np.int32)], [types], targets, number)
 
-    def loss(self, outputs: Any, batch) -> jax.Array:
+    def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels
         if self.config.head == "default":
             allowed_BL = batch["allowed"] > 0
@@ -210,7 +220,9 @@ class QuestionAnswering(Task):
         )
         return (losses_B * batch["weight"]).sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Record]
+    ) -> list[Answer]:
         best: list[tuple[float, str, float]] = [(NEVER, "", 0.0)] * len(records)
         none = [np.inf] * len(records)
         for output, example in zip(outputs, examples, strict=True):
@@ -239,7 +251,9 @@ class QuestionAnswering(Task):
             return ""
         return answer["span"]
 
-    def _candidates(self, output: Any, example: Example):
+    def _candidates(
+        self, output: Any, example: Example
+    ) -> tuple[list[tuple[float, int, int]], float, float]:
         """(score, first token, last token) of likely spans, and the score of no answer.
 
         Also the logarithm by which the scores become probabilities within the row.
@@ -268,11 +282,11 @@ class QuestionAnswering(Task):
             found.append((float(start[first] + end[last]), int(first), last))
         return found, float(output["impossible"]), 0.0
 
-    def calibrate(self, answers, records) -> list[Answer]:
+    def calibrate(self, answers: Sequence[Answer], records: Sequence[Any]) -> list[Answer]:
         threshold = self.state["threshold"] = self._best_threshold(answers, records)
         return [{**answer, "text": self._decide(answer, threshold)} for answer in answers]
 
-    def _best_threshold(self, answers, records) -> float:
+    def _best_threshold(self, answers: Sequence[Answer], records: Sequence[Any]) -> float:
         """The threshold of best F1, by going through all of them (the official evaluation)."""
         if not self.state["may_be_impossible"]:
             return 0.0
@@ -289,7 +303,7 @@ class QuestionAnswering(Task):
             return float(margins.min() - 1.0)
         return float(margins[order[answered - 1]])
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Any]) -> dict[str, float]:
         threshold = self._best_threshold(answers, records)
         figures: dict[str, list[float]] = collections.defaultdict(list)
         for answer, record in zip(answers, records, strict=True):
@@ -301,17 +315,17 @@ class QuestionAnswering(Task):
             figures[name].append(figures["f1"][-1])
         return {name: float(np.mean(values)) for name, values in figures.items()}
 
-    def trivial(self, train, records) -> list[Answer]:
+    def baseline(self, train: Sequence[Record], records: Sequence[Record]) -> list[Answer]:
         """The sentence that shares most words with the question."""
         answers = []
         for record in records:
-            words = set(normalise(record.question).split())
+            words = set(normalise_answer(record.question).split())
             sentences = re.split(r"(?<=[.!?])\s+", record.context)
-            best = max(sentences, key=lambda s: len(words & set(normalise(s).split())))
+            best = max(sentences, key=lambda s: len(words & set(normalise_answer(s).split())))
             answers.append({"id": record.id, "span": best, "text": best, "no_answer_margin": 0.0})
         return answers
 
-    def write(self, answers, records, path: Path) -> None:
+    def write(self, answers: Sequence[Answer], records: Sequence[Record], path: Path) -> None:
         """What the official evaluation reads: id to text."""
         content = {answer["id"]: answer["text"] for answer in answers}
         if len(content) < len(answers):
@@ -360,19 +374,19 @@ def _log_sum_exp(scores: np.ndarray) -> float:
     return float(scores.max() + np.log(np.exp(scores - scores.max()).sum()))
 
 
-def normalise(text: str) -> str:
+def normalise_answer(text: str) -> str:
     """Lower case, without punctuation, articles and spare spaces (the official evaluation)."""
     text = "".join(c for c in text.lower() if c not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
 def exact_match(guess: str, truth: str) -> float:
-    return float(normalise(guess) == normalise(truth))
+    return float(normalise_answer(guess) == normalise_answer(truth))
 
 
 def token_f1(guess: str, truth: str) -> float:
     """F1 of words; where either is empty, whether both are."""
-    ours, theirs = normalise(guess).split(), normalise(truth).split()
+    ours, theirs = normalise_answer(guess).split(), normalise_answer(truth).split()
     if not ours or not theirs:
         return float(ours == theirs)
     common = sum((collections.Counter(ours) & collections.Counter(theirs)).values())
@@ -381,5 +395,5 @@ def token_f1(guess: str, truth: str) -> float:
 
 def best_of(metric: Any, guess: str, truths: Sequence[str]) -> float:
     """The best over the true answers; with none, the true answer is empty."""
-    kept = [truth for truth in truths if normalise(truth)]
+    kept = [truth for truth in truths if normalise_answer(truth)]
     return max(metric(guess, truth) for truth in kept or [""])

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,7 +22,7 @@ from electra_jax.data.collection import (
     read_collection,
     write_run,
 )
-from electra_jax.data.examples import Example, join
+from electra_jax.data.examples import Example, join_segments
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
 from electra_jax.models.encoder import ModelConfig
@@ -45,7 +45,7 @@ class RetrievalConfig(TaskConfig):
     pooling: str = "mean"
     temperature: float = 0.05
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_pooling(self.pooling)
         if self.temperature <= 0:
@@ -142,7 +142,9 @@ class Retrieval(Task):
     def head(self, model: ModelConfig) -> nn.Module:
         return PoolingHead(self.vector_pooling(model))
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Any], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         tokenizer = self.tokenizer
         if not records or isinstance(records[0], Text):
             rows = [[ids] for ids in tokenizer.encode([record.text for record in records])]
@@ -160,12 +162,12 @@ class Retrieval(Task):
             ]
         examples = []
         for number, (row, target) in enumerate(zip(rows, targets, strict=True)):
-            joined = [join(tokenizer, ids, None, length) for ids in row]
+            joined = [join_segments(tokenizer, ids, None, length) for ids in row]
             tokens, types = ([part[side] for part in joined] for side in (0, 1))
             examples.append(Example(tokens, types, target, number))
         return examples
 
-    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+    def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
         """Each query's document against all documents of the batch (no loss of single texts)."""
         if "document" not in batch:
             return jnp.zeros(())
@@ -180,7 +182,9 @@ class Retrieval(Task):
         losses_B = optax.softmax_cross_entropy_with_integer_labels(scores_BB, labels_B)
         return (losses_B * batch["weight"]).sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Any]
+    ) -> list[Answer]:
         vectors = np.stack([np.asarray(output) for output in outputs])
         documents = [place for place, record in enumerate(records) if record.collection is None]
         answers: list[Answer] = []
@@ -196,18 +200,18 @@ class Retrieval(Task):
             )
         return answers
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Any]) -> dict[str, float]:
         rankings = {answer["id"]: answer["ranking"] for answer in answers if "ranking" in answer}
         collection = next(r.collection for r in records if r.collection is not None)
-        figures = ranking_figures(rankings, collection.relevant)
+        figures = ranking_metrics(rankings, collection.relevant)
         return {name: figures[name] for name in self.metrics}
 
-    def trivial(self, train, records) -> list[Answer]:
+    def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """BM25."""
         collection = next(r.collection for r in records if r.collection is not None)
         return [{"id": id, "ranking": r} for id, r in bm25(collection, DEPTH).items()]
 
-    def write(self, answers, records, path: Path) -> None:
+    def write(self, answers: Sequence[Answer], records: Sequence[Any], path: Path) -> None:
         rankings = {answer["id"]: answer["ranking"] for answer in answers if "ranking" in answer}
         write_run(rankings, path, self.name)
 
@@ -219,7 +223,7 @@ class RerankingConfig(RetrievalConfig):
     negatives: int = 3  # wrong documents beside the right one: what BM25 finds, and random ones
     candidates: int = 50  # of BM25, to be put in order
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for field in ("negatives", "candidates"):
             if getattr(self, field) < 1:
@@ -286,7 +290,9 @@ class Reranking(Retrieval):
     def head(self, model: ModelConfig) -> nn.Module:
         return RowHead(model, 1, self.config.pooling, self.config.head == "official")
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Any], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         tokenizer = self.tokenizer
 
         @functools.cache
@@ -297,24 +303,28 @@ class Reranking(Retrieval):
         for number, record in enumerate(records):
             if isinstance(record, Pair):
                 texts = [record.document, *record.negatives]
-                joined = [join(tokenizer, encode(record.query), encode(x), length) for x in texts]
+                joined = [
+                    join_segments(tokenizer, encode(record.query), encode(x), length) for x in texts
+                ]
                 tokens, types = ([part[side] for part in joined] for side in (0, 1))
                 examples.append(Example(tokens, types, {}, number))
                 continue
             for document in record.documents:
                 text = record.collection.documents[document]
-                row, kinds = join(tokenizer, encode(record.text), encode(text), length)
+                row, kinds = join_segments(tokenizer, encode(record.text), encode(text), length)
                 examples.append(Example([row], [kinds], {}, number))
         return examples
 
-    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+    def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
         """The first of each example's documents against the others."""
         if outputs.ndim == 2:
             return jnp.zeros(())
         losses_B = -jax.nn.log_softmax(outputs[..., 0], axis=-1)[:, 0]
         return (losses_B * batch["weight"]).sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Any]
+    ) -> list[Answer]:
         rankings: list[Ranking] = [[] for _ in records]
         for output, example in zip(outputs, examples, strict=True):
             ranking = rankings[example.record]
@@ -349,7 +359,7 @@ def finds(collection: Collection, query: str, ranking: Ranking, depth: int) -> R
     return [found for found in ranking if not collection.is_itself(query, found[0])][:depth]
 
 
-def ranking_figures(
+def ranking_metrics(
     rankings: dict[str, Ranking], relevant: dict[str, dict[str, int]]
 ) -> dict[str, float]:
     """nDCG@10 (linear gains), MRR@10 and recall, as means over the queries."""

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ import optax
 from flax import linen as nn
 from rouge_score import rouge_scorer
 
-from electra_jax.data.examples import Example, join
+from electra_jax.data.examples import Example, join_segments
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
 from electra_jax.models.decoder import WritingHead
@@ -35,7 +35,7 @@ class SummarizationConfig(TaskConfig):
     label: str = ""  # column: 0 or 1 for each sentence; empty: those that together score best
     sentences: int = 1  # of a summary, at most
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.sentences < 1:
             raise UsageError(f"task.sentences must be at least 1, not {self.sentences}")
@@ -84,7 +84,9 @@ class ExtractiveSummarization(Task):
     def head(self, model: ModelConfig) -> nn.Module:
         return TokenHead(model, 1, self.config.head == "official")
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Record], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         tokenizer = self.tokenizer
         examples = []
         for number, record in enumerate(records):
@@ -120,7 +122,7 @@ class ExtractiveSummarization(Task):
             tuple(record.sentences), tuple(record.summaries), self.config.sentences
         )
 
-    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+    def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
         """Each sentence's cross-entropy, summed over sentences."""
         counted_BL = (batch["labels"] >= 0) * batch["weight"][:, None]
         losses_BL = optax.sigmoid_binary_cross_entropy(
@@ -128,10 +130,12 @@ class ExtractiveSummarization(Task):
         )
         return (losses_BL * counted_BL).sum()
 
-    def count(self, batch) -> jax.Array:
+    def count(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         return ((batch["labels"] >= 0) * batch["weight"][:, None]).sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Record]
+    ) -> list[Answer]:
         scores: list[list[float]] = [[] for _ in records]
         for output, example in zip(outputs, examples, strict=True):
             places = example.targets["labels"] >= 0
@@ -145,13 +149,13 @@ class ExtractiveSummarization(Task):
             answers.append({"text": text, "sentences": chosen, "scores": shares})
         return answers
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Record]) -> dict[str, float]:
         figures = rouge([answer["text"] for answer in answers], records)
         best = [" ".join(r.sentences[i] for i in sorted(self._oracle(r))) for r in records]
         oracle = rouge(best, records)
         return {**figures, **{f"oracle_{n}": oracle[n] for n in ("rouge1", "rougeL")}}
 
-    def trivial(self, train, records) -> list[Answer]:
+    def baseline(self, train: Sequence[Record], records: Sequence[Record]) -> list[Answer]:
         """The first sentences."""
         count = self.config.sentences
         return [{"text": " ".join(record.sentences[:count])} for record in records]
@@ -217,7 +221,7 @@ class AbstractiveConfig(SummarizationConfig):
     summary_length: int = 48  # tokens, at most
     beam: int = 4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for field in ("layers", "beam"):
             if getattr(self, field) < 1:
@@ -234,12 +238,14 @@ class AbstractiveSummarization(ExtractiveSummarization):
     held_out_loss = False  # what is judged is written, and not taught
     metrics = ROUGE
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Record], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         tokenizer = self.tokenizer
         texts = tokenizer.encode([record.text for record in records])
         examples, cut = [], 0
         for number, (record, ids) in enumerate(zip(records, texts, strict=True)):
-            tokens, types = join(tokenizer, ids, None, length)
+            tokens, types = join_segments(tokenizer, ids, None, length)
             # Trained on each of the summaries, judged by the first.
             summaries: Sequence[Any] = [None]
             if labelled:
@@ -249,7 +255,7 @@ class AbstractiveSummarization(ExtractiveSummarization):
                 if summary is not None:
                     [written] = tokenizer.encode([summary])
                     cut += len(written) > self.config.summary_length - 2
-                    target, _ = join(tokenizer, written, None, self.config.summary_length)
+                    target, _ = join_segments(tokenizer, written, None, self.config.summary_length)
                     targets["target"] = target
                 examples.append(Example([tokens], [types], targets, number))
         if cut:
@@ -259,7 +265,7 @@ class AbstractiveSummarization(ExtractiveSummarization):
             )  # fmt: skip
         return examples
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Record]) -> dict[str, float]:
         return rouge([answer["text"] for answer in answers], records)
 
     def head(self, model: ModelConfig) -> nn.Module:
@@ -268,7 +274,7 @@ class AbstractiveSummarization(ExtractiveSummarization):
             model, c.layers, c.summary_length, c.beam, tokenizer.cls_id, tokenizer.sep_id
         )
 
-    def loss(self, outputs: Any, batch) -> jax.Array:
+    def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
         if "scores" not in outputs:
             return jnp.zeros(())
         labels_BT = batch["target"][:, : self.config.summary_length][:, 1:]
@@ -277,11 +283,13 @@ class AbstractiveSummarization(ExtractiveSummarization):
         )
         return (losses_BT * (labels_BT >= 0) * batch["weight"][:, None]).sum()
 
-    def count(self, batch) -> jax.Array:
+    def count(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         labels_BT = batch["target"][:, : self.config.summary_length][:, 1:]
         return ((labels_BT >= 0) * batch["weight"][:, None]).sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Record]
+    ) -> list[Answer]:
         answers = []
         for output in outputs:
             ids = [int(id) for id in output["written"] if id >= 0]

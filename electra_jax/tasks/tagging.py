@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -35,7 +35,7 @@ class TaggingConfig(TaskConfig):
     label: str = "-1"  # column, likewise
     scheme: str = "auto"  # how labels mark spans; all become BIO; none: labels stand alone
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.scheme not in SCHEMES:
             raise UsageError(f"task.scheme={self.scheme!r} is unknown; use {', '.join(SCHEMES)}")
@@ -122,7 +122,9 @@ class Tagging(Task):
     def head(self, model: ModelConfig) -> nn.Module:
         return TokenHead(model, len(self.labels), self.config.head == "official")
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Record], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         tokenizer = self.tokenizer
         examples = []
         numbers = {label: number for number, label in enumerate(self.labels)}
@@ -148,19 +150,21 @@ class Tagging(Task):
             )  # fmt: skip
         return examples
 
-    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+    def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
         losses_BL = optax.softmax_cross_entropy_with_integer_labels(
             outputs, jnp.maximum(batch["labels"], 0)
         )
         return (losses_BL * self._counted(batch)).sum()
 
-    def count(self, batch) -> jax.Array:
+    def count(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         return self._counted(batch).sum()
 
-    def _counted(self, batch) -> jax.Array:
+    def _counted(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         return (batch["labels"] >= 0) * batch["weight"][:, None]
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Record]
+    ) -> list[Answer]:
         answers: list[Answer] = [{"words": r.words, "labels": [], "scores": []} for r in records]
         for logits_LC, example in zip(outputs, examples, strict=True):
             picked = logits_LC[example.targets["firsts"]]
@@ -174,7 +178,7 @@ class Tagging(Task):
                 answer["spans"] = spans(answer["words"], answer["labels"])
         return answers
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Record]) -> dict[str, float]:
         truth = [self.truth(record) for record in records]
         guesses = [answer["labels"] for answer in answers]
         figures = {"accuracy": seqeval_metrics.accuracy_score(truth, guesses)}
@@ -184,7 +188,7 @@ class Tagging(Task):
             figures.update(span_figures(truth, guesses))
         return {name: float(value) for name, value in figures.items()}
 
-    def trivial(self, train, records) -> list[Answer]:
+    def baseline(self, train: Sequence[Record], records: Sequence[Record]) -> list[Answer]:
         """To each word the label it has most often in training; the commonest to others."""
         counts: dict[str, Counter] = {}
         everything: Counter = Counter()
@@ -196,7 +200,7 @@ class Tagging(Task):
         known = {word: count.most_common(1)[0][0] for word, count in counts.items()}
         return [{"labels": [known.get(word, usual) for word in r.words]} for r in records]
 
-    def write(self, answers, records, path: Path) -> None:
+    def write(self, answers: Sequence[Answer], records: Sequence[Record], path: Path) -> None:
         """CoNLL: a word and its label a line, a blank line between sentences."""
         sentences = [
             "".join(

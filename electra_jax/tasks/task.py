@@ -41,7 +41,7 @@ class TaskConfig:
     head: str = "default"  # that of Hugging Face's class, or the official code's
     metric: str = ""  # that which chooses the best; empty: the task's first
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.head not in HEADS:
             raise UsageError(f"task.head={self.head!r} is unknown; use {', '.join(HEADS)}")
         if not 0 < self.validation_share < 1:
@@ -141,7 +141,7 @@ class Task(abc.ABC):
         """Those of `metrics` that the data gives; at most 1, which is the best."""
 
     @abc.abstractmethod
-    def trivial(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
+    def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """Answers that need no encoder: the baseline."""
 
     def calibrate(self, answers: Sequence[Answer], records: Sequence[Any]) -> Sequence[Answer]:

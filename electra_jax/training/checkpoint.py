@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ class CheckpointConfig:
     every_steps: int = 1000
     keep: int = 1  # latest ones kept, beside the best
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in ("every_steps", "keep"):
             if getattr(self, field) < 1:
                 raise UsageError(f"checkpoint.{field} must be at least 1")
@@ -85,12 +85,12 @@ class Checkpoints:
         metric: str = "loss",
         maximise: bool = False,
         read_only: bool = False,
-    ):
+    ) -> None:
         self._metric = metric
         self._errors = SaveErrors()
         self.workdir = workdir
 
-        def badness(metrics):
+        def badness(metrics: Mapping[str, float]) -> float:
             return -metrics[metric] if maximise else metrics[metric]
 
         options = ocp.CheckpointManagerOptions(
@@ -155,7 +155,7 @@ class Checkpoints:
         except Exception as error:  # Orbax, TensorStore and the file system raise many kinds
             raise SaveFailed(
                 f"a checkpoint could not be saved in {self._manager.directory}: "
-                f"{first_line(error)}; mend that, and the same command goes on from the last one"
+                f"{short_reason(error)}; mend that, and the same command goes on from the last one"
             ) from error
 
     def record(self) -> dict | None:
@@ -188,7 +188,7 @@ class Checkpoints:
             try:
                 restored = self._restore(step, like)
             except Exception as error:  # Orbax and TensorStore raise many kinds
-                damaged[step] = first_line(error)
+                damaged[step] = short_reason(error)
                 if jax.process_count() > 1:  # the others may well have read it
                     raise UsageError(
                         f"checkpoint {step} cannot be read ({damaged[step]}): remove "
@@ -245,7 +245,7 @@ class Checkpoints:
             ).params
         except Exception as error:  # Orbax and TensorStore raise many kinds
             folder = Path(self._manager.directory) / str(step)
-            raise UsageError(f"{folder} cannot be read: {first_line(error)}") from error
+            raise UsageError(f"{folder} cannot be read: {short_reason(error)}") from error
 
     def choose(self, which: str) -> int:
         """The step that "last", "best" or a number names.
@@ -282,7 +282,7 @@ class Checkpoints:
         logging.getLogger("absl").addFilter(self._errors)
         return self
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         logging.getLogger("absl").removeFilter(self._errors)
         # Closing waits for saves under way, and for the other processes' part in them, which
         # after an error may never come.
@@ -295,6 +295,6 @@ def holds_checkpoint(workdir: str | Path) -> bool:
     return any(step.name.isdecimal() for step in (Path(workdir) / FOLDER).glob("*"))
 
 
-def first_line(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
     """What an error says, short."""
     return (str(error).strip() or repr(error)).splitlines()[0][:200]

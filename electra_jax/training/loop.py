@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.parallel.preemption import StopSignal
-from electra_jax.parallel.runtime import everywhere, from_main, is_main
+from electra_jax.parallel.runtime import broadcast_from_main, is_main, to_global
 from electra_jax.parallel.watchdog import Watchdog
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.metrics import MetricsWriter
@@ -105,7 +105,7 @@ class Clock:
         """
         if jax.process_count() == 1 or step < self._due:
             return
-        before, self._agreed = self._agreed, from_main(self.elapsed())
+        before, self._agreed = self._agreed, broadcast_from_main(self.elapsed())
         steps, self._read = step - self._read, step
         ahead = 1
         if before is not None:
@@ -203,7 +203,7 @@ class Loop:
         self._since = (step, self.clock.elapsed())
         pending = None
         # A run that ended before its time does not go on when it is started again.
-        finished = self._finished(step) or (step > 0 and bool(from_main(self.enough())))
+        finished = self._finished(step) or (step > 0 and bool(broadcast_from_main(self.enough())))
         stopped = None
         writer = self.writer or contextlib.nullcontext()
         stop, watchdog = StopSignal(), Watchdog(self.stall_seconds)
@@ -215,7 +215,7 @@ class Loop:
                     watchdog.note(step, "reading a batch")
                     batch = next(batches)
                     watchdog.note(step, "stepping")
-                    share = everywhere(np.array(progress, np.float32), run_key.sharding)
+                    share = to_global(np.array(progress, np.float32), run_key.sharding)
                     state = self.train_step(state, batch, run_key, share)
                 step += 1
                 bar.update()
@@ -246,7 +246,7 @@ class Loop:
                     if not math.isfinite(loss):
                         raise non_finite(f"the held-out loss is {loss} at step {step}")
                     self._write(step, {f"eval/{k}": v for k, v in metrics.items()})
-                    finished = finished or bool(from_main(self.enough()))
+                    finished = finished or bool(broadcast_from_main(self.enough()))
                 if saves:
                     watchdog.note(step, "saving")
                     record = {**self.record, "elapsed": self.clock.elapsed()}

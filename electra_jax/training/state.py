@@ -21,7 +21,9 @@ class TrainState(struct.PyTreeNode):
     metric_sums: dict[str, jax.Array]
 
     @classmethod
-    def create(cls, params: Any, optimizer: optax.GradientTransformation, metric_sums: Any):
+    def create(
+        cls, params: Any, optimizer: optax.GradientTransformation, metric_sums: Any
+    ) -> "TrainState":
         """A state at step 0, with sums shaped like `metric_sums`."""
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metric_sums)
         return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), zeros)

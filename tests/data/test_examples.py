@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from electra_jax.data.examples import Batches, Example, join
+from electra_jax.data.examples import Batches, Example, join_segments
 from electra_jax.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 
 
@@ -63,8 +63,8 @@ def test_hosts_together_have_the_batch_of_one():
         take(batches, 6, 0), *(take(batches, 6, 0, rows) for rows in shares), strict=True
     ):
         for name in whole:
-            joined = np.concatenate([part[name] for part in parts])
-            np.testing.assert_array_equal(joined, whole[name])
+            process_group = np.concatenate([part[name] for part in parts])
+            np.testing.assert_array_equal(process_group, whole[name])
 
 
 def test_rows_of_like_length_share_a_batch():
@@ -88,7 +88,7 @@ TOKENIZER = WordPieceTokenizer([*SPECIAL_TOKENS, *"abcdefgh"])
 
 @pytest.mark.parametrize(("first", "second"), [(3, 20), (20, 3), (20, 20), (2, 2)])
 def test_pairs_are_cut_from_the_longer(first, second):
-    tokens, types = join(TOKENIZER, [5] * first, [6] * second, 16)
+    tokens, types = join_segments(TOKENIZER, [5] * first, [6] * second, 16)
     assert len(tokens) == len(types) <= 16
     kept = [(tokens == id).sum() for id in (5, 6)]
     if first + second <= 13:

@@ -130,8 +130,8 @@ def test_hosts_together_hold_the_batch_of_one(tmp_path, layout):
             shares = np.split(np.arange(source.batch_size), hosts)
             parts = [source.batch(step, share) for share in shares]
             for name, values in whole.items():
-                joined = np.concatenate([part[name] for part in parts])
-                np.testing.assert_array_equal(joined, values)
+                process_group = np.concatenate([part[name] for part in parts])
+                np.testing.assert_array_equal(process_group, values)
 
 
 def test_a_seek_far_ahead_equals_going_there(tmp_path):

@@ -13,7 +13,7 @@ from electra_jax.finetuning.glue import (
     SETS,
     average,
     data_fields,
-    find_files,
+    find_set_files,
     glue,
     write_submission,
 )
@@ -128,7 +128,7 @@ def test_sets_in_json_lines_name_their_columns(tmp_path):
     for part in ("train", "dev"):
         (tmp_path / "SST-2" / f"{part}.jsonl").write_text("{}")
     [sst2, mrpc] = (one for one in SETS if one.folder in ("SST-2", "MRPC"))
-    files = find_files(sst2, [str(tmp_path)])
+    files = find_set_files(sst2, [str(tmp_path)])
     assert "task.text_b=" in data_fields(sst2, files)
     assert "task.text_b=text_b" in data_fields(mrpc, files)
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from electra_jax.config import load_config
-from electra_jax.planning.plan import plan_placement, resolve, tally
+from electra_jax.planning.plan import plan_placement, resolve_for_accelerators, tally
 from electra_jax.planning.topology import stay_on_cpu, tpu_topology
 
 FILE = Path(__file__).parent / "plans.json"
@@ -18,7 +18,7 @@ FILE = Path(__file__).parent / "plans.json"
 
 def record(case: dict) -> dict:
     """The case with what its compiled step needs of a chip."""
-    config = resolve(load_config(case["config"], case["overrides"]))
+    config = resolve_for_accelerators(load_config(case["config"], case["overrides"]))
     placement = plan_placement(config, case["topology"], tpu_topology(case["topology"]))
     return {
         **{name: case[name] for name in ("config", "topology", "overrides")},

@@ -9,7 +9,7 @@ import pytest
 from electra_jax.config import PretrainConfig
 from electra_jax.data.sampler import DataConfig
 from electra_jax.data.tokenizer import WordPieceTokenizer
-from electra_jax.inference.pretrained import Model
+from electra_jax.inference.pretrained import PretrainedModel
 from electra_jax.models.electra import GeneratorConfig, init_params
 from electra_jax.models.encoder import ModelConfig
 
@@ -26,7 +26,7 @@ def model():
         model=shape, generator=GeneratorConfig(width=1.0), data=DataConfig(length=8)
     )
     params = jax.jit(lambda key: init_params(config.electra, key))(jax.random.key(0))
-    return Model(config, params, WordPieceTokenizer(PIECES), step=0)
+    return PretrainedModel(config, params, WordPieceTokenizer(PIECES), step=0)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import pytest
 from electra_jax.interop import huggingface, names
 from electra_jax.models import electra as electra_module
 from electra_jax.models import encoder
-from electra_jax.models.electra import Discriminator, Electra, Generator, GeneratorConfig
+from electra_jax.models.electra import Discriminator, Electra, GeneratorConfig, MaskedLanguageModel
 from electra_jax.models.encoder import Embeddings
 from electra_jax.objectives import replaced_token, replacement
 from electra_jax.objectives.config import ObjectiveConfig
@@ -58,7 +58,7 @@ def run(model, flat: dict, network: str) -> dict[str, np.ndarray]:
         logits = Discriminator(model).apply({"params": tree}, x, mask, positions)
     else:
         every = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        logits = Generator(model).apply(
+        logits = MaskedLanguageModel(model).apply(
             {"params": tree}, x, embeddings["word"], mask, positions, every
         )
     return {"hidden": np.asarray(hidden), "logits": np.asarray(logits)}

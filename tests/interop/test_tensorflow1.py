@@ -8,7 +8,7 @@ import pytest
 from electra_jax import cli
 from electra_jax.errors import UsageError
 from electra_jax.export import import_model
-from electra_jax.inference.pretrained import load
+from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.interop import names, tensorflow1
 from electra_jax.models.electra import Electra, GeneratorConfig, generator_model, init_params
 from electra_jax.models.encoder import ModelConfig
@@ -97,7 +97,7 @@ def test_a_checkpoint_with_slots_goes_on_where_it_stopped(params, tmp_path):
         slots[f"{name}/adam_m"], slots[f"{name}/adam_v"] = 0.5 * value, value**2
     prefix = write(tmp_path / "tf1", {**values, **slots})
     assert import_model(prefix, tmp_path / "run") == []
-    model = load(tmp_path / "run", "last")
+    model = load_pretrained(tmp_path / "run", "last")
     assert (model.step, model.config.model.heads) == (7, 2)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(model.params), params)
     saved = ocp.StandardCheckpointer().restore(tmp_path / "run" / "checkpoints" / "7" / "rest")
@@ -111,7 +111,7 @@ def test_a_checkpoint_with_slots_goes_on_where_it_stopped(params, tmp_path):
 def test_a_released_checkpoint_has_no_slots_and_begins_anew(params, tmp_path):
     prefix = write(tmp_path / "tf1", variables(params))
     import_model(prefix, tmp_path / "run")
-    assert load(tmp_path / "run", "last").step == 0
+    assert load_pretrained(tmp_path / "run", "last").step == 0
 
 
 def test_a_missing_variable_is_named(params, tmp_path):

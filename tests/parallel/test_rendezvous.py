@@ -9,7 +9,7 @@ import pytest
 
 from electra_jax.errors import NotThereYet, UsageError
 from electra_jax.parallel import rendezvous as roll_call
-from electra_jax.parallel.rendezvous import ERROR, VARIABLES, Cluster, call_roll, find_cluster
+from electra_jax.parallel.rendezvous import ERROR, VARIABLES, Cluster, find_cluster, rendezvous
 
 
 @pytest.fixture
@@ -19,18 +19,18 @@ def address():
     return f"localhost:{port}"
 
 
-def call(address, count, facts, seconds=10.0):
+def call(address, count, fingerprint, seconds=10.0):
     """What each of the processes that are there is told; empty where all is well."""
     told = {}
 
     def run(index):
         try:
-            call_roll(Cluster(address, count, index), facts[index], seconds)
+            rendezvous(Cluster(address, count, index), fingerprint[index], seconds)
             told[index] = ""
         except UsageError as error:
             told[index] = str(error)
 
-    threads = [threading.Thread(target=run, args=(index,)) for index in facts]
+    threads = [threading.Thread(target=run, args=(index,)) for index in fingerprint]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -40,15 +40,15 @@ def call(address, count, facts, seconds=10.0):
 
 def test_processes_that_agree_may_start(address, caplog):
     caplog.set_level("INFO", "electra_jax")
-    facts = {index: {"the code": "a", "--config.train.steps": "10"} for index in range(3)}
-    assert call(address, 3, facts) == dict.fromkeys(range(3), "")
+    fingerprint = {index: {"the code": "a", "--config.train.steps": "10"} for index in range(3)}
+    assert call(address, 3, fingerprint) == dict.fromkeys(range(3), "")
     assert f"0 {socket.gethostname()}, 1 {socket.gethostname()}, 2" in caplog.text
 
 
 def test_one_that_differs_is_named_with_what_differs(address):
-    facts = {index: {"--config.train.steps": "10"} for index in range(3)}
-    facts[2] = {"--config.train.steps": "20"}
-    told = call(address, 3, facts)
+    fingerprint = {index: {"--config.train.steps": "10"} for index in range(3)}
+    fingerprint[2] = {"--config.train.steps": "20"}
+    told = call(address, 3, fingerprint)
     assert len(set(told.values())) == 1
     assert told[1].startswith("process 2 (")
     assert "--config.train.steps is '20' there, '10' here" in told[1]
@@ -60,7 +60,7 @@ def test_one_that_is_missing_is_named_after_a_while(address):
     assert told[0].startswith("process 2 of 4 did not come; there are 0 (")
     # It may be on its way: launchers give the same command again.
     with pytest.raises(NotThereYet):
-        call_roll(Cluster(address, 2, 0), {}, 0.1)
+        rendezvous(Cluster(address, 2, 0), {}, 0.1)
 
 
 def test_one_that_cannot_start_tells_all_why(address):
@@ -113,7 +113,7 @@ def test_an_early_process_waits_as_long_as_process_0_does(address):
 
     def run(index):
         try:
-            call_roll(Cluster(address, 3, index), {}, 1.0)
+            rendezvous(Cluster(address, 3, index), {}, 1.0)
         except UsageError as error:
             told[index] = str(error)
 

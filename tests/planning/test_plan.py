@@ -33,13 +33,13 @@ from electra_jax.planning.estimate import (
 )
 from electra_jax.planning.plan import (
     Memory,
-    Model,
+    ModelCost,
     Placement,
     compile_step,
     exceeded,
     plan_model,
     plan_placement,
-    resolve,
+    resolve_for_accelerators,
 )
 from electra_jax.planning.render import plan_json, render_plan, render_search
 from electra_jax.planning.search import candidates, wire_bytes
@@ -64,7 +64,7 @@ MESHES = {
 
 
 def planned(spec, *overrides):
-    return resolve(load_config(spec, list(overrides)))
+    return resolve_for_accelerators(load_config(spec, list(overrides)))
 
 
 @functools.cache
@@ -269,7 +269,7 @@ def test_what_does_not_go_with_the_slice_is_said_before_compiling(override, mess
 
 def made_up(fits):
     """A model of a million tokens a step on four chips, bound by what it sends."""
-    model = Model({"all": 10**6}, {"all": 197e6}, {"parameters": 4 * 10**6}, 10**6, 3600, None)
+    model = ModelCost({"all": 10**6}, {"all": 197e6}, {"parameters": 4 * 10**6}, 10**6, 3600, None)
     memory = Memory(model.state_bytes, 0, 2**30, 0, 0, 20.5 * 2**30, 15.75 * 2**30)
     collective = Collective("all-reduce", 4, 2, (Shape("f32", (1000,)),), "")
     chip = CHIPS["TPU v5e"]

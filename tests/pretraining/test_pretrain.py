@@ -22,7 +22,7 @@ from electra_jax.config import load_config, pretrain_config
 from electra_jax.data.mixture import Mixture
 from electra_jax.data.token_store import TokenStore, prepare
 from electra_jax.errors import Stopped, UsageError
-from electra_jax.inference.pretrained import load
+from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.models.electra import init_params
 from electra_jax.pretraining.pretrain import pretrain
 from electra_jax.pretraining.program import build_objective
@@ -42,7 +42,7 @@ def store(tmp_path_factory):
 
 def assert_same_run(one, other):
     assert logged(one) == logged(other)
-    first, second = (load(path, "last") for path in (one, other))
+    first, second = (load_pretrained(path, "last") for path in (one, other))
     assert first.step == second.step
     jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
 
@@ -185,7 +185,7 @@ def test_a_run_none_of_whose_checkpoints_can_be_read_keeps_them(store, tmp_path)
     with pytest.raises(UsageError, match="no checkpoint in .* can be read"):
         pretrain(tiny(store, "train.steps=2"), tmp_path / "run")
     with pytest.raises(UsageError, match="checkpoints/2 cannot be read"):
-        load(tmp_path / "run")
+        load_pretrained(tmp_path / "run")
     assert last.is_dir()
 
 
@@ -193,7 +193,7 @@ def test_opening_a_model_writes_nothing(store, tmp_path):
     pretrain(tiny(store, "train.steps=2"), tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     with pytest.raises(UsageError, match="holds no checkpoint yet"):
-        load(tmp_path / "run")
+        load_pretrained(tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -227,7 +227,7 @@ def test_parameters_that_are_no_numbers_are_not_saved(store, tmp_path, monkeypat
     config = tiny(store, "checkpoint.every_steps=7", "train.log_every=20", "eval.every_steps=3")
     with pytest.raises(loop.NonFiniteLoss, match="a parameter is no number at step 7"):
         pretrain(config, tmp_path / "run")
-    assert load(tmp_path / "run", "last").step == 6
+    assert load_pretrained(tmp_path / "run", "last").step == 6
 
 
 def start(store, workdir, *overrides):
@@ -287,7 +287,7 @@ def test_sigterm_in_an_evaluation_waits_for_its_end_and_saves(store, tmp_path, m
     with pytest.raises(Stopped) as stop:
         pretrain(tiny(store), tmp_path / "run")
     assert stop.value.signal == signal.SIGTERM
-    assert load(tmp_path / "run", "last").step == 11  # one step after the evaluation
+    assert load_pretrained(tmp_path / "run", "last").step == 11  # one step after the evaluation
     monkeypatch.undo()
     pretrain(tiny(store), tmp_path / "run")
     pretrain(tiny(store), tmp_path / "straight")
@@ -304,7 +304,7 @@ def test_a_save_that_fails_stops_the_run_with_its_reason(store, tmp_path, monkey
     longer = tiny(store, "optimizer.schedule=constant", "train.steps=40")
     with pytest.raises(SaveFailed, match="No space left on device.*goes on from the last one"):
         pretrain(longer, tmp_path / "run")
-    assert load(tmp_path / "run", "last").step == 20
+    assert load_pretrained(tmp_path / "run", "last").step == 20
 
 
 def test_a_mixture_is_judged_by_what_is_held_out_and_keeps_its_weights(store, tmp_path, caplog):

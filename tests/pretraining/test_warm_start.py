@@ -11,9 +11,9 @@ from electra_jax.data.sampler import DataConfig
 from electra_jax.data.token_store import prepare
 from electra_jax.data.tokenizer import WordPieceTokenizer, load_tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.inference.pretrained import Model
+from electra_jax.inference.pretrained import PretrainedModel
 from electra_jax.interop import names
-from electra_jax.models.electra import Electra, GeneratorConfig, roll
+from electra_jax.models.electra import Electra, GeneratorConfig, stack_params
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.pretraining.pretrain import pretrain
 from electra_jax.pretraining.resume import IMPORTED
@@ -27,7 +27,7 @@ from electra_jax.training.optimizer import OptimizerConfig
 def test_a_new_vocabulary_keeps_shared_rows_and_averages_new_ones():
     model, generator = PUBLISHED
     params = make_params(*PUBLISHED)
-    source = Model(
+    source = PretrainedModel(
         PretrainConfig(model=model, generator=generator, data=DataConfig(length=16)),
         params, TOKENIZER, step=0,
     )  # fmt: skip
@@ -66,7 +66,7 @@ def test_a_new_continuation_starts_from_pieces_within_words():
 def start(shapes, source_shapes):
     """Fresh parameters of one shape started from others; both, flat."""
     params = make_params(*source_shapes)
-    source = Model(run_config(*source_shapes), params, TOKENIZER, step=0)
+    source = PretrainedModel(run_config(*source_shapes), params, TOKENIZER, step=0)
     fresh = make_params(*shapes, seed=1)
     started = warm_start(run_config(*shapes), TOKENIZER, fresh, source)
     return names.flatten(started), names.flatten(params)
@@ -100,9 +100,9 @@ SHORT = TrainConfig(steps=1, batch_size=8)
 @pytest.mark.parametrize("scan", [False, True])
 def test_what_would_be_frozen_at_random_is_refused(scan):
     model = dataclasses.replace(PUBLISHED[0], scan=scan)
-    source = Model(run_config(*PUBLISHED), make_params(*PUBLISHED), TOKENIZER, step=0)
+    source = PretrainedModel(run_config(*PUBLISHED), make_params(*PUBLISHED), TOKENIZER, step=0)
     del source.params["generator"]["encoder"]
-    fresh = roll(Electra(model, PUBLISHED[1]), make_params(*PUBLISHED, seed=1))
+    fresh = stack_params(Electra(model, PUBLISHED[1]), make_params(*PUBLISHED, seed=1))
     config = run_config(model, PUBLISHED[1], optimizer=FROZEN)
     with pytest.raises(UsageError, match="would keep generator/encoder/.* random"):
         warm_start(config, TOKENIZER, fresh, source)
@@ -116,7 +116,7 @@ def test_a_masked_language_model_becomes_a_frozen_generator(pieces):
     params = make_params(PUBLISHED[0], none, head="masked_lm")
     model = dataclasses.replace(PUBLISHED[0], vocab_size=len(pieces))
     run = run_config(model, whole, optimizer=FROZEN)
-    source = Model(config, params, TOKENIZER, step=0)
+    source = PretrainedModel(config, params, TOKENIZER, step=0)
     fresh = make_params(model, whole, seed=1)
     started = warm_start(run, WordPieceTokenizer(pieces), fresh, source)
     old = names.flatten(params)

@@ -15,7 +15,7 @@ from electra_jax.tasks.classification import (
     RegressionConfig,
 )
 from electra_jax.tasks.question_answering import best_of, exact_match, token_f1
-from electra_jax.tasks.retrieval import ranking_figures
+from electra_jax.tasks.retrieval import ranking_metrics
 from electra_jax.tasks.tagging import guess_scheme, spans, to_bio
 
 
@@ -31,13 +31,13 @@ def test_rankings_are_judged_as_scikit_learn_does():
         rankings[str(query)] = [(str(i), scores[i]) for i in order]
         relevant[str(query)] = {str(i): int(g) for i, g in enumerate(grades) if g}
         expected.append(ndcg_score(grades[None], scores[None], k=10))
-    figures = ranking_figures(rankings, relevant)
+    figures = ranking_metrics(rankings, relevant)
     assert figures["ndcg@10"] == pytest.approx(np.mean(expected))
     assert figures["recall@100"] == 1.0
 
 
 def test_a_query_without_a_ranking_scores_nothing():
-    figures = ranking_figures({"a": [("1", 2.0)]}, {"a": {"1": 1}, "b": {"2": 1}})
+    figures = ranking_metrics({"a": [("1", 2.0)]}, {"a": {"1": 1}, "b": {"2": 1}})
     assert figures == {"ndcg@10": 0.5, "mrr@10": 0.5, "recall@10": 0.5, "recall@100": 0.5}
 
 

@@ -22,12 +22,12 @@ def test_processes_read_the_clock_together_and_in_time(pace, monkeypatch):
     for process in range(2):
         step = 0
 
-        def from_main(value, process=process):
+        def broadcast_from_main(value, process=process):
             reads[process].append(step)  # noqa: B023
             # Process 1 hears what process 0 said at that step, as a float32.
             return said.setdefault(step, float(np.float32(value)))  # noqa: B023
 
-        monkeypatch.setattr(loop, "from_main", from_main)
+        monkeypatch.setattr(loop, "from_main", broadcast_from_main)
         clock = Clock(now=lambda process=process: times[process])
         clock.agree(0, budget)
         while clock.agreed() < budget:
