@@ -38,7 +38,7 @@ check: $(VENV)/installed
 quick: $(VENV)/installed
 	$(PYTEST) $(PARALLEL) -m "not slow and not full"
 
-# The other end of the ranges in setup.py.
+# The other end of the ranges in pyproject.toml.
 test-oldest:
 	python=$$(launch/find_python.sh --version 3.11) && \
 		$(MAKE) quick PYTHON="$$python" VENV=.venv-3.11
@@ -51,14 +51,14 @@ format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Writes the tested versions anew: the newest that setup.py allows, and the oldest.
-LOCK := uv pip compile -q --upgrade --no-annotate --no-header --extra test setup.py
+# Writes the tested versions anew: the newest that pyproject.toml allows, and the oldest.
+LOCK := uv pip compile -q --upgrade --no-annotate --no-header --extra test pyproject.toml
 lock: $(VENV)/installed
 	$(BIN)/python -m pip install -q uv
 	$(BIN)/$(LOCK) --python-version 3.12 -o requirements.txt
 	$(BIN)/$(LOCK) --python-version 3.11 --resolution lowest-direct -o requirements-3.11.txt
 
-$(VENV)/installed: setup.py requirements.txt requirements-3.11.txt
+$(VENV)/installed: pyproject.toml setup.py requirements.txt requirements-3.11.txt
 	$(call make_environment,$(VENV),$(PYTHON),test)
 	touch $@
 

@@ -14,7 +14,7 @@ DIR/gpu_session.jsonl as soon as it is there, and those that are there are not m
   where the last one stopped. The recipe is that of plateau.py.
 
 Needs neither an installed electra-jax nor TensorFlow nor, but for the comparison, PyTorch; of
-the other packages those of setup.py that the model, the data and the training loop import.
+the other packages those of pyproject.toml that the model, the data and the training loop import.
 """
 
 import argparse

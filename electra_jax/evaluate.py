@@ -1,5 +1,6 @@
 """Held-out figures of a checkpoint, and held-out sentences as it sees them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -100,7 +101,7 @@ def held_out_examples(
     if not isinstance(objective, ReplacedTokenDetection):
         return []  # no corrupted rows to show
 
-    def forward(params, batch, key):
+    def forward(params: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[Any, Any]:
         prepared = objective.prepare(batch, key)
         return prepared, objective.forward(params, prepared)
 

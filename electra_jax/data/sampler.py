@@ -10,6 +10,7 @@ import importlib.util
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -154,7 +155,7 @@ class Sampler:
         for number in itertools.count(step):
             yield self.batch(number, rows)
 
-    def dataset(self, step: int, rows: Rows = None):
+    def dataset(self, step: int, rows: Rows = None) -> Any:
         """Batches from `step` on, as a tf.data.Dataset."""
         import tensorflow as tf
 
@@ -164,7 +165,7 @@ class Sampler:
 
         count = len(self._mine(rows))
 
-        def make(number):
+        def make(number: Any) -> dict[str, Any]:
             arrays = tf.numpy_function(
                 lambda n: tuple(self.batch(int(n), rows).values()),
                 [number],

@@ -337,7 +337,7 @@ class _ArrayFile:
     def __enter__(self) -> "_ArrayFile":
         return self
 
-    def __exit__(self, *exc) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._file.seek(0)
         self._write_header()
         self._file.close()

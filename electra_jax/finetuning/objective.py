@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from electra_jax.data.examples import Batches
@@ -32,8 +33,15 @@ class TaskObjective:
     def counts(self, prepared: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         return {"task": self.task.count(prepared)}
 
-    def losses(self, params, prepared, key, step, train):
-        rngs = {"dropout": key} if train else None
+    def losses(
+        self,
+        params: Any,
+        prepared: Mapping[str, jax.Array],
+        key: jax.Array | None,
+        step: jax.Array,
+        train: bool,
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        rngs: Any = {"dropout": key} if train else None
         outputs = self.network.apply({"params": params}, prepared, train, rngs=rngs)
         loss = self.task.loss(outputs, prepared)
         return {"task": loss}, {"loss": loss, "count": self.task.count(prepared)}
@@ -63,7 +71,9 @@ def layer_scale(decay: float, layers: int) -> Callable[[str], float]:
     return scale
 
 
-def create_state(network: EncoderWithHead, task: Task, optimizer, key: jax.Array) -> TrainState:
+def create_state(
+    network: EncoderWithHead, task: Task, optimizer: optax.GradientTransformation, key: jax.Array
+) -> TrainState:
     """A fresh state; to be jitted or evaluated for its shapes."""
     zero = jnp.zeros(())
     return TrainState.create(
@@ -71,10 +81,14 @@ def create_state(network: EncoderWithHead, task: Task, optimizer, key: jax.Array
     )
 
 
-def make_judge(objective: TaskObjective, batches: Batches, mesh: Mesh):
+def make_judge(
+    objective: TaskObjective, batches: Batches, mesh: Mesh
+) -> Callable[[Any], tuple[list[Any], float]]:
     """A function from parameters to the outputs for each held-out example and the mean loss."""
 
-    def outputs_and_loss(params, batch):
+    def outputs_and_loss(
+        params: Any, batch: Mapping[str, jax.Array]
+    ) -> tuple[Any, jax.Array, jax.Array]:
         outputs = objective.network.apply({"params": params}, batch)
         return outputs, objective.task.loss(outputs, batch), objective.task.count(batch)
 

@@ -41,7 +41,7 @@ class PretrainedModel:
     tokenizer: Tokenizer
     step: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._electra = self.config.electra
         self._inspect = jax.jit(self._inspect_arrays)
         self._energies = jax.jit(self._energy_arrays)
@@ -147,16 +147,18 @@ class PretrainedModel:
         energy_1L: Any = self._electra.apply({"params": params}, *rows, method="discriminate")
         return energy_1L[0]
 
-    def _inspect_arrays(self, params: Any, row_L: jax.Array, documents_L: jax.Array):
+    def _inspect_arrays(
+        self, params: Any, row_L: jax.Array, documents_L: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         variables = {"params": params}
         types = jnp.zeros_like(row_L)
         logits_L = self._electra.apply(
             variables, row_L[None], documents_L[None], types[None], method="discriminate"
         )[0]
 
-        def suggest(position):
+        def suggest(position: jax.Array) -> tuple[jax.Array, jax.Array]:
             masked = row_L.at[position].set(self.tokenizer.mask_id)
-            logits_11V = self._electra.apply(
+            logits_11V: Any = self._electra.apply(
                 variables,
                 masked[None],
                 documents_L[None],

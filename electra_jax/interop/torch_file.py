@@ -28,7 +28,7 @@ _STORAGES = {
 }
 
 
-def _rebuild_tensor(storage, offset, size, stride, *_) -> np.ndarray:
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> np.ndarray:
     """A tensor over a storage, as torch._utils._rebuild_tensor_v2 makes it."""
     # The pickle chooses every argument; only Python's own integers cannot wrap around.
     offset, size, stride = int(offset), tuple(map(int, size)), tuple(map(int, stride))
@@ -45,7 +45,7 @@ def _rebuild_tensor(storage, offset, size, stride, *_) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(storage[offset:], size, strides).copy()
 
 
-def _rebuild_parameter(data, *_) -> np.ndarray:
+def _rebuild_parameter(data: np.ndarray, *_: Any) -> np.ndarray:
     return data
 
 

@@ -1,6 +1,8 @@
 """A small Transformer that writes text from an encoder's hidden states."""
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,9 @@ class Attention(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x_NTD, memory_NSD, mask, train: bool = False) -> jax.Array:
+    def __call__(
+        self, x_NTD: jax.Array, memory_NSD: jax.Array, mask: jax.Array, train: bool = False
+    ) -> jax.Array:
         c = self.config
         query, key, value = (
             Dense(c.hidden, kernel_init=normal_init, name=name)(y).reshape(
@@ -38,13 +42,15 @@ class DecoderLayer(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x_NTD, hidden_NLD, real_NL, train: bool = False) -> jax.Array:
+    def __call__(
+        self, x_NTD: jax.Array, hidden_NLD: jax.Array, real_NL: jax.Array, train: bool = False
+    ) -> jax.Array:
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not train)
         length = x_NTD.shape[1]
         causal_TT = jnp.tril(jnp.ones((length, length), bool))[None, None]
 
-        def norm(name):
+        def norm(name: str) -> nn.LayerNorm:
             return nn.LayerNorm(epsilon=1e-5, name=name)
 
         y_NTD = norm("self_norm")(x_NTD)
@@ -71,7 +77,13 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens_NT, hidden_NLD, real_NL, word_VE, train: bool = False, place=None
+        self,
+        tokens_NT: jax.Array,
+        hidden_NLD: jax.Array,
+        real_NL: jax.Array,
+        word_VE: jax.Array,
+        train: bool = False,
+        place: jax.Array | int | None = None,
     ) -> jax.Array:
         c = self.config
         position = self.param("position", normal_init, (self.longest, c.hidden))
@@ -102,7 +114,13 @@ class WritingHead(nn.Module):
     end_id: int
 
     @nn.compact
-    def __call__(self, hidden_NLD, real_NL, batch, train: bool = False) -> dict[str, jax.Array]:
+    def __call__(
+        self,
+        hidden_NLD: jax.Array,
+        real_NL: jax.Array,
+        batch: Mapping[str, jax.Array],
+        train: bool = False,
+    ) -> dict[str, jax.Array]:
         word_VE = batch["word_embeddings"]
         decoder = Decoder(self.config, self.layers, self.longest, name="decoder")
         hidden_NLD = hidden_NLD.astype(jnp.float32)
@@ -116,9 +134,9 @@ class WritingHead(nn.Module):
             params = self.variables["params"]["decoder"]
             free = decoder.clone(parent=None, name=None)
 
-            def following(tokens_NT, place):
+            def following(tokens_NT: jax.Array, place: jax.Array) -> jax.Array:
                 rows = len(tokens_NT) // len(hidden_NLD)
-                scores_NTV = free.apply(
+                scores_NTV: Any = free.apply(
                     {"params": params}, tokens_NT, jnp.repeat(hidden_NLD, rows, axis=0),
                     jnp.repeat(real_NL, rows, axis=0), word_VE, place=place,
                 )  # fmt: skip
@@ -131,7 +149,12 @@ class WritingHead(nn.Module):
 
 
 def beam_search(
-    following, rows: int, beam: int, longest: int, start_id: int, end_id: int
+    following: Callable[[jax.Array, jax.Array], jax.Array],
+    rows: int,
+    beam: int,
+    longest: int,
+    start_id: int,
+    end_id: int,
 ) -> tuple[jax.Array, jax.Array]:
     """The likeliest texts, by mean log-probability of their tokens.
 
@@ -152,7 +175,7 @@ def beam_search(
     lengths = jnp.zeros((rows, beam), jnp.int32)  # without the start, which costs nothing
     done = jnp.zeros((rows, beam), bool)
 
-    def step(place, carry):
+    def step(place: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         tokens, sums, lengths, done = carry
         flat = jnp.maximum(tokens.reshape(rows * beam, longest), 0)
         scores = following(flat, place).reshape(rows, beam, -1)
@@ -167,7 +190,7 @@ def beam_search(
         _, best = jax.lax.top_k(means.reshape(rows, -1), beam)
         parent, token = best // vocabulary, best % vocabulary
 
-        def take(array):
+        def take(array: jax.Array) -> jax.Array:
             shape = (rows, beam) + (1,) * (array.ndim - 2)
             return jnp.take_along_axis(array, parent.reshape(shape), axis=1)
 
@@ -184,7 +207,7 @@ def beam_search(
     return jnp.take_along_axis(tokens, best[:, None, None], axis=1)[:, 0], means.max(-1)
 
 
-def _forbid_repeats(scores, tokens, place):
+def _forbid_repeats(scores: jax.Array, tokens: jax.Array, place: jax.Array) -> jax.Array:
     """Rules out tokens that would end a triple that is there already."""
     longest = tokens.shape[-1]
     first, second = tokens[..., :-2], tokens[..., 1:-1]

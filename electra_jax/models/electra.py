@@ -7,6 +7,7 @@ is set aside and the discriminator is the encoder people fine-tune.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,8 @@ from electra_jax.models.layout import constrain
 HEADS = ("detector", "masked_lm", "copying_lm")
 SHARED = ("embeddings", "nothing", "all", "disentangled")
 KINDS = ("transformer", "two_tower", "unigram", "uniform", "none")
+
+Logits = jax.Array | tuple[jax.Array, jax.Array]  # with copy logits beside them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +93,14 @@ class MaskedLanguageModel(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x_BLE,
-        word_VE,
-        documents_BL,
-        positions_BL,
-        masked_BN,
+        x_BLE: jax.Array,
+        word_VE: jax.Array,
+        documents_BL: jax.Array,
+        positions_BL: jax.Array,
+        masked_BN: jax.Array,
         train: bool = False,
-        hidden_BLD=None,
-    ):
+        hidden_BLD: jax.Array | None = None,
+    ) -> Logits:
         c = self.config
         if hidden_BLD is None:
             hidden_BLD = Encoder(c, name="encoder")(x_BLE, documents_BL, positions_BL, train)
@@ -109,7 +112,7 @@ class MaskedLanguageModel(nn.Module):
         copy_BN1 = Dense(1, dtype=jnp.float32, kernel_init=normal_init, name="copy")(x_BND)
         return logits_BNV, copy_BN1[..., 0]
 
-    def predict(self, x_BND, word_VE) -> jax.Array:
+    def predict(self, x_BND: jax.Array, word_VE: jax.Array) -> jax.Array:
         c = self.config
         x_BNE = norm(c, "norm")(gelu(dense(c, c.embedding, "dense", output=True)(x_BND)))
         bias_V = self.param("bias", nn.initializers.zeros, (c.vocab_size,))
@@ -131,8 +134,14 @@ class TwoTowers(MaskedLanguageModel):
 
     @nn.compact
     def __call__(  # type: ignore[override]
-        self, x_BLE, word_VE, documents_BL, positions_BL, masked_BN, train: bool = False
-    ):
+        self,
+        x_BLE: jax.Array,
+        word_VE: jax.Array,
+        documents_BL: jax.Array,
+        positions_BL: jax.Array,
+        masked_BN: jax.Array,
+        train: bool = False,
+    ) -> jax.Array:
         c = self.config
         sides = []
         for name, direction in (("left", 1), ("right", -1)):
@@ -152,7 +161,15 @@ class Unigram(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BLE, word_VE, documents_BL, positions_BL, masked_BN, train: bool = False):
+    def __call__(
+        self,
+        x_BLE: jax.Array,
+        word_VE: jax.Array,
+        documents_BL: jax.Array,
+        positions_BL: jax.Array,
+        masked_BN: jax.Array,
+        train: bool = False,
+    ) -> jax.Array:
         bias_V = self.param("bias", nn.initializers.zeros, (self.config.vocab_size,))
         return jnp.broadcast_to(bias_V, (*masked_BN.shape, bias_V.shape[0]))
 
@@ -168,7 +185,7 @@ class Discriminator(nn.Module):
 
     config: ModelConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.encoder = Encoder(c)
         self.dense = dense(c, c.hidden, None, output=True)
@@ -181,14 +198,26 @@ class Discriminator(nn.Module):
             kernel_init=last_init if c.block.pre_norm else nn.initializers.glorot_uniform(),
         )
 
-    def __call__(self, x_BLE, documents_BL, positions_BL, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        x_BLE: jax.Array,
+        documents_BL: jax.Array,
+        positions_BL: jax.Array,
+        train: bool = False,
+    ) -> jax.Array:
         hidden_BLD = self.encode(x_BLE, documents_BL, positions_BL, train)
         x_BLD = constrain(gelu(self.dense(hidden_BLD)), "batch")
         if self.config.block.pre_norm:
             x_BLD = self.norm(x_BLD)
         return self.classifier(x_BLD)[..., 0]
 
-    def encode(self, x_BLE, documents_BL, positions_BL, train: bool = False) -> jax.Array:
+    def encode(
+        self,
+        x_BLE: jax.Array,
+        documents_BL: jax.Array,
+        positions_BL: jax.Array,
+        train: bool = False,
+    ) -> jax.Array:
         return self.encoder(x_BLE, documents_BL, positions_BL, train)
 
 
@@ -203,7 +232,7 @@ class Electra(nn.Module):
     generator_config: GeneratorConfig
     head: str = "detector"
 
-    def setup(self):
+    def setup(self) -> None:
         config = self.generator_config
         self.embeddings = Embeddings(self.model)
         if config.share == "nothing" and config.kind != "none":
@@ -214,12 +243,17 @@ class Electra(nn.Module):
         if config.kind in GENERATORS:
             self.generator = GENERATORS[config.kind](generator_model(self.model, config))
         if self.head == "detector":
-            self.discriminator = Discriminator(self.model)
+            self.discriminator: Any = Discriminator(self.model)
         else:
             self.discriminator = MaskedLanguageModel(self.model, copies=self.head == "copying_lm")
 
     def generate(
-        self, tokens_BL, documents_BL, types_BL, masked_BN, train: bool = False
+        self,
+        tokens_BL: jax.Array,
+        documents_BL: jax.Array,
+        types_BL: jax.Array,
+        masked_BN: jax.Array,
+        train: bool = False,
     ) -> jax.Array:
         """Logits over the vocabulary at the masked positions, float32 [B, N, V]."""
         config = self.generator_config
@@ -234,20 +268,39 @@ class Electra(nn.Module):
             return self.generator(*rows, hidden_BLD)
         return self.generator(*rows)
 
-    def embed(self, tokens_BL, types_BL, positions_BL, train: bool = False) -> jax.Array:
+    def embed(
+        self,
+        tokens_BL: jax.Array,
+        types_BL: jax.Array,
+        positions_BL: jax.Array,
+        train: bool = False,
+    ) -> jax.Array:
         """The main network's input, [B, L, E]."""
         word_VE = None
         if self.generator_config.share == "disentangled":
             word_VE = jax.lax.stop_gradient(self.embeddings.word) + self.embedding_delta
         return self.embeddings(tokens_BL, types_BL, positions_BL, train, word_VE)
 
-    def discriminate(self, tokens_BL, documents_BL, types_BL, train: bool = False) -> jax.Array:
+    def discriminate(
+        self,
+        tokens_BL: jax.Array,
+        documents_BL: jax.Array,
+        types_BL: jax.Array,
+        train: bool = False,
+    ) -> jax.Array:
         """Logit that each token was replaced, float32 [B, L]; padding is meaningless."""
         positions_BL = positions_in_documents(documents_BL)
         x_BLE = self.embed(tokens_BL, types_BL, positions_BL, train)
         return self.discriminator(x_BLE, documents_BL, positions_BL, train)
 
-    def predict(self, tokens_BL, documents_BL, types_BL, predicted_BN, train: bool = False):
+    def predict(
+        self,
+        tokens_BL: jax.Array,
+        documents_BL: jax.Array,
+        types_BL: jax.Array,
+        predicted_BN: jax.Array,
+        train: bool = False,
+    ) -> Logits:
         """A main language model's logits at some positions, float32 [B, N, V].
 
         With a `copying_lm`, copy logits [B, N] beside them.
@@ -258,13 +311,25 @@ class Electra(nn.Module):
             x_BLE, self.embeddings.word, documents_BL, positions_BL, predicted_BN, train
         )
 
-    def encode(self, tokens_BL, documents_BL, types_BL, train: bool = False) -> jax.Array:
+    def encode(
+        self,
+        tokens_BL: jax.Array,
+        documents_BL: jax.Array,
+        types_BL: jax.Array,
+        train: bool = False,
+    ) -> jax.Array:
         """The discriminator's hidden states, [B, L, D]."""
         positions_BL = positions_in_documents(documents_BL)
         x_BLE = self.embed(tokens_BL, types_BL, positions_BL, train)
         return self.discriminator.encode(x_BLE, documents_BL, positions_BL, train)
 
-    def __call__(self, tokens_BL, documents_BL, types_BL, masked_BN):
+    def __call__(
+        self,
+        tokens_BL: jax.Array,
+        documents_BL: jax.Array,
+        types_BL: jax.Array,
+        masked_BN: jax.Array,
+    ) -> tuple[jax.Array | None, Logits]:
         """Touches every parameter; used to make them."""
         rows = (tokens_BL, documents_BL, types_BL)
         generated = None

@@ -123,7 +123,12 @@ class Dense(nn.Dense):
 
 
 def dense(
-    config: ModelConfig, features: int, name: str | None, *, bias=None, output=False
+    config: ModelConfig,
+    features: int,
+    name: str | None,
+    *,
+    bias: bool | None = None,
+    output: bool = False,
 ) -> Dense:
     """A dense layer of the block; `output` marks those that write to the residual stream."""
     scaled = output and config.block.scaled_output_init
@@ -147,7 +152,7 @@ class Embeddings(nn.Module):
 
     config: ModelConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.word = self.param("word", normal_init, (c.vocab_size, c.embedding))
         if not c.block.rotary:
@@ -157,7 +162,12 @@ class Embeddings(nn.Module):
         self.drop = nn.Dropout(c.dropout)
 
     def __call__(
-        self, tokens_BL, types_BL, positions_BL, train: bool = False, word_VE=None
+        self,
+        tokens_BL: jax.Array,
+        types_BL: jax.Array,
+        positions_BL: jax.Array,
+        train: bool = False,
+        word_VE: jax.Array | None = None,
     ) -> jax.Array:
         """`word_VE` stands in for the table of words, where it is given."""
         x_BLE = constrain(self.word if word_VE is None else word_VE, "vocabulary")[tokens_BL]
@@ -175,7 +185,13 @@ class Layer(nn.Module):
     direction: int = 0
 
     @nn.compact
-    def __call__(self, x_BLD, documents_BL, positions_BL, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        documents_BL: jax.Array,
+        positions_BL: jax.Array,
+        train: bool = False,
+    ) -> jax.Array:
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not train)
         attention_norm, feedforward_norm = norm(c, "attention_norm"), norm(c, "feedforward_norm")
@@ -189,7 +205,9 @@ class Layer(nn.Module):
         )
         return feedforward_norm(x_BLD + drop(self.feedforward(x_BLD)))
 
-    def attention(self, x_BLD, documents_BL, positions_BL, train):
+    def attention(
+        self, x_BLD: jax.Array, documents_BL: jax.Array, positions_BL: jax.Array, train: bool
+    ) -> jax.Array:
         c = self.config
         heads = (*x_BLD.shape[:-1], c.heads, c.hidden // c.heads)
         query, key, value = (
@@ -215,7 +233,7 @@ class Layer(nn.Module):
             dense(c, c.hidden, "output", output=True)(mixed.reshape(x_BLD.shape)), "batch"
         )
 
-    def feedforward(self, x_BLD):
+    def feedforward(self, x_BLD: jax.Array) -> jax.Array:
         c = self.config
         if c.block.gated:
             wide, gate = jnp.split(dense(c, 2 * c.intermediate, "wide")(x_BLD), 2, axis=-1)
@@ -234,7 +252,9 @@ class Period(nn.Module):
     direction: int = 0
 
     @nn.compact
-    def __call__(self, x_BLD, documents_BL, positions_BL, train: bool):
+    def __call__(
+        self, x_BLD: jax.Array, documents_BL: jax.Array, positions_BL: jax.Array, train: bool
+    ) -> tuple[jax.Array, None]:
         for index, window in enumerate(self.windows):
             layer = layer_class(self.config)(
                 self.config, window, direction=self.direction, name=f"layer_{index}"
@@ -272,7 +292,13 @@ class Encoder(nn.Module):
     direction: int = 0
 
     @nn.compact
-    def __call__(self, x_BLE, documents_BL, positions_BL, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        x_BLE: jax.Array,
+        documents_BL: jax.Array,
+        positions_BL: jax.Array,
+        train: bool = False,
+    ) -> jax.Array:
         c = self.config
         x_BLD = x_BLE
         if x_BLE.shape[-1] != c.hidden:

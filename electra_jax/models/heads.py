@@ -5,6 +5,9 @@ those of ELECTRA's own code. A head takes the hidden states [N, L, D] of all row
 which tokens are real [N, L], the batch itself, and whether it is being trained.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -23,17 +26,23 @@ class EncoderWithHead(nn.Module):
     model: ModelConfig
     head: nn.Module
 
-    def setup(self):
+    def setup(self) -> None:
         self.embeddings = Embeddings(self.model)
         self.encoder = Encoder(self.model)
 
-    def encode(self, tokens_NL, documents_NL, types_NL, train: bool = False) -> jax.Array:
+    def encode(
+        self,
+        tokens_NL: jax.Array,
+        documents_NL: jax.Array,
+        types_NL: jax.Array,
+        train: bool = False,
+    ) -> jax.Array:
         """Hidden states [N, L, D]."""
         positions_NL = positions_in_documents(documents_NL)
         x_NLE = self.embeddings(tokens_NL, types_NL, positions_NL, train)
         return self.encoder(x_NLE, documents_NL, positions_NL, train)
 
-    def __call__(self, batch, train: bool = False):
+    def __call__(self, batch: Mapping[str, jax.Array], train: bool = False) -> Any:
         """The head's outputs for each example.
 
         Rows [B, R, L] are encoded side by side; with R = 1 that dimension is left out.
@@ -97,7 +106,13 @@ class RowHead(nn.Module):
     official: bool = False
 
     @nn.compact
-    def __call__(self, hidden_NLD, real_NL, batch, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        hidden_NLD: jax.Array,
+        real_NL: jax.Array,
+        batch: Mapping[str, jax.Array],
+        train: bool = False,
+    ) -> jax.Array:
         x_ND = pool(hidden_NLD, real_NL, self.pooling or self.config.block.pooling)
         x_ND = Transform(self.config, official=self.official, name="transform")(x_ND, train)
         return scores(self.features, self.official)(x_ND)
@@ -111,7 +126,13 @@ class TokenHead(nn.Module):
     official: bool = False
 
     @nn.compact
-    def __call__(self, hidden_NLD, real_NL, batch, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        hidden_NLD: jax.Array,
+        real_NL: jax.Array,
+        batch: Mapping[str, jax.Array],
+        train: bool = False,
+    ) -> jax.Array:
         transform = Transform(self.config, True, self.official, name="transform")
         return scores(self.features, self.official)(transform(hidden_NLD, train))
 
@@ -125,7 +146,13 @@ class RowAndTokenHead(nn.Module):
     pooling: str = ""
 
     @nn.compact
-    def __call__(self, hidden_NLD, real_NL, batch, train: bool = False):
+    def __call__(
+        self,
+        hidden_NLD: jax.Array,
+        real_NL: jax.Array,
+        batch: Mapping[str, jax.Array],
+        train: bool = False,
+    ) -> tuple[jax.Array, jax.Array]:
         inputs = (hidden_NLD, real_NL, batch, train)
         return (
             RowHead(self.config, self.row_features, self.pooling, name="row")(*inputs),
@@ -139,7 +166,13 @@ class PoolingHead(nn.Module):
     pooling: str = "mean"
 
     @nn.compact
-    def __call__(self, hidden_NLD, real_NL, batch, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        hidden_NLD: jax.Array,
+        real_NL: jax.Array,
+        batch: Mapping[str, jax.Array],
+        train: bool = False,
+    ) -> jax.Array:
         x_ND = pool(hidden_NLD, real_NL, self.pooling).astype(jnp.float32)
         # Not the norm's own gradient, which is no number for a row of nothing but padding.
         return x_ND * jax.lax.rsqrt(jnp.square(x_ND).sum(-1, keepdims=True) + 1e-12)
@@ -159,11 +192,17 @@ class JointSpanHead(nn.Module):
     beam: int = 20
 
     @nn.compact
-    def __call__(self, hidden_NLD, real_NL, batch, train: bool = False) -> dict[str, jax.Array]:
+    def __call__(
+        self,
+        hidden_NLD: jax.Array,
+        real_NL: jax.Array,
+        batch: Mapping[str, jax.Array],
+        train: bool = False,
+    ) -> dict[str, jax.Array]:
         allowed_NL = batch["allowed"] > 0
         hidden_NLD = hidden_NLD.astype(jnp.float32)
 
-        def mask(scores, allowed):
+        def mask(scores: jax.Array, allowed: jax.Array) -> jax.Array:
             return jnp.where(allowed, scores, -1e9)
 
         start_NL = mask(scores(1, True, "start")(hidden_NLD)[..., 0], allowed_NL)

@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+# The result, 1 / standard deviation, and an empty array of x's dtype.
+Residuals = tuple[jax.Array, jax.Array, jax.Array]
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def normalise(x: jax.Array, epsilon: float) -> jax.Array:
@@ -17,7 +20,7 @@ def normalise(x: jax.Array, epsilon: float) -> jax.Array:
     return _forward(x, epsilon)[0]
 
 
-def _forward(x, epsilon):
+def _forward(x: jax.Array, epsilon: float) -> tuple[jax.Array, Residuals]:
     wide = x.astype(jnp.float32)
     centred = wide - wide.mean(axis=-1, keepdims=True)
     inverse = jax.lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + epsilon)
@@ -25,7 +28,7 @@ def _forward(x, epsilon):
     return y, (y, inverse, jnp.zeros((0,), x.dtype))
 
 
-def _backward(epsilon, residuals, grad):
+def _backward(epsilon: float, residuals: Residuals, grad: jax.Array) -> tuple[jax.Array]:
     y, inverse, like = residuals
     mean = grad.mean(axis=-1, keepdims=True)
     along = (grad * y).mean(axis=-1, keepdims=True)

@@ -32,7 +32,7 @@ def place(tree: Any, rules: Rules, mesh: Mesh) -> tuple[Any, list[str]]:
     """
     unmatched = []
 
-    def sharding(path, leaf) -> NamedSharding:
+    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         name = path_name(path)
         for pattern, spec in rules:
             if re.search(pattern, name):

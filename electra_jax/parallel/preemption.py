@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+from types import FrameType
 from typing import Any
 
 import jax
@@ -43,9 +44,9 @@ class StopSignal:
     A second SIGINT interrupts at once. Use as a context manager.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._previous = {}
+        self._previous: dict[signal.Signals, Any] = {}
         # JAX handles SIGTERM itself where there are others to tell.
         self._alone = jax.process_count() == 1
         self._signals = (signal.SIGINT, signal.SIGTERM) if self._alone else (signal.SIGINT,)
@@ -54,11 +55,11 @@ class StopSignal:
         self._previous = {number: signal.signal(number, self._note) for number in self._signals}
         return self
 
-    def __exit__(self, *exc) -> None:
+    def __exit__(self, *exc: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number, frame) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is signal.SIGINT and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import jax
@@ -60,7 +61,7 @@ def process_group(
         os._exit(status)  # JAX's own way out waits for the others
 
 
-def _stop(number, frame) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:
     raise Stopped(number, "stopped; the same command goes on from the last checkpoint")
 
 

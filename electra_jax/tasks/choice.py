@@ -1,8 +1,8 @@
 """One of several candidates: the next reply of a dialogue, an answer to a question."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -94,7 +94,9 @@ class Choice(Task):
     def head(self, model: ModelConfig) -> RowHead:
         return RowHead(model, 1, self.config.pooling, self.config.head == "official")
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Record], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         tokenizer = self.tokenizer
         texts = tokenizer.encode([record.text for record in records])
         flat = iter(tokenizer.encode([x for record in records for x in record.options]))
@@ -112,11 +114,13 @@ class Choice(Task):
             examples.append(Example(tokens, types, targets, number))
         return examples
 
-    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+    def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
         losses_B = optax.softmax_cross_entropy_with_integer_labels(outputs[..., 0], batch["label"])
         return (losses_B * batch["weight"]).sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Record]
+    ) -> list[Answer]:
         answers = []
         for logits, record in zip(outputs, records, strict=True):
             shares = np.exp(logits[:, 0] - logits.max())
@@ -125,7 +129,7 @@ class Choice(Task):
             answers.append({"label": best, "text": record.options[best], "scores": shares.tolist()})
         return answers
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Record]) -> dict[str, float]:
         ranks = []
         for answer, record in zip(answers, records, strict=True):
             scores = np.array(answer["scores"])

@@ -5,7 +5,7 @@ import csv
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -40,7 +40,7 @@ class TextTaskConfig(TaskConfig):
     pooling: str = checked("", pooling_name)  # of a row
     both_orders: bool = False  # train on pairs in both orders (of the official MRPC and STS-B)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.both_orders and not self.text_b:
             raise UsageError("task.both_orders needs a second text: set task.text_b")
@@ -79,7 +79,9 @@ class TextTask(Task):
     def target(self, record: Record) -> np.ndarray:
         """What is to be learnt of a record."""
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Any], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         tokenizer = self.tokenizer
         firsts = tokenizer.encode([record.text for record in records])
         seconds: list[Any] = [None] * len(records)
@@ -128,11 +130,13 @@ class Classification(TextTask):
         official = self.config.head == "official"
         return RowHead(model, len(self.labels), self.config.pooling, official)
 
-    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+    def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
         losses_B = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["label"])
         return (losses_B * batch["weight"]).sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Record]
+    ) -> list[Answer]:
         answers = []
         for logits in outputs:
             probabilities = np.exp(logits - logits.max())
@@ -147,7 +151,7 @@ class Classification(TextTask):
             )
         return answers
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Record]) -> dict[str, float]:
         guesses = [answer["label"] for answer in answers]
         truth = [record.label for record in records]
         right = np.array([a == b for a, b in zip(guesses, truth, strict=True)])
@@ -172,7 +176,7 @@ class Classification(TextTask):
         [(label, _)] = Counter(record.label for record in train).most_common(1)
         return [{"label": label, "score": 1.0}] * len(records)
 
-    def write(self, answers, records, path: Path) -> None:
+    def write(self, answers: Sequence[Answer], records: Sequence[Record], path: Path) -> None:
         """GLUE's submission format: index and prediction."""
         write_submission([answer["label"] for answer in answers], path)
 
@@ -211,13 +215,15 @@ class Regression(TextTask):
     def head(self, model: ModelConfig) -> RowHead:
         return RowHead(model, 1, self.config.pooling, self.config.head == "official")
 
-    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+    def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
         return (jnp.square(outputs[:, 0] - batch["label"]) * batch["weight"]).sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Record]
+    ) -> list[Answer]:
         return [{"score": float(output[0]) * self.config.scale} for output in outputs]
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Record]) -> dict[str, float]:
         guesses = np.array([answer["score"] for answer in answers])
         truth = np.array([record.label for record in records])
         if np.ptp(truth) == 0:  # all three are undefined
@@ -234,7 +240,7 @@ class Regression(TextTask):
     def baseline(self, train, records) -> list[Answer]:
         return [{"score": self.state["mean"]}] * len(records)
 
-    def write(self, answers, records, path: Path) -> None:
+    def write(self, answers: Sequence[Answer], records: Sequence[Record], path: Path) -> None:
         """GLUE's submission format: index and prediction."""
         write_submission([f"{answer['score']:.3f}" for answer in answers], path)
 

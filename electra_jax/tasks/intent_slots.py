@@ -1,7 +1,8 @@
 """The intent of an utterance and, jointly, the slots its words fill."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -66,7 +67,9 @@ class IntentSlots(Tagging):
             model, len(self.state["intents"]), len(self.labels), self.config.pooling
         )
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Any], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         examples = []
         for example in super().examples(records, length, labelled, train):
             record = records[example.record]
@@ -76,7 +79,7 @@ class IntentSlots(Tagging):
             examples.append(example)
         return examples
 
-    def loss(self, outputs: Any, batch) -> jax.Array:
+    def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
         """Each example's intent, and the mean over its words' slots."""
         intents_BC, slots_BLC = outputs
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels
@@ -86,10 +89,12 @@ class IntentSlots(Tagging):
         losses_B += (slot_losses_BL * counted_BL).sum(1) / jnp.maximum(counted_BL.sum(1), 1.0)
         return (losses_B * batch["weight"]).sum()
 
-    def count(self, batch) -> jax.Array:
+    def count(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         return batch["weight"].sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Any]
+    ) -> list[Answer]:
         answers = super().answers([slots for _, slots in outputs], examples, records)
         for (logits, _), example in zip(outputs, examples, strict=True):
             answer = answers[example.record]
@@ -100,7 +105,7 @@ class IntentSlots(Tagging):
                 answer["intent_score"] = float(1 / np.exp(shifted).sum())
         return answers
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Any]) -> dict[str, float]:
         slots = super().score(answers, records)
         intents = [a["intent"] == r.intent for a, r in zip(answers, records, strict=True)]
         exact = [
@@ -119,5 +124,5 @@ class IntentSlots(Tagging):
         usual = max(set(intents), key=lambda x: (intents.count(x), x))
         return [{**answer, "intent": usual} for answer in answers]
 
-    def write(self, answers, records, path) -> None:
+    def write(self, answers: Sequence[Answer], records: Sequence[Any], path: Path) -> None:
         super(Tagging, self).write(answers, records, path)

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -103,7 +103,9 @@ class QuestionAnswering(Task):
         batch = super().sample_batch()
         return {**batch, "allowed": batch["tokens"][:, 0], "start": jnp.zeros(1, jnp.int32)}
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Record], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         tokenizer = self.tokenizer
         c = self.config
         questions = tokenizer.encode([record.question for record in records])
@@ -156,7 +158,15 @@ class QuestionAnswering(Task):
             raise UsageError(f"no answer is in its context (the first: {wrong[0].where})")
         return examples
 
-    def _window(self, question, ids, offsets, answer, number, labelled) -> Example:
+    def _window(
+        self,
+        question: list[int],
+        ids: list[int],
+        offsets: np.ndarray,
+        answer: tuple[str, int] | None,
+        number: int,
+        labelled: bool,
+    ) -> Example:
         tokenizer = self.tokenizer
         before = len(question) + 2
         tokens = [tokenizer.cls_id, *question, tokenizer.sep_id, *ids, tokenizer.sep_id]
@@ -183,7 +193,7 @@ class QuestionAnswering(Task):
             targets.update(start=np.array(start, np.int32), end=np.array(end, np.int32))
         return Example([np.array(tokens, np.int32)], [types], targets, number)
 
-    def loss(self, outputs: Any, batch) -> jax.Array:
+    def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels
         if self.config.head == "default":
             allowed_BL = batch["allowed"] > 0
@@ -205,7 +215,9 @@ class QuestionAnswering(Task):
         )
         return (losses_B * batch["weight"]).sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Record]
+    ) -> list[Answer]:
         best: list[tuple[float, str, float]] = [(NEVER, "", 0.0)] * len(records)
         none = [np.inf] * len(records)
         for output, example in zip(outputs, examples, strict=True):
@@ -234,7 +246,9 @@ class QuestionAnswering(Task):
             return ""
         return answer["span"]
 
-    def _candidates(self, output: Any, example: Example):
+    def _candidates(
+        self, output: Any, example: Example
+    ) -> tuple[list[tuple[float, int, int]], float, float]:
         """(score, first token, last token) of likely spans, and the score of no answer.
 
         Also the logarithm by which the scores become probabilities within the row.
@@ -263,11 +277,11 @@ class QuestionAnswering(Task):
             found.append((float(start[first] + end[last]), int(first), last))
         return found, float(output["impossible"]), 0.0
 
-    def calibrate(self, answers, records) -> list[Answer]:
+    def calibrate(self, answers: Sequence[Answer], records: Sequence[Any]) -> list[Answer]:
         threshold = self.state["threshold"] = self._best_threshold(answers, records)
         return [{**answer, "text": self._decide(answer, threshold)} for answer in answers]
 
-    def _best_threshold(self, answers, records) -> float:
+    def _best_threshold(self, answers: Sequence[Answer], records: Sequence[Any]) -> float:
         """The threshold of best F1, by going through all of them (the official evaluation)."""
         if not self.state["may_be_impossible"]:
             return 0.0
@@ -284,7 +298,7 @@ class QuestionAnswering(Task):
             return float(margins.min() - 1.0)
         return float(margins[order[answered - 1]])
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Any]) -> dict[str, float]:
         threshold = self._best_threshold(answers, records)
         figures: dict[str, list[float]] = collections.defaultdict(list)
         for answer, record in zip(answers, records, strict=True):
@@ -306,7 +320,7 @@ class QuestionAnswering(Task):
             answers.append({"id": record.id, "span": best, "text": best, "no_answer_margin": 0.0})
         return answers
 
-    def write(self, answers, records, path: Path) -> None:
+    def write(self, answers: Sequence[Answer], records: Sequence[Record], path: Path) -> None:
         """What the official evaluation reads: id to text."""
         content = {answer["id"]: answer["text"] for answer in answers}
         if len(content) < len(answers):

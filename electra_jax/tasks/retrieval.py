@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -136,7 +136,9 @@ class Retrieval(Task):
     def head(self, model: ModelConfig) -> nn.Module:
         return PoolingHead(self.vector_pooling(model))
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Any], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         tokenizer = self.tokenizer
         if not records or isinstance(records[0], Text):
             rows = [[ids] for ids in tokenizer.encode([record.text for record in records])]
@@ -159,7 +161,7 @@ class Retrieval(Task):
             examples.append(Example(tokens, types, target, number))
         return examples
 
-    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+    def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
         """Each query's document against all documents of the batch (no loss of single texts)."""
         if "document" not in batch:
             return jnp.zeros(())
@@ -174,7 +176,9 @@ class Retrieval(Task):
         losses_B = optax.softmax_cross_entropy_with_integer_labels(scores_BB, labels_B)
         return (losses_B * batch["weight"]).sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Any]
+    ) -> list[Answer]:
         vectors = np.stack([np.asarray(output) for output in outputs])
         documents = [place for place, record in enumerate(records) if record.collection is None]
         answers: list[Answer] = []
@@ -190,7 +194,7 @@ class Retrieval(Task):
             )
         return answers
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Any]) -> dict[str, float]:
         rankings = {answer["id"]: answer["ranking"] for answer in answers if "ranking" in answer}
         collection = next(r.collection for r in records if r.collection is not None)
         figures = ranking_metrics(rankings, collection.relevant)
@@ -201,7 +205,7 @@ class Retrieval(Task):
         collection = next(r.collection for r in records if r.collection is not None)
         return [{"id": id, "ranking": r} for id, r in bm25(collection, DEPTH).items()]
 
-    def write(self, answers, records, path: Path) -> None:
+    def write(self, answers: Sequence[Answer], records: Sequence[Any], path: Path) -> None:
         rankings = {answer["id"]: answer["ranking"] for answer in answers if "ranking" in answer}
         write_run(rankings, path, self.name)
 
@@ -275,7 +279,9 @@ class Reranking(Retrieval):
     def head(self, model: ModelConfig) -> nn.Module:
         return RowHead(model, 1, self.config.pooling, self.config.head == "official")
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Any], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         tokenizer = self.tokenizer
 
         @functools.cache
@@ -298,14 +304,16 @@ class Reranking(Retrieval):
                 examples.append(Example([row], [kinds], {}, number))
         return examples
 
-    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+    def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
         """The first of each example's documents against the others."""
         if outputs.ndim == 2:
             return jnp.zeros(())
         losses_B = -jax.nn.log_softmax(outputs[..., 0], axis=-1)[:, 0]
         return (losses_B * batch["weight"]).sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Any]
+    ) -> list[Answer]:
         rankings: list[Ranking] = [[] for _ in records]
         for output, example in zip(outputs, examples, strict=True):
             ranking = rankings[example.record]

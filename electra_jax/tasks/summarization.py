@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -79,7 +79,9 @@ class ExtractiveSummarization(Task):
     def head(self, model: ModelConfig) -> nn.Module:
         return TokenHead(model, 1, self.config.head == "official")
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Record], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         tokenizer = self.tokenizer
         examples = []
         for number, record in enumerate(records):
@@ -115,7 +117,7 @@ class ExtractiveSummarization(Task):
             tuple(record.sentences), tuple(record.summaries), self.config.sentences
         )
 
-    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+    def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
         """Each sentence's cross-entropy, summed over sentences."""
         counted_BL = (batch["labels"] >= 0) * batch["weight"][:, None]
         losses_BL = optax.sigmoid_binary_cross_entropy(
@@ -123,10 +125,12 @@ class ExtractiveSummarization(Task):
         )
         return (losses_BL * counted_BL).sum()
 
-    def count(self, batch) -> jax.Array:
+    def count(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         return ((batch["labels"] >= 0) * batch["weight"][:, None]).sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Record]
+    ) -> list[Answer]:
         scores: list[list[float]] = [[] for _ in records]
         for output, example in zip(outputs, examples, strict=True):
             places = example.targets["labels"] >= 0
@@ -140,7 +144,7 @@ class ExtractiveSummarization(Task):
             answers.append({"text": text, "sentences": chosen, "scores": shares})
         return answers
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Record]) -> dict[str, float]:
         figures = rouge([answer["text"] for answer in answers], records)
         best = [" ".join(r.sentences[i] for i in sorted(self._oracle(r))) for r in records]
         oracle = rouge(best, records)
@@ -221,7 +225,9 @@ class AbstractiveSummarization(ExtractiveSummarization):
     held_out_loss = False  # what is judged is written, and not taught
     metrics = ROUGE
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Record], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         tokenizer = self.tokenizer
         texts = tokenizer.encode([record.text for record in records])
         examples, cut = [], 0
@@ -246,7 +252,7 @@ class AbstractiveSummarization(ExtractiveSummarization):
             )  # fmt: skip
         return examples
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Record]) -> dict[str, float]:
         return rouge([answer["text"] for answer in answers], records)
 
     def head(self, model: ModelConfig) -> nn.Module:
@@ -255,7 +261,7 @@ class AbstractiveSummarization(ExtractiveSummarization):
             model, c.layers, c.summary_length, c.beam, tokenizer.cls_id, tokenizer.sep_id
         )
 
-    def loss(self, outputs: Any, batch) -> jax.Array:
+    def loss(self, outputs: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
         if "scores" not in outputs:
             return jnp.zeros(())
         labels_BT = batch["target"][:, : self.config.summary_length][:, 1:]
@@ -264,11 +270,13 @@ class AbstractiveSummarization(ExtractiveSummarization):
         )
         return (losses_BT * (labels_BT >= 0) * batch["weight"][:, None]).sum()
 
-    def count(self, batch) -> jax.Array:
+    def count(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         labels_BT = batch["target"][:, : self.config.summary_length][:, 1:]
         return ((labels_BT >= 0) * batch["weight"][:, None]).sum()
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Record]
+    ) -> list[Answer]:
         answers = []
         for output in outputs:
             ids = [int(id) for id in output["written"] if id >= 0]

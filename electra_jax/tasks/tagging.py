@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -118,7 +118,9 @@ class Tagging(Task):
     def head(self, model: ModelConfig) -> nn.Module:
         return TokenHead(model, len(self.labels), self.config.head == "official")
 
-    def examples(self, records, length, labelled, train) -> list[Example]:
+    def examples(
+        self, records: Sequence[Record], length: int, labelled: bool, train: bool
+    ) -> list[Example]:
         tokenizer = self.tokenizer
         examples = []
         numbers = {label: number for number, label in enumerate(self.labels)}
@@ -144,19 +146,21 @@ class Tagging(Task):
             )  # fmt: skip
         return examples
 
-    def loss(self, outputs: jax.Array, batch) -> jax.Array:
+    def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
         losses_BL = optax.softmax_cross_entropy_with_integer_labels(
             outputs, jnp.maximum(batch["labels"], 0)
         )
         return (losses_BL * self._counted(batch)).sum()
 
-    def count(self, batch) -> jax.Array:
+    def count(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         return self._counted(batch).sum()
 
-    def _counted(self, batch) -> jax.Array:
+    def _counted(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         return (batch["labels"] >= 0) * batch["weight"][:, None]
 
-    def answers(self, outputs, examples, records) -> list[Answer]:
+    def answers(
+        self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Record]
+    ) -> list[Answer]:
         answers: list[Answer] = [{"words": r.words, "labels": [], "scores": []} for r in records]
         for logits_LC, example in zip(outputs, examples, strict=True):
             picked = logits_LC[example.targets["firsts"]]
@@ -170,7 +174,7 @@ class Tagging(Task):
                 answer["spans"] = spans(answer["words"], answer["labels"])
         return answers
 
-    def score(self, answers, records) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], records: Sequence[Record]) -> dict[str, float]:
         truth = [self.truth(record) for record in records]
         guesses = [answer["labels"] for answer in answers]
         figures = {"accuracy": seqeval_metrics.accuracy_score(truth, guesses)}
@@ -192,7 +196,7 @@ class Tagging(Task):
         known = {word: count.most_common(1)[0][0] for word, count in counts.items()}
         return [{"labels": [known.get(word, usual) for word in r.words]} for r in records]
 
-    def write(self, answers, records, path: Path) -> None:
+    def write(self, answers: Sequence[Answer], records: Sequence[Record], path: Path) -> None:
         """CoNLL: a word and its label a line, a blank line between sentences."""
         sentences = [
             "".join(

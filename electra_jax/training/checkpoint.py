@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,12 +84,12 @@ class Checkpoints:
         metric: str = "loss",
         maximise: bool = False,
         read_only: bool = False,
-    ):
+    ) -> None:
         self._metric = metric
         self._errors = SaveErrors()
         self.workdir = workdir
 
-        def badness(metrics):
+        def badness(metrics: Mapping[str, float]) -> float:
             return -metrics[metric] if maximise else metrics[metric]
 
         options = ocp.CheckpointManagerOptions(
@@ -287,7 +287,7 @@ class Checkpoints:
         logging.getLogger("absl").addFilter(self._errors)
         return self
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         logging.getLogger("absl").removeFilter(self._errors)
         # Closing waits for saves under way, and for the other processes' part in them, which
         # after an error may never come.

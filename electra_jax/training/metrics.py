@@ -37,7 +37,7 @@ class MetricsWriter:
     Only process 0 should make one. Use as a context manager.
     """
 
-    def __init__(self, workdir: str | Path, step: int):
+    def __init__(self, workdir: str | Path, step: int) -> None:
         self.path = Path(workdir) / METRICS_FILE
         kept = [line for line in read_metrics(workdir) if line["step"] <= step]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
@@ -59,6 +59,6 @@ class MetricsWriter:
     def __enter__(self) -> "MetricsWriter":
         return self
 
-    def __exit__(self, *exc) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._file.close()
         self._tensorboard.close()

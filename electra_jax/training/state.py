@@ -25,7 +25,9 @@ class TrainState(struct.PyTreeNode):
     norm_sums: NormSums = struct.field(default_factory=dict)  # see `norms`
 
     @classmethod
-    def create(cls, params: Any, optimizer: optax.GradientTransformation, metric_sums: Any):
+    def create(
+        cls, params: Any, optimizer: optax.GradientTransformation, metric_sums: Any
+    ) -> "TrainState":
         """A state at step 0, with sums shaped like `metric_sums`."""
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metric_sums)
         step, opt_state = jnp.zeros((), jnp.int32), optimizer.init(params)

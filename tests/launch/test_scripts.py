@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -148,11 +149,15 @@ def test_the_image_holds_what_it_copies():
 
 
 def test_the_images_extras_exist():
-    (extras,) = re.findall(r"^# (.*): the extra of setup.py", (FOLDER / "Dockerfile").read_text(),
-                           re.MULTILINE)  # fmt: skip
-    setup = (ROOT / "setup.py").read_text()
-    for extra in re.findall(r"\w+", extras.replace(" or ", " ")):
-        assert f'"{extra}": [' in setup
+    (extras,) = re.findall(
+        r"^# (.*): the extra of pyproject.toml",
+        (FOLDER / "Dockerfile").read_text(),
+        re.MULTILINE,
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(re.findall(r"\w+", extras.replace(" or ", " "))) <= set(
+        project["optional-dependencies"]
+    )
 
 
 def test_the_template_is_yaml_before_it_is_filled_in():
