@@ -10,11 +10,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 from electra_jax import __version__
 from electra_jax.errors import PREEMPTED, ElectraError, Stopped, UsageError
 from electra_jax.plugins import fingerprint, import_plugin
+
+if TYPE_CHECKING:
+    from electra_jax.data.documents import DocumentOptions
 
 INTERRUPTED = 130  # by Ctrl-C
 SOURCE = "docs:, text:GLOB, jsonl:GLOB, parquet:GLOB or tfds:NAME; may be repeated"
@@ -79,7 +83,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, like every other error of this command."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
@@ -89,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"electra-jax {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name, run, text):
+    def command(name: str, run: Callable, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         sub.set_defaults(run=run, plugin=[])
         return sub
@@ -236,7 +240,7 @@ def add_seed_flags(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def document_options(args: argparse.Namespace):
+def document_options(args: argparse.Namespace) -> "DocumentOptions":
     """How the flags of `add_source_flags` say that documents are read."""
     from electra_jax.data.documents import DocumentOptions
 

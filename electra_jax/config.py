@@ -41,7 +41,7 @@ class InitConfig:
 
     from_: str = ""  # a model directory, ours or Hugging Face's; empty: fresh parameters
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields("init", self)
 
 
@@ -58,7 +58,7 @@ class EncoderInitConfig:
     checkpoint: str = checked("best", _checkpoint)  # of a run directory: best, last or a step
     fresh: bool = False  # only its shape and tokenizer: the encoder that was never pretrained
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields("init", self)
 
 
@@ -83,7 +83,7 @@ class FinetuneTrainConfig:
     profile: str = ""  # steps to trace, such as 100:110
     seed: int = checked(0, at_least(0))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields("train", self)
         parse_steps(self.profile)
 
@@ -104,7 +104,7 @@ class PretrainConfig:
     processes: ProcessesConfig = dataclasses.field(default_factory=ProcessesConfig)
     init: InitConfig = dataclasses.field(default_factory=InitConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.model.block.rotary and self.data.length > self.model.max_positions:
             raise UsageError(
                 f"data.length={self.data.length} exceeds model.max_positions="
@@ -161,7 +161,7 @@ class FinetuneConfig:
     processes: ProcessesConfig = dataclasses.field(default_factory=ProcessesConfig)
     init: EncoderInitConfig = dataclasses.field(default_factory=EncoderInitConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         metrics = find_task(self.task.name).metrics
         if self.task.metric and self.task.metric not in metrics:
             known = ", ".join(metrics)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -115,7 +116,13 @@ def held_out_examples(
 
 
 def _example(
-    model: PretrainedModel, tokens_L, documents_L, prepared, out, probabilities_L, row
+    model: PretrainedModel,
+    tokens_L: np.ndarray,
+    documents_L: np.ndarray,
+    prepared: Mapping[str, Any],
+    out: Mapping[str, np.ndarray],
+    probabilities_L: np.ndarray,
+    row: int,
 ) -> Sample:
     numbers = documents_L[documents_L > 0]
     longest = np.flatnonzero(documents_L == np.bincount(numbers).argmax())

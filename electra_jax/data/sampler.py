@@ -39,7 +39,7 @@ class DataConfig:
     # Tokens a row, special tokens included.
     length: int = checked(128, at_least(SHORTEST_LENGTH))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields("data", self)
         if self.store:
             parse_stores(self.store)

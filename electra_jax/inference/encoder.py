@@ -54,7 +54,7 @@ def embed(
     texts: Sequence[str],
     length: int,
     pooling: str = "mean",
-    progress=False,
+    progress: bool = False,
 ) -> np.ndarray:
     """Unit vectors of texts, float32 [texts, hidden].
 

@@ -54,7 +54,7 @@ class GeneratorConfig:
     depth: float = checked(1.0, within("(0, 4]"))  # of layers
     share: str = checked("embeddings", one_of(SHARED))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields("generator", self)
         if self.share == "all" and (self.kind, self.width, self.depth) != ("transformer", 1, 1):
             raise UsageError(

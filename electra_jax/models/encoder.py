@@ -62,7 +62,7 @@ class ModelConfig:
     remat: bool = False  # recompute each layer in the backward pass
     scan: bool = False  # one compiled layer, scanned
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields("model", self)
         if self.attention == "cudnn" and self.attention_dropout:
             raise UsageError(

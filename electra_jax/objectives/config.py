@@ -19,5 +19,5 @@ class ObjectiveConfig:
     temperature_steps: int = checked(20_000, at_least(1))  # in which it falls by 63 %
     disallow_correct: bool = False  # never sample the original token
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields("objective", self)

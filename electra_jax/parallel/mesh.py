@@ -30,7 +30,7 @@ class MeshConfig:
     fsdp: int = checked(1, _size)
     tensor: int = checked(1, _size)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields("mesh", self)
         sizes = dataclasses.asdict(self)
         if list(sizes.values()).count(-1) > 1:

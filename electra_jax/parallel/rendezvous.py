@@ -43,7 +43,7 @@ class ProcessesConfig:
     # Without a step, after which the one that stalls is named.
     stall_seconds: int = checked(900, at_least(1))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields("processes", self)
 
 

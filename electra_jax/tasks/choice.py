@@ -140,7 +140,7 @@ class Choice(Task):
             "mrr": float(np.mean([1 / rank for rank in ranks])),
         }
 
-    def baseline(self, train, records) -> list[Answer]:
+    def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """The candidate that shares most words with what comes before."""
         answers = []
         for record in records:

@@ -172,7 +172,7 @@ class Classification(TextTask):
                     figures[name] = right[rows].mean()
         return {name: float(value) for name, value in figures.items()}
 
-    def baseline(self, train, records) -> list[Answer]:
+    def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         [(label, _)] = Counter(record.label for record in train).most_common(1)
         return [{"label": label, "score": 1.0}] * len(records)
 
@@ -237,7 +237,7 @@ class Regression(TextTask):
             **figures,
         }
 
-    def baseline(self, train, records) -> list[Answer]:
+    def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         return [{"score": self.state["mean"]}] * len(records)
 
     def write(self, answers: Sequence[Answer], records: Sequence[Record], path: Path) -> None:

@@ -118,7 +118,7 @@ class IntentSlots(Tagging):
             "slot_f1": slots["f1"],
         }
 
-    def baseline(self, train, records) -> list[Answer]:
+    def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         answers = super().baseline(train, records)
         intents = [record.intent for record in train]
         usual = max(set(intents), key=lambda x: (intents.count(x), x))

@@ -310,7 +310,7 @@ class QuestionAnswering(Task):
             figures[name].append(figures["f1"][-1])
         return {name: float(np.mean(values)) for name, values in figures.items()}
 
-    def baseline(self, train, records) -> list[Answer]:
+    def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """The sentence that shares most words with the question."""
         answers = []
         for record in records:

@@ -200,7 +200,7 @@ class Retrieval(Task):
         figures = ranking_metrics(rankings, collection.relevant)
         return {name: figures[name] for name in self.metrics}
 
-    def baseline(self, train, records) -> list[Answer]:
+    def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """BM25."""
         collection = next(r.collection for r in records if r.collection is not None)
         return [{"id": id, "ranking": r} for id, r in bm25(collection, DEPTH).items()]

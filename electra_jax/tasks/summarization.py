@@ -150,7 +150,7 @@ class ExtractiveSummarization(Task):
         oracle = rouge(best, records)
         return {**figures, **{f"oracle_{n}": oracle[n] for n in ("rouge1", "rougeL")}}
 
-    def baseline(self, train, records) -> list[Answer]:
+    def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """The first sentences."""
         count = self.config.sentences
         return [{"text": " ".join(record.sentences[:count])} for record in records]

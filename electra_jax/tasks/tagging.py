@@ -184,7 +184,7 @@ class Tagging(Task):
             figures.update(span_figures(truth, guesses))
         return {name: float(value) for name, value in figures.items()}
 
-    def baseline(self, train, records) -> list[Answer]:
+    def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """To each word the label it has most often in training; the commonest to others."""
         counts: dict[str, Counter] = {}
         everything: Counter = Counter()

@@ -44,7 +44,7 @@ class TaskConfig:
     head: str = checked("default", one_of(HEADS))
     metric: str = ""  # that which chooses the best; empty: the task's first
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields("task", self)
 
 

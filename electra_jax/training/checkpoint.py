@@ -35,7 +35,7 @@ class CheckpointConfig:
     every_steps: int = checked(1000, at_least(1))
     keep: int = checked(1, at_least(1))  # latest ones kept, beside the best
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields("checkpoint", self)
 
 

@@ -50,7 +50,7 @@ class TrainConfig:
     profile: str = ""  # steps to trace, such as 100:110
     seed: int = checked(0, at_least(0))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields("train", self)
         self.budget_seconds  # noqa: B018 - raises where it cannot be read
         parse_steps(self.profile)
@@ -82,7 +82,7 @@ class EvalConfig:
     batch_size: int = checked(128, at_least(1))  # rows
     max_batches: int = checked(100, at_least(0))  # of each evaluation during training; 0: all
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields("eval", self)
 
 
@@ -96,7 +96,7 @@ class Clock:
     before: float = 0.0  # seconds of earlier starts
     now: Callable[[], float] = time.monotonic
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._start = self.now()
         self._agreed: float | None = None
         self._read = self._due = 0  # steps: the last reading's, and the next one's

@@ -59,7 +59,7 @@ class OptimizerConfig:
     separate_learning_rate: float = checked(0.0, at_least(0))  # of those, with 0 for the same
     frozen: str = checked("", regular_expression)  # paths that stay as they are
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields("optimizer", self)
         if self.name == "muon" and not self.learning_rate:
             raise UsageError("optimizer.learning_rate must be above 0 with optimizer.name=muon")
@@ -117,10 +117,10 @@ def scale_by_adam_without_bias_correction(
 ) -> optax.GradientTransformation:
     """Adam's direction as the official code has it: m / (sqrt(v) + epsilon), uncorrected."""
 
-    def init(params):
+    def init(params: Any) -> AdamState:
         return AdamState(optax.tree.zeros_like(params), optax.tree.zeros_like(params))
 
-    def update(grads, state, params=None):
+    def update(grads: Any, state: AdamState, params: Any = None) -> tuple[Any, AdamState]:
         del params
         mu = optax.tree.update_moment(grads, state.mu, b1, 1)
         nu = optax.tree.update_moment(grads, state.nu, b2, 2)
@@ -133,7 +133,15 @@ def scale_by_adam_without_bias_correction(
 def scale_by_schedule_factor(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
     """Multiplies updates with the schedule's factor, from `step` and `progress` of the update."""
 
-    def update(updates, state, params=None, *, step, progress, **extra):
+    def update(
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        step: jax.Array,
+        progress: jax.Array,
+        **extra: Any,
+    ) -> tuple[Any, Any]:
         del params, extra
         factor = schedule_factor(config, step, progress)
         return optax.tree.scale(factor, updates), state
@@ -170,7 +178,7 @@ def matrix_dimensions(params: Any) -> Any:
 def scale_by_path(scale: Callable[[str], float]) -> optax.GradientTransformation:
     """Multiplies each parameter's update with a number that follows from its path."""
 
-    def update(updates, state, params=None):
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         scaled = jax.tree_util.tree_map_with_path(lambda p, x: scale(path_name(p)) * x, updates)
         return scaled, state
@@ -199,7 +207,7 @@ def _parted_optimizer(config: OptimizerConfig) -> optax.GradientTransformationEx
         return main
     other = _one_optimizer(config, config.separate_learning_rate or config.learning_rate)
 
-    def label(path, _) -> str:
+    def label(path: Any, _: Any) -> str:
         name = path_name(path)
         if config.frozen and re.search(config.frozen, name):
             return "frozen"
@@ -214,7 +222,9 @@ def _parted_optimizer(config: OptimizerConfig) -> optax.GradientTransformationEx
     return optax.partition({"main": main, "other": other, "frozen": optax.set_to_zero()}, labels)
 
 
-def _one_optimizer(config: OptimizerConfig, learning_rate: float):
+def _one_optimizer(
+    config: OptimizerConfig, learning_rate: float
+) -> optax.GradientTransformationExtraArgs:
     if config.name == "muon":
         direction = optax.contrib.muon(
             config.muon_learning_rate * learning_rate / config.learning_rate,

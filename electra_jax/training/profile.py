@@ -86,6 +86,6 @@ class Profiler:
     def __enter__(self) -> "Profiler":
         return self
 
-    def __exit__(self, *exc) -> None:
+    def __exit__(self, *exc: Any) -> None:
         if self._tracing:  # the run ends within its steps
             self._stop()

@@ -67,7 +67,9 @@ def make_train_step(
       (state, batch, run key, progress in [0, 1]) → next state.
     """
 
-    def train_step(state, batch, run_key, progress):
+    def train_step(
+        state: TrainState, batch: Batch, run_key: jax.Array, progress: jax.Array
+    ) -> TrainState:
         prepare_key, dropout_key = step_keys(run_key, state.step)
         prepared = objective.prepare(batch, prepare_key)
         weights = objective.weights(state.step)
@@ -76,7 +78,7 @@ def make_train_step(
             for name, count in objective.counts(prepared).items()
         }
 
-        def total(params, microbatch, key):
+        def total(params: Any, microbatch: Batch, key: jax.Array) -> tuple[Any, Sums]:
             losses, metrics = objective.losses(params, microbatch, key, state.step, True)
             return sum(scales[name] * loss for name, loss in losses.items()), metrics
 
@@ -116,7 +118,7 @@ def add_up(
     )
     keys = jax.random.split(key, accumulate)
 
-    def add(carry, inputs):
+    def add(carry: Any, inputs: Any) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, carry, gradient(params, *inputs)), None
 
     shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], microbatches), keys[0])
@@ -128,7 +130,7 @@ def add_up(
 def make_eval_step(objective: SupportsStep) -> Callable[[Any, Batch, jax.Array], Sums]:
     """(parameters, batch, key) → metric sums, without dropout. The key fixes the masks."""
 
-    def eval_step(params, batch, key):
+    def eval_step(params: Any, batch: Batch, key: jax.Array) -> Sums:
         prepared = objective.prepare(batch, key)
         _, metrics = objective.losses(params, prepared, None, jnp.zeros((), jnp.int32), False)
         return metrics
