@@ -44,7 +44,7 @@ test-oldest:
 		$(MAKE) quick PYTHON="$$python" VENV=.venv-3.11
 
 test-all: $(VENV)/full $(VENV)/beam/installed
-	$(PYTEST)
+	$(PYTEST) --cov=electra_jax --cov-report=term:skip-covered
 	$(VENV)/beam/bin/python -m pytest -q tests/data/test_beam.py
 
 format: $(VENV)/installed

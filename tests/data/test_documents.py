@@ -305,6 +305,7 @@ def test_no_documents_at_all_is_an_error_that_says_why(tmp_path):
     assert "1 too short" in error_of(f"text:{path}", min_characters=100)
 
 
+@pytest.mark.slow
 def test_parts_sent_elsewhere_hold_the_same_in_the_same_order(tmp_path):
     for name in ("b.txt", "a.txt", "c.txt"):
         write(tmp_path / name, f"{name} one\n\n{name} two\n")
@@ -336,6 +337,7 @@ def tfds_folder(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_a_prepared_data_set_is_read_by_name(tfds_folder, monkeypatch):
     options = DocumentOptions(column="body", data_dir=tfds_folder)
     read = Documents(["tfds:notes/short"], options)
@@ -389,6 +391,7 @@ def test_docs_of_a_few_packages_read_as_english_and_name_their_versions():
     assert sum(word in {"the", "of", "to", "a", "is"} for word in words) > 0.12 * len(words)
 
 
+@pytest.mark.slow
 def test_docs_do_not_depend_on_the_number_of_processes():
     files = installed_docs.find_sources(["click", "einops"])
     alone = list(installed_docs.read_documents(files, workers=1))

@@ -115,6 +115,7 @@ def test_modern_block_has_no_bias_and_no_first_attention_norm():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["published", "modern"])
 def test_parameters_start_at_their_scale(architecture):
     """Lecun initialisation (Flax's default), or a residual stream that is not scaled."""

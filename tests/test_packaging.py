@@ -1,0 +1,63 @@
+"""Declared ranges and tested versions agree."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import electra_jax
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+PINS = {"requirements.txt": "3.13", "requirements-3.11.txt": "3.11"}
+
+
+def pins(file: str) -> dict[str, str]:
+    lines = (ROOT / file).read_text().splitlines()
+    return {one.name.lower(): str(one.specifier)[2:] for one in map(Requirement, lines)}
+
+
+def declared(python: str):
+    """Requirements of the package and its tests that apply on Linux."""
+    environment = {
+        "platform_machine": "x86_64",
+        "platform_system": "Linux",
+        "python_version": python,
+    }
+    for one in map(Requirement, [*PROJECT["dependencies"], *EXTRAS["test"]]):
+        if one.marker is None or one.marker.evaluate(environment):
+            yield one
+
+
+@pytest.mark.parametrize("file", PINS)
+def test_tested_versions_lie_in_the_declared_ranges(file):
+    tested = pins(file)
+    for one in declared(PINS[file]):
+        assert one.specifier.contains(tested[one.name.lower()]), f"{one} in {file}"
+
+
+@pytest.mark.parametrize("name", ["jax", "flax", "optax", "orbax-checkpoint", "numpy"])
+def test_oldest_versions_are_the_lower_bounds(name):
+    [one] = [one for one in declared("3.11") if one.name == name]
+    lower = [part.version for part in one.specifier if part.operator == ">="]
+    assert [*map(int, lower[0].split("."))] == [
+        *map(int, pins("requirements-3.11.txt")[name].split("."))
+    ][: len(lower[0].split("."))]
+
+
+def test_pythons_are_those_that_make_looks_for():
+    script = (ROOT / "launch" / "find_python.sh").read_text()
+    for name in PROJECT["classifiers"]:
+        version = name.rpartition(" :: ")[2]
+        if version.startswith("3."):
+            assert version in script
+            assert Requirement(f"x{PROJECT['requires-python']}").specifier.contains(version)
+
+
+def test_files_of_the_repository_name_one_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == electra_jax.__version__
+    assert f"## {electra_jax.__version__}" in (ROOT / "CHANGELOG.md").read_text()
