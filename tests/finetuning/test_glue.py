@@ -15,7 +15,7 @@ from electra_jax.finetuning.glue import (
     data_fields,
     find_set_files,
     glue,
-    write_submission,
+    write_submissions,
 )
 from electra_jax.training.loop import NonFiniteLoss
 
@@ -113,7 +113,7 @@ def test_mnli_answers_its_three_files(tmp_path, monkeypatch):
         path.write_text("index\tsentence1\tsentence2\n")
     results = [{"metrics": {"accuracy": 0.5}, "folder": "run", "step": 1}]
     to = tmp_path / "submission"
-    write_submission(mnli, [str(tmp_path / "data")], results, to)
+    write_submissions(mnli, [str(tmp_path / "data")], results, to)
     assert {path.name for path in to.iterdir()} == {"MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv"}
     assert len(read) == 3
 

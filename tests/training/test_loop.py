@@ -33,7 +33,7 @@ def test_processes_read_the_clock_together_and_in_time(pace, monkeypatch):
             # Process 1 hears what process 0 said at that step, as a float32.
             return said.setdefault(step, float(np.float32(value)))  # noqa: B023
 
-        monkeypatch.setattr(loop, "from_main", broadcast_from_main)
+        monkeypatch.setattr(loop, "broadcast_from_main", broadcast_from_main)
         clock = Clock(now=lambda process=process: times[process])
         clock.agree(0, budget)
         while clock.agreed() < budget:
