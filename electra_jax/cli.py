@@ -241,7 +241,7 @@ def add_seed_flags(sub: argparse.ArgumentParser) -> None:
 
 
 def document_options(args: argparse.Namespace) -> "DocumentOptions":
-    """How the flags of `add_source_flags` say that documents are read."""
+    """The options of reading documents that the flags of `add_source_flags` give."""
     from electra_jax.data.documents import DocumentOptions
 
     return DocumentOptions(

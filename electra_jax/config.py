@@ -37,7 +37,9 @@ PACKAGE = Path(__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class InitConfig:
-    """What a run starts from. Users write `init.from`, or `init.model`, as `from` is a keyword."""
+    """The model that a run starts from.
+
+    Users write `init.from`, or `init.model`, as `from` is a keyword."""
 
     from_: str = ""  # a model directory, ours or Hugging Face's; empty: fresh parameters
 
@@ -52,7 +54,7 @@ def _checkpoint(x: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderInitConfig:
-    """What a fine-tuning run starts from (see `InitConfig`)."""
+    """The model that a fine-tuning run starts from (see `InitConfig`)."""
 
     from_: str = ""  # a model directory
     checkpoint: str = checked("best", _checkpoint)  # of a run directory: best, last or a step
@@ -64,7 +66,7 @@ class EncoderInitConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneTrainConfig:
-    """How long, and in what portions; the defaults are those of the official code."""
+    """Length of a run, and sizes of its batches; the defaults are those of the official code."""
 
     epochs: float = checked(3.0, above(0))
     batch_size: int = checked(32, at_least(1))  # rows, over all devices and hosts

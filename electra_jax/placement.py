@@ -1,4 +1,4 @@
-"""Where the parameters of every model lie on a mesh, and which models fit which mesh."""
+"""The placement of every model's parameters on a mesh, and which models fit which mesh."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""What lies in a run directory, by name, and its config.
+"""The files of a run directory, by name, and its config.
 
 config.json  checkpoints/  metrics.jsonl  tensorboard/  tokenizer/  report/  profile/
 of fine-tuning also: task.json  data.json  results.json  predictions/

@@ -150,7 +150,7 @@ def _find(pattern: str) -> list[tuple[str, int]]:
 
 @dataclasses.dataclass
 class _Record:
-    """What a worker tells of a part."""
+    """A worker's report on a part."""
 
     part: int  # its number
     file: str  # of its chunks
@@ -232,7 +232,7 @@ class _Run:
             raise RuntimeError(f"the pipeline is {state}")
 
     def _records(self, folder: str) -> list[_Record]:
-        """What the workers tell of each part, in order.
+        """The workers' reports on all parts, in order.
 
         Raises:
           UsageError: a part is at fault, or no document is kept.

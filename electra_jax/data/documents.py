@@ -1,4 +1,4 @@
-"""Where text comes from: documents, one after another, from files and data sets.
+"""Sources of text: documents, one after another, from files and data sets.
 
 A source is written as a scheme and an address:
 
@@ -44,7 +44,7 @@ REASONS_TO_DROP = ("empty", "too short", "too long", "duplicate")
 
 @dataclasses.dataclass(frozen=True)
 class DocumentOptions:
-    """How documents are read and which are left out.
+    """Options of reading documents, and of leaving some out.
 
     Attributes:
       column: the column that holds the text, in `jsonl`, `parquet` and `tfds`.
@@ -152,7 +152,7 @@ class Documents:
         )
 
     def parts(self) -> list[Part]:
-        """What the sources consist of, in order: files, and sources that are not files."""
+        """The parts of the sources, in order: files, and sources that are not files."""
         parts: list[Part] = []
         for name, source in zip(self._names, self._sources, strict=True):
             if isinstance(source, Files):
@@ -162,7 +162,7 @@ class Documents:
         return parts
 
     def describe(self) -> dict[str, Any]:
-        """What the documents are made from, as JSON values; equal for equal input.
+        """A description of the sources as JSON values; equal for equal input.
 
         Files are known by name and size; data sets and packages by name and version.
         """

@@ -137,7 +137,7 @@ class Batches:
 
 
 def count_full(examples: Sequence[Example], length: int) -> int:
-    """How many have a row of `length` tokens: they are cut, or go on in further rows."""
+    """Counts examples with a row of `length` tokens: they are cut, or continue in further rows."""
     return sum(max(map(len, example.tokens)) >= length for example in examples)
 
 

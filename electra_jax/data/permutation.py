@@ -30,7 +30,7 @@ def uniform(values: np.ndarray, key: int) -> np.ndarray:
 
 
 def permute(indices: np.ndarray, size: int, key: int) -> np.ndarray:
-    """Where each index of range(size) goes under the permutation that `key` names.
+    """The image of each index of range(size) under the permutation that `key` names.
 
     A Feistel network permutes the next power of four; what falls outside of range(size)
     is permuted again until it falls inside (cycle walking), four times at most on average.

@@ -31,7 +31,7 @@ LAST_STEP = 2**62
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What is read, and how rows are made of it."""
+    """The stores of a run, and the layout of its rows."""
 
     store: str = ""  # a token store, or several with weights: "a:0.7,b:0.3"
     # [CLS] A [SEP] B [SEP], or "packed": several documents a row.

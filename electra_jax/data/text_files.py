@@ -162,7 +162,7 @@ def read_lines(path: Path, cut: bool = False) -> Iterator[tuple[int, bytes, int]
 
 
 def _end_of_piece(line: bytes) -> int:
-    """Where to cut a line that is too long: after the last space, or before a character."""
+    """The position to cut a too long line at: after the last space, or before a character."""
     space = line.rfind(b" ", len(line) // 2)
     if space >= 0:
         return space + 1
@@ -278,5 +278,5 @@ def read_parquet(path: Path, column: str) -> Iterator[tuple[str, int]]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says, without what else it prints."""
+    """The first line of a library's error, without what else it prints."""
     return (str(error).splitlines() or [type(error).__name__])[0]

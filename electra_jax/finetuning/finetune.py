@@ -69,7 +69,7 @@ class Records(NamedTuple):
 
 
 class Data(NamedTuple):
-    """What a run learns from and is judged by.
+    """The rows of a run, and the metrics of its baseline.
 
     Attributes:
       records: of the task.

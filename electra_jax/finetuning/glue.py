@@ -155,7 +155,7 @@ def data_fields(one: GlueSet, files: Mapping[str, Path]) -> list[str]:
 
 
 def run_fingerprint(data: Sequence[str]) -> dict[str, str]:
-    """What all processes must have in common (see `parallel.rendezvous`)."""
+    """Values that all processes must have in common (see `parallel.rendezvous`)."""
     return {
         **code_fingerprint(),
         "the sets": " ".join(x.folder for x in SETS if find_set_files(x, data)),

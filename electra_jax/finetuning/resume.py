@@ -24,7 +24,7 @@ FREE_FIELDS = (
 
 
 def run_fingerprint(config: FinetuneConfig) -> dict[str, Any]:
-    """What all processes of a run must have in common (see `parallel.rendezvous`)."""
+    """Values that all processes of a run must have in common (see `parallel.rendezvous`)."""
     sizes = {**file_sizes(config.task.test), **data_sizes(config)}
     return {
         **code_fingerprint(),

@@ -138,7 +138,7 @@ def parse_axis(text: str, names: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def describe(field: str) -> str:
-    """What the folder of a run with that field is called."""
+    """The name of the folder of a run with that field."""
     if field.startswith("init.fresh="):
         return BASELINE if field.endswith("true") else PRETRAINED
     name, _, value = field.partition("=")

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class PretrainedEncoder(NamedTuple):
-    """What is fine-tuned: `embeddings` and `encoder`, unrolled."""
+    """A pretrained encoder without its head: `embeddings` and `encoder`, unstacked."""
 
     model: ModelConfig
     params: dict[str, Any]
@@ -37,7 +37,7 @@ def compiled(network: EncoderWithHead) -> Any:
 
 
 def run_examples(apply: Any, params: Any, batches: Batches, mesh: Mesh) -> Iterator[tuple]:
-    """Of each batch, what `apply(params, batch)` gives and the numbers of its examples.
+    """Yields the outputs of `apply(params, batch)` for each batch, and the numbers of its examples.
 
     Every process gets all of the outputs; those of rows that only fill up are left in.
     """

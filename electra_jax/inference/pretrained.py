@@ -25,7 +25,7 @@ LONGEST_ROW = 512  # of an imported model, whose training rows are not known
 
 
 class TokenReport(NamedTuple):
-    """What the two networks say about one token."""
+    """The outputs of the two networks for one token."""
 
     piece: str
     replaced: float  # the discriminator's probability that it was replaced
@@ -48,7 +48,7 @@ class PretrainedModel:
 
     @property
     def devices(self) -> list[jax.Device]:
-        """Where the parameters lie."""
+        """The devices that hold the parameters."""
         return list(jax.tree.leaves(self.params)[0].sharding.device_set)
 
     @property

@@ -43,7 +43,7 @@ LABELS = ("original", "replaced")
 
 @dataclasses.dataclass
 class HuggingFaceModel:
-    """What a directory held: unrolled parameters, some of which may be missing.
+    """A model that was read: unstacked parameters, some of which may be missing.
 
     `params` has "embeddings" and "discriminator" (at least its encoder), and "generator"
     where there was one. With `masked_lm` the head of "discriminator" is a masked language

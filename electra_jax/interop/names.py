@@ -1,4 +1,4 @@
-"""What each parameter is called elsewhere: the one table of names for every format.
+"""Names of all parameters in other formats: one table.
 
 A network is named apart from the other: `embeddings`, `encoder` and its head, as
 `split_networks` gives them. Paths in it are joined by "/".

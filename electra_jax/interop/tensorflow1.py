@@ -19,7 +19,7 @@ HEAD_SIZE = 64  # of every network of the official code; the variables do not te
 
 @dataclasses.dataclass
 class TensorFlow1Model:
-    """What a checkpoint held; a missing generator's part is missing in `params`."""
+    """A checkpoint that was read; a missing generator's part is missing in `params`."""
 
     model: ModelConfig
     generator: GeneratorConfig

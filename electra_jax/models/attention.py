@@ -23,7 +23,7 @@ def positions_in_documents(documents_BL: jax.Array) -> jax.Array:
 def attention_mask(
     documents_BL: jax.Array, window: int | None = None, direction: int = 0
 ) -> jax.Array:
-    """Who may see whom, bool [B, 1, L, L].
+    """The attention mask, bool [B, 1, L, L]: which position may attend to which.
 
     Args:
       documents_BL: document numbers, 0 is padding.

@@ -38,7 +38,7 @@ Logits = jax.Array | tuple[jax.Array, jax.Array]  # with copy logits beside them
 
 @dataclasses.dataclass(frozen=True)
 class GeneratorConfig:
-    """What fills in masked tokens. Its shape is given as shares of the main network's.
+    """The network that fills in masked tokens. Its shape is given as shares of the main network's.
 
     Kinds: a `transformer`; a `two_tower`, one encoder for each side, which needs no masks;
     `unigram`, learnt frequencies of tokens; `uniform`, nothing learnt; `none`, for

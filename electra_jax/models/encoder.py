@@ -20,7 +20,7 @@ from electra_jax.models.norm import LayerNorm
 
 
 class Architecture(NamedTuple):
-    """What tells one block from another."""
+    """The differences between the blocks of the two architectures."""
 
     pre_norm: bool  # norm before each sublayer and once at the end, or after each sublayer
     bias: bool  # biases in dense layers and norms of the block
@@ -270,7 +270,7 @@ def layer_class(config: ModelConfig) -> type[nn.Module]:
 
 
 def scan_plan(config: ModelConfig) -> tuple[int, int, int]:
-    """How a scanned stack is cut: (layers before the scan, layers in a period, periods).
+    """The parts of a scanned stack: (layers before the scan, layers in a period, periods).
 
     A pre-norm stack's layer 0 lacks a norm and stands outside; layers that fill no
     whole period follow the scan.

@@ -70,7 +70,7 @@ def pool(hidden_NLD: jax.Array, real_NL: jax.Array, pooling: str) -> jax.Array:
 
 
 class Transform(nn.Module):
-    """What comes before the last dense layer.
+    """The part of a classifier before its last dense layer.
 
     Published: dropout, dense, GELU, dropout over pooled rows, and dropout alone over tokens;
     modern: dense, GELU, norm, dropout. Official: dropout alone.

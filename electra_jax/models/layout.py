@@ -1,4 +1,4 @@
-"""Where activations lie, said by what their dimensions are.
+"""The placement of activations on a mesh, by what their dimensions are.
 
 A program that is compiled under a mesh with these axes computes each dimension in the
 parts named here; under no mesh, or with an axis that does not divide a dimension, whole.

@@ -1,4 +1,4 @@
-"""What is learnt.
+"""Objectives: what pretraining learns.
 
 The contract is `electra_jax.objectives.objective.Objective`; docs/objectives.md shows how to add
 an objective, in a module of this folder or of another package.

@@ -7,7 +7,7 @@ from electra_jax.errors import above, at_least, check_fields, checked, within
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is learnt, and how hard."""
+    """The objective of a run, and its settings."""
 
     name: str = "electra"  # of an objective, perhaps of a plugin
     mask_rate: float = checked(0.15, within("(0, 1)"))

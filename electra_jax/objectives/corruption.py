@@ -1,4 +1,4 @@
-"""What most objectives share: masked positions, and a row that the generator corrupted."""
+"""The base of most objectives: masked positions, and a row that the generator corrupted."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ class Corruption(Objective):
         )
 
     def temperature(self, step: jax.Array) -> jax.Array | float:
-        """Of the sampling at a step: constant, or falling towards its final value."""
+        """The temperature of sampling at a step: constant, or falling towards its final value."""
         start, final = self.config.temperature, self.config.final_temperature
         if not final:
             return start

@@ -19,7 +19,7 @@ Sums = dict[str, jax.Array]
 
 
 def cross_entropy(logits_BNV: jax.Array, targets_BN: jax.Array) -> jax.Array:
-    """Of each target, float32 [B, N]."""
+    """The cross-entropy of each target, float32 [B, N]."""
     target_logits_BN = jnp.take_along_axis(logits_BNV, targets_BN[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits_BNV, axis=-1) - target_logits_BN
 
@@ -33,7 +33,7 @@ def language_model_sums(
     vocab_size: int,
     inputs_BN: jax.Array | None = None,
 ) -> Sums:
-    """What `language_model_metrics` needs; slots of weight 0 do not count.
+    """Sums that `language_model_metrics` needs; slots of weight 0 do not count.
 
     Args:
       prefix: of the sums' names.
@@ -68,7 +68,7 @@ def language_model_metrics(prefix: str, sums: Mapping[str, np.ndarray]) -> dict[
 def detector_sums(
     losses_BL: jax.Array, logits_BL: jax.Array, labels_BL: jax.Array, loss_mask_BL: jax.Array
 ) -> Sums:
-    """What `detector_metrics` needs; only counted tokens do."""
+    """Sums over the counted tokens that `detector_metrics` needs."""
     return {
         "discriminator_loss": jnp.sum(losses_BL * loss_mask_BL),
         "logit_bins": logit_histogram(logits_BL, labels_BL, loss_mask_BL),

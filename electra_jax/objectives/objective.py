@@ -18,7 +18,7 @@ Prepared = Mapping[str, Any]  # a batch with what is random about it; all arrays
 
 @dataclasses.dataclass(frozen=True)
 class Objective(abc.ABC):
-    """What is learnt: sums and counts of losses, and metrics, as functions of a batch.
+    """A pretraining objective: sums and counts of losses, and metrics, as functions of a batch.
 
     A subclass that sets a `name` of its own is found by `objective.name` of a config (see
     `electra_jax.plugins`). Subclasses without one are bases of others.

@@ -1,1 +1,1 @@
-"""Where arrays live: the mesh, the placement of parameters, the processes."""
+"""Devices and processes: the mesh, the placement of parameters, the processes."""

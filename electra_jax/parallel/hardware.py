@@ -1,4 +1,4 @@
-"""What accelerators can do, from their makers' data sheets."""
+"""Peak rates and memory of accelerators, from their makers' data sheets."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

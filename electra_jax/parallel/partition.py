@@ -1,4 +1,4 @@
-"""Where each parameter lives: a table of regular expressions over parameter paths."""
+"""The placement of parameters: a table of regular expressions over parameter paths."""
 
 import re
 from collections.abc import Sequence

@@ -25,7 +25,7 @@ class Preemption:
         return self._manager.reached_sync_point(next(self._numbers))
 
     def reached_sync_point(self, step: int) -> bool:
-        """What Orbax asks, with numbers of its own."""
+        """Answers Orbax, which asks with numbers of its own."""
         del step
         return False
 

@@ -1,4 +1,4 @@
-"""How the processes of a run find each other, and agree before anything starts.
+"""The rendezvous of a run's processes: they find each other, and agree before anything starts.
 
 JAX's own start-up kills a process without a word on which other one is missing, and
 knows nothing of what a run is about. So process 0 first holds a rendezvous, at the
@@ -35,7 +35,7 @@ ERROR = "error"  # in place of a fingerprint, of a process that cannot start
 
 @dataclasses.dataclass(frozen=True)
 class ProcessesConfig:
-    """How long processes wait for each other, in seconds."""
+    """Seconds that processes wait for each other."""
 
     join_seconds: int = checked(300, at_least(1))  # for all to be there
     # After which one that is not heard of is taken for dead.
@@ -140,7 +140,7 @@ def join(fingerprint: Callable[[], Mapping[str, Any]], config: ProcessesConfig) 
 
 
 def code_fingerprint() -> dict[str, str]:
-    """What program this is."""
+    """The versions of JAX and of this program's code."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
@@ -153,7 +153,7 @@ def code_fingerprint() -> dict[str, str]:
 
 
 class Outcome(NamedTuple):
-    """What is wrong with the processes, in one line; empty if nothing is."""
+    """The result of a rendezvous: what is wrong, in one line; empty if nothing is."""
 
     wrong: str = ""
     late: bool = False  # and might be right in a while
@@ -233,7 +233,7 @@ def report_in(cluster: Cluster, mine: dict[str, Any], seconds: float) -> Outcome
 
 
 def compare(count: int, present: Mapping[int, dict[str, Any]]) -> Outcome:
-    """What process 0 says to all that are there."""
+    """Compares the processes that have reported in."""
     if missing := sorted(set(range(count)) - set(present)):
         there = ", ".join(f"{index} ({one['host']})" for index, one in sorted(present.items()))
         absent = ", ".join(map(str, missing))

@@ -100,7 +100,7 @@ def check_shared(folder: Path) -> None:
 
 
 def broadcast_from_main(value: float) -> float:
-    """What process 0 says, as a float32; all processes must ask at the same time."""
+    """The value of process 0, as a float32; all processes must ask at the same time."""
     if jax.process_count() == 1:
         return value
     return float(multihost_utils.broadcast_one_to_all(np.float64(value)))

@@ -53,7 +53,7 @@ class Watchdog:
         self._thread.join(POLL_SECONDS)
 
     def note(self, step: int, activity: str) -> None:
-        """What this process is at now, one of ACTIVITIES."""
+        """Notes the step and the activity, one of ACTIVITIES, of this process."""
         self._at = (step, activity)
         self._since = time.monotonic()
 
@@ -147,6 +147,6 @@ def publish(folder: str, values: dict[str, Any]) -> None:
 
 
 def read(folder: str) -> dict[int, dict[str, Any]]:
-    """What each process has published, and its `host`."""
+    """The values that each process has published, and its `host`."""
     entries = shared_values(folder).items()
     return {int(key.rpartition("/")[2]): json.loads(value) for key, value in entries}

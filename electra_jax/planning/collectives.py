@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read from its HLO text."""
+"""The collectives of a compiled program, read from its HLO text."""
 
 import dataclasses
 import math
@@ -54,7 +54,7 @@ class Collective:
 
     @property
     def bytes(self) -> int:
-        """Of its results on one device, one time."""
+        """Bytes of its results on one device, for one execution."""
         return sum(shape.bytes for shape in self.shapes)
 
     @property
@@ -148,7 +148,7 @@ def _called(instruction: _Instruction) -> Iterator[tuple[str, str]]:
 
 
 def _times(computations: dict[str, list[_Instruction]], entry: str) -> dict[str, int]:
-    """How often each computation runs; negative where that is not known."""
+    """The number of times that each computation runs; negative if unknown."""
     times = dict.fromkeys(computations, 0)
 
     def run(name: str, count: int) -> None:
@@ -205,7 +205,7 @@ def _group_size(rest: str, devices: int) -> int:
 
 
 def _results(instruction: _Instruction) -> tuple[Shape, ...]:
-    """What one device ends up with."""
+    """The shapes that one device ends up with."""
     shapes = tuple(
         Shape(dtype, tuple(int(n) for n in dimensions.split(",") if n))
         for dtype, dimensions in _ARRAY.findall(re.sub(r"\{[^}]*\}", "", instruction.shape))

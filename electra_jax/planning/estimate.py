@@ -1,4 +1,4 @@
-"""How long a training step should take on a chip: arithmetic, before anything has run.
+"""The time that a training step should take on a chip: arithmetic, before anything has run.
 
 A step is bound by the slower of its arithmetic and its memory traffic, which overlap; what
 is sent between chips is added, as if nothing overlapped with it. Data sheets are not

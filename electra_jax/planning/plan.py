@@ -1,4 +1,4 @@
-"""What a config costs, and whether it fits, before there is a chip to run it on."""
+"""The cost of a config, and whether it fits, before there is a chip to run it on."""
 
 import dataclasses
 import functools
@@ -42,7 +42,7 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclasses.dataclass(frozen=True)
 class ModelCost:
-    """What a config makes, wherever it runs. Bytes are those of the whole, once."""
+    """The cost of a config, wherever it runs. Bytes are those of the whole, once."""
 
     parameters: dict[str, int]  # by part
     flops_per_token: dict[str, float]  # training, by part
@@ -177,7 +177,7 @@ def plan_placement(config: PretrainConfig, topology: str, devices: list[jax.Devi
 
 
 def batch_bytes(batch: dict[str, jax.ShapeDtypeStruct]) -> int:
-    """Of a batch on one chip."""
+    """Bytes of a batch on one chip."""
     return sum(
         4 * rows.sharding.shard_shape(rows.shape)[0] * rows.shape[1] for rows in batch.values()
     )
@@ -221,5 +221,5 @@ def tally(collectives: list[Collective]) -> list[dict[str, Any]]:
 
 
 def run_seconds(model: ModelCost, step_seconds: float) -> float:
-    """How long the whole run takes."""
+    """Seconds that the whole run takes."""
     return model.budget_seconds or (model.steps or 0) * step_seconds

@@ -36,7 +36,7 @@ class Candidate:
 
     @property
     def fields(self) -> Fields:
-        """What to set for it."""
+        """The fields to set for it."""
         mesh, model = self.config.mesh, self.config.model
         return {
             "mesh.data": mesh.data,
@@ -112,7 +112,7 @@ def smaller(candidate: Candidate, model: ModelCost, chip: Chip) -> list[Candidat
 def candidates(
     config: PretrainConfig, model: ModelCost, chip: Chip, chips: int
 ) -> Iterator[Candidate]:
-    """Of each mesh, with and without rematerialisation: the largest microbatch that may fit."""
+    """Yields the largest microbatch that may fit, by mesh, with and without rematerialisation."""
     rows = config.train.batch_size
     for fsdp, tensor in itertools.product(divisors(chips), divisors(config.model.heads)):
         if chips % (fsdp * tensor):
@@ -136,7 +136,7 @@ def candidates(
 
 
 def assess(config: PretrainConfig, model: ModelCost, chip: Chip) -> Candidate:
-    """What the formula says of a placed config."""
+    """A placed config with the memory and time that the formulas give."""
     mesh = dataclasses.asdict(config.mesh)
     shards = mesh["fsdp"] * mesh["tensor"]
     state = sum(model.state_bytes.values()) / shards

@@ -1,4 +1,4 @@
-"""What a pretraining config becomes: an objective, a placed state, a compiled step.
+"""The program of a pretraining config: objective, placed state, compiled steps.
 
 It needs no text and no accelerator, so a plan can be made of it before there is either.
 """

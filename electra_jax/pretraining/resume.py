@@ -32,7 +32,7 @@ FREE_FIELDS = (
 
 
 def run_fingerprint(config: PretrainConfig) -> dict[str, Any]:
-    """What all processes of a run must have in common, by name (see `parallel.rendezvous`)."""
+    """Values that all processes of a run must share, by name (see `parallel.rendezvous`)."""
     return {
         **code_fingerprint(),
         "the token store": Mixture.open(config.data.store).identity,

@@ -1,4 +1,4 @@
-"""What a finished encoder is fine-tuned for.
+"""Tasks: what an encoder is fine-tuned for.
 
 The contract is `electra_jax.tasks.task.Task`; docs/tasks.md shows how to add a task, in a module
 of this folder or of another package.

@@ -54,7 +54,7 @@ class Record(NamedTuple):
 
 
 class TextTask(Task):
-    """What tasks over one or two texts of a row share."""
+    """The base of tasks over one or two texts of a row."""
 
     inputs = ("text", "text_b")
 
@@ -77,7 +77,7 @@ class TextTask(Task):
 
     @abc.abstractmethod
     def target(self, record: Record) -> np.ndarray:
-        """What is to be learnt of a record."""
+        """The target of a record."""
 
     def examples(
         self, records: Sequence[Any], length: int, labelled: bool, train: bool

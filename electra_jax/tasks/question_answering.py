@@ -321,7 +321,7 @@ class QuestionAnswering(Task):
         return answers
 
     def write(self, answers: Sequence[Answer], records: Sequence[Record], path: Path) -> None:
-        """What the official evaluation reads: id to text."""
+        """Writes what the official evaluation reads: id to text."""
         content = {answer["id"]: answer["text"] for answer in answers}
         if len(content) < len(answers):
             log.warning(

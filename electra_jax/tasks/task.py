@@ -1,4 +1,4 @@
-"""What every task has: where its data is, and what a run must know of it."""
+"""The contract of a task: its data, and what a run must know of it."""
 
 import abc
 import dataclasses
@@ -30,7 +30,7 @@ Answer = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig:
-    """Where the labelled data is (see `electra_jax.data.labelled`), and the head."""
+    """The labelled data of a task (see `electra_jax.data.labelled`), and the head."""
 
     name: str = ""
     train: str = ""
@@ -83,7 +83,7 @@ class Task(abc.ABC):
 
     @property
     def column_names(self) -> list[str]:
-        """Of csv and tsv files without a header."""
+        """The columns of csv and tsv files without a header."""
         return [name for name in self.config.columns.split(",") if name]
 
     @property
@@ -156,7 +156,7 @@ class Task(abc.ABC):
         return {"tokens": row, "documents": row, "types": 0 * row}
 
     def count(self, batch: Mapping[str, jax.Array]) -> jax.Array:
-        """How many terms the loss of a batch has."""
+        """The number of terms in the loss of a batch."""
         return batch["weight"].sum()
 
     def group(self, row: Row) -> str:
@@ -226,7 +226,7 @@ class Task(abc.ABC):
         return not getattr(record, "text", "?").strip()
 
     def vector_pooling(self, model: ModelConfig) -> str:
-        """How a text's vector is made of its tokens' (see `prediction.embed`)."""
+        """The pooling of a text's vector from its tokens' (see `inference.finetuned`)."""
         return "mean"
 
     def write(self, answers: Sequence[Answer], records: Sequence[Any], path: Path) -> None:
@@ -235,7 +235,7 @@ class Task(abc.ABC):
 
 
 def warn_of_empty(rows: Sequence[Row]) -> None:
-    """Says how many rows have no text."""
+    """Logs how many rows have no text."""
     if rows:
         log.warning("%d rows have no text (the first: %s)", len(rows), rows[0].where)
 

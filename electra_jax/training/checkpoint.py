@@ -296,7 +296,7 @@ class Checkpoints:
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
-    """What a checkpoint holds as one part: all but the parameters and the norms."""
+    """The part of a checkpoint that holds all but the parameters and the norms."""
     return {
         "step": state.step,
         "params": None,
@@ -311,5 +311,5 @@ def holds_checkpoint(workdir: str | Path) -> bool:
 
 
 def short_reason(error: Exception) -> str:
-    """What an error says, short."""
+    """The first line of an error, shortened."""
     return (str(error).strip() or repr(error)).splitlines()[0][:200]

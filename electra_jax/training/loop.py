@@ -40,7 +40,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How long, and in what portions."""
+    """Length of a run, and sizes of its batches."""
 
     steps: int = checked(1_000_000, at_least(1))
     time_budget: str = ""  # such as 90s, 10m, 2h: the schedule then follows the clock
@@ -102,7 +102,7 @@ class Clock:
         self._read = self._due = 0  # steps: the last reading's, and the next one's
 
     def elapsed(self) -> float:
-        """Of this process."""
+        """Seconds by the clock of this process."""
         return self.before + self.now() - self._start
 
     def agree(self, step: int, budget: float) -> None:
@@ -172,7 +172,7 @@ class Line(NamedTuple):
 
 @dataclasses.dataclass
 class Loop:
-    """What the loop works with.
+    """The training loop, and what it works with.
 
     Attributes:
       steps: after which the run ends.

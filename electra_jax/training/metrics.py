@@ -1,4 +1,4 @@
-"""Where metrics go: `metrics.jsonl` and TensorBoard, in a run directory.
+"""Metrics of a run directory: `metrics.jsonl` and TensorBoard.
 
 A line of `metrics.jsonl` is one object with `step`, `seconds` and metrics by name.
 """

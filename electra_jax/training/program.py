@@ -1,4 +1,4 @@
-"""What a run executes: its compiled steps and a placed state, for any objective on any mesh."""
+"""The program of a run: compiled steps and a placed state, for any objective on any mesh."""
 
 import logging
 from collections.abc import Callable, Mapping

@@ -16,7 +16,7 @@ Sums = dict[str, jax.Array]
 
 
 class SupportsStep(Protocol):
-    """What a step calls: `objectives.objective.Objective` and `TaskObjective` have it.
+    """The methods that a step calls: `objectives.objective.Objective` and `TaskObjective` have it.
 
     A prepared batch may hold trees of arrays; the first dimension of all leaves is that of the
     batch.
