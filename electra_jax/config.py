@@ -39,7 +39,8 @@ PACKAGE = Path(__file__).parent
 class InitConfig:
     """The model that a run starts from.
 
-    Users write `init.from`, or `init.model`, as `from` is a keyword."""
+    Users write `init.from`, or `init.model`, as `from` is a keyword.
+    """
 
     from_: str = ""  # a model directory, ours or Hugging Face's; empty: fresh parameters
 

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
-PREEMPTED = 75  # nothing is lost: launchers give the same command again, at will
+PREEMPTED = 75  # nothing is lost: launchers rerun the command, at will
 MOST = 2**31 - 1  # of whole numbers in a config: on devices they have 32 bits
 
 
@@ -31,14 +31,14 @@ class UsageError(ElectraError):
 class ProcessMissing(ElectraError):
     """Another process of the run is not found, or does not report, in the time it was given.
 
-    On a preempted slice it may be on its way: nothing is lost, and the same command resumes.
+    On a preempted slice it may be on its way: nothing is lost, and the command can be rerun.
     """
 
     status = PREEMPTED
 
 
 class Stopped(Exception):
-    """A signal stopped a run; the same command goes on from there."""
+    """A signal stopped a run; rerunning the command resumes it."""
 
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)

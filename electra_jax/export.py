@@ -129,7 +129,7 @@ def import_model(
 ) -> list[str]:
     """Makes a run directory of a Hugging Face directory or of an official TF1 checkpoint.
 
-    `pretrain` goes on with it, and every other command takes it.
+    `pretrain` resumes from it, and every other command takes it.
 
     Args:
       path: a directory, or the prefix of a TF1 checkpoint's files.

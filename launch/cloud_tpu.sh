@@ -19,7 +19,7 @@ Runs electra-jax on all workers of a Cloud TPU slice.
   logs     follow the output of a worker
   status   the state of the slice and of the program on each worker
   stop     SIGTERM to the program: it saves and ends
-  run      create, setup, start and watch; goes on from the last checkpoint after a
+  run      create, setup, start and watch; resumes from the last checkpoint after a
            preemption (slice gone, or exit status 75); ends when the program ended with 0,
            on status 2, and after --max-restarts other failures
   delete   give the slice back
@@ -226,7 +226,7 @@ settle() {
       say "the program ended with status 2: mend what it says (logs), then run again"
       exit "$MISTAKEN"
       ;;
-    "$PREEMPTED") say "the program was stopped and has saved; it goes on" ;;
+    "$PREEMPTED") say "the program was stopped and has saved; it is started again" ;;
     gone)
       say "$name was preempted"
       local state

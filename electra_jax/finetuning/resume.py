@@ -48,7 +48,7 @@ def check_unused(workdir: Path) -> None:
 
 
 def check_resume(old: Any, new: FinetuneConfig, workdir: Path) -> None:
-    """Refuses to go on with a run that would not be the same run.
+    """Refuses to resume a run that would not be the same run.
 
     Raises:
       UsageError: names the first field, or the file, that differs.
@@ -57,7 +57,7 @@ def check_resume(old: Any, new: FinetuneConfig, workdir: Path) -> None:
         name, before, value = difference
         raise UsageError(
             f"the run directory holds a run with {name}={before!r}, not {value!r}: "
-            "go on with that value, or choose another --workdir"
+            "keep that value, or choose another --workdir"
         )
     file = workdir / DATA_FILE
     begun = json.loads(file.read_text("utf-8")) if file.exists() else {}

@@ -62,7 +62,7 @@ def process_group(
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(number, "stopped; the same command goes on from the last checkpoint")
+    raise Stopped(number, "stopped; rerun the command to resume from the last checkpoint")
 
 
 def barrier(name: str) -> None:

@@ -66,20 +66,20 @@ def check_resume(
         name, before, value = difference
         raise UsageError(
             f"the run directory holds {kind} with {name}={before!r}, not {value!r}: "
-            f"go on with that value, or {instead}"
+            f"keep that value, or {instead}"
         )
     if imported:
         check_imported(workdir, mixture.tokenizer)
         return
     if record["store"] != mixture.identity:
         raise UsageError(
-            "the run directory holds a run on another token store: go on with that one, or "
+            "the run directory holds a run on another token store: keep that one, or "
             "choose another --workdir"
         )
     if not np.array_equal(source_of_row(old.data.store), source_of_row(new.data.store)):
         raise UsageError(
             f"the run directory holds a run with data.store={old.data.store!r}, whose weights "
-            "are others: go on with those, or choose another --workdir"
+            "are others: keep those, or choose another --workdir"
         )
 
 

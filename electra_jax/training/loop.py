@@ -261,8 +261,7 @@ class Loop:
         if stopped:
             raise Stopped(
                 stopped,
-                "stopped and saved; the same command goes on from there: "
-                f"{self.checkpoints.workdir}",
+                f"stopped and saved; rerun the command to resume: {self.checkpoints.workdir}",
             )
         return state
 

@@ -33,7 +33,7 @@ def read_metrics(workdir: str | Path) -> list[dict]:
 class MetricsWriter:
     """Appends to a run's metrics, from `step` on.
 
-    Lines past `step` are cut off first: the run that goes on will write them again.
+    Lines past `step` are cut off first: the resumed run will write them again.
     Only process 0 should make one. Use as a context manager.
     """
 

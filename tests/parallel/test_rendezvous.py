@@ -58,7 +58,7 @@ def test_one_that_is_missing_is_named_after_a_while(address):
     told = call(address, 4, {0: {}, 1: {}, 3: {}}, seconds=1.0)
     assert len(set(told.values())) == 1
     assert told[0].startswith("process 2 of 4 did not come; there are 0 (")
-    # It may be on its way: launchers give the same command again.
+    # It may be on its way: launchers rerun the command.
     with pytest.raises(ProcessMissing):
         rendezvous(Cluster(address, 2, 0), {}, 0.1)
 

@@ -318,7 +318,7 @@ def test_a_run_killed_in_a_save_and_then_interrupted_goes_on_bit_for_bit(
         patch.setattr(loop.Loop, "run", run)
         patch.setattr(jax, "transfer_guard_host_to_device", lambda _: contextlib.nullcontext())
         assert cli.main(arguments) == cli.INTERRUPTED
-    assert "the same command goes on from there" in capsys.readouterr().out
+    assert "rerun the command to resume" in capsys.readouterr().out
     assert load_pretrained(workdir, "last").step == 13
     assert cli.main(arguments) == 0
     assert_same_run(workdir, straight)
@@ -345,7 +345,7 @@ def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(store, tmp_path):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == cli.INTERRUPTED, output
-    assert "the same command goes on from there" in output and "Traceback" not in output
+    assert "rerun the command to resume" in output and "Traceback" not in output
     assert max(line["step"] for line in read_metrics(killed)) < 1500
     for workdir in (killed, straight):
         process = start(command(store, workdir, *overrides))
@@ -388,7 +388,7 @@ def test_a_save_that_fails_stops_the_run_with_its_reason(store, tmp_path, monkey
         return real(self, step, *args, **kwargs)
 
     monkeypatch.setattr(CheckpointManager, "save", save)
-    with pytest.raises(SaveFailed, match="No space left on device.*goes on from the last one"):
+    with pytest.raises(SaveFailed, match="No space left on device.*resume from the last one"):
         pretrain(tiny(store), tmp_path / "run")
     assert load_pretrained(tmp_path / "run", "last").step == 5
 
