@@ -155,7 +155,8 @@ class Checkpoints:
         except Exception as error:  # Orbax, TensorStore and the file system raise many kinds
             raise SaveFailed(
                 f"a checkpoint could not be saved in {self._manager.directory}: "
-                f"{short_reason(error)}; mend that, and rerun the command to resume from the last one"
+                f"{short_reason(error)}; mend that, and rerun the command to "
+                "resume from the last one"
             ) from error
 
     def record(self) -> dict | None:
