@@ -294,7 +294,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     path = find_config(file)
     module_spec = importlib.util.spec_from_file_location("electra_jax_config", path)
     if module_spec is None or module_spec.loader is None:
-        raise UsageError(f"{path} is no Python file")
+        raise UsageError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
@@ -302,7 +302,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     except Exception as error:
-        raise UsageError(f"{path} is no usable config: {error!r}") from error
+        raise UsageError(f"{path} is not an usable config: {error!r}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UsageError(f"{path}: get_config returns no ConfigDict but {config!r:.60}")
     for section, values in config.items():

@@ -86,7 +86,7 @@ def regular_expression(x: str) -> str:
     try:
         re.compile(x)
     except re.error as error:
-        return f"={x!r} is no regular expression: {error}"
+        return f"={x!r} is not a regular expression: {error}"
     return ""
 
 

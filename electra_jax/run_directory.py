@@ -56,7 +56,7 @@ def read_any_config(workdir: str | Path) -> PretrainConfig | FinetuneConfig:
     """
     path = Path(workdir) / CONFIG_FILE
     if not path.is_file():
-        raise UsageError(f"{workdir} is no run directory: it has no {CONFIG_FILE}")
+        raise UsageError(f"{workdir} is not a run directory: it has no {CONFIG_FILE}")
     try:
         fields = json.loads(path.read_text())
         version = fields.pop("version")

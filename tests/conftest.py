@@ -29,7 +29,7 @@ def electra_data() -> Path:
     if not folder:
         pytest.skip("ELECTRA_JAX_DATA is unset: it names the folder with the real data sets")
     if not Path(folder).is_dir():
-        pytest.skip(f"ELECTRA_JAX_DATA={folder} is no folder")
+        pytest.skip(f"ELECTRA_JAX_DATA={folder} is not a folder")
     return Path(folder)
 
 

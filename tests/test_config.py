@@ -100,7 +100,7 @@ def test_bad_specs_are_named(spec, message):
 def test_a_broken_config_file_is_named(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("def get_config(variant):\n    return 1 / 0\n")
-    with pytest.raises(UsageError, match=r"mine.py is no usable config: ZeroDivisionError"):
+    with pytest.raises(UsageError, match=r"mine.py is not an usable config: ZeroDivisionError"):
         load_config(str(file))
 
 
@@ -288,7 +288,7 @@ def test_two_names_with_two_values_are_refused(tmp_path, lines, overrides):
         (["model.local_window=-1"], "model.local_window must be at least 0"),
         (["model.local_window=64", "model.global_every=0"], "model.global_every"),
         (["model.token_types=1"], "data.layout=pair needs model.token_types=2"),
-        (["optimizer.frozen=("], "optimizer.frozen='.' is no regular expression"),
+        (["optimizer.frozen=("], "optimizer.frozen='.' is not a regular expression"),
         (["optimizer.weight_decay=-1"], "optimizer.weight_decay must be at least 0, not -1"),
         (["optimizer.clip=nan"], "optimizer.clip must be a finite number, not nan"),
         (["optimizer.b2=1"], "optimizer.b2 must be in"),

@@ -83,7 +83,7 @@ def read_rows(
     Args:
       sources: see the module.
       columns: names of the columns of csv and tsv files that do not start with them.
-      skip_broken: whether the few broken lines of a large tsv file are left out, and said.
+      skip_broken: whether the few broken lines of a large tsv file are left out, and logged.
 
     Raises:
       UsageError: a file is missing or empty, is of no known format, or breaks it; names the

@@ -61,7 +61,7 @@ def parse_stores(text: str) -> list[tuple[str, float]]:
         try:
             stores.append((path, float(weight)))
         except ValueError:
-            raise UsageError(f"data.store={text!r}: {weight!r} is no weight") from None
+            raise UsageError(f"data.store={text!r}: {weight!r} is not a weight") from None
         if not 0 < stores[-1][1] < math.inf:
             raise UsageError(f"data.store={text!r}: weights must be positive, not {weight}")
     return stores

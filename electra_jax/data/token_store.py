@@ -72,7 +72,7 @@ class TokenStore:
         path = Path(path)
         file = path / MANIFEST
         if not file.is_file():
-            raise UsageError(f"{path} is no token store: it has no {MANIFEST} (see `prepare`)")
+            raise UsageError(f"{path} is not a token store: it has no {MANIFEST} (see `prepare`)")
         try:
             manifest = json.loads(file.read_text())
             if manifest["version"] > STORE_VERSION:

@@ -34,7 +34,7 @@ def run_fingerprint(config: FinetuneConfig) -> dict[str, Any]:
 
 
 def check_unused(workdir: Path) -> None:
-    """Refuses a directory that holds a model which is no fine-tuning run.
+    """Refuses a directory that holds a model other than a fine-tuning run.
 
     Raises:
       UsageError: it does.

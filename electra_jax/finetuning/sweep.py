@@ -91,7 +91,7 @@ def run_group(
 
     Raises:
       UsageError: no seeds; see `load_config` and `finetune`.
-      NonFiniteLoss: all runs diverged. Those that do beside others are said, and have no result.
+      NonFiniteLoss: all runs diverged. Those that do beside others are logged, and have no result.
       Stopped: a signal stopped a run.
     """
     if seeds < 1:

@@ -131,7 +131,7 @@ def embed_file(
       UsageError: no model, the input cannot be read, or is empty, or the output cannot be written.
     """
     if not Path(output).parent.is_dir():
-        raise UsageError(f"{output} cannot be written: there is no folder {Path(output).parent}")
+        raise UsageError(f"{output} cannot be written: there is not a folder {Path(output).parent}")
     model = load(model_dir, checkpoint)
     columns = column.split(",")
     texts = [" ".join(map(row.text, columns)).strip() for row in read_input(path, kind)]

@@ -25,7 +25,7 @@ def read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise UsageError(f"{file} is no JSON object")
+        raise UsageError(f"{file} is not a JSON object")
     return content
 
 

@@ -89,7 +89,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
             tensors = _Unpickler(archive, pickles[0].removesuffix("data.pkl")).load()
     except zipfile.BadZipFile:
         raise UsageError(
-            f"{path} is no zip of tensors (a truncated file, or PyTorch's format before 1.6)"
+            f"{path} is not a zip of tensors (a truncated file, or PyTorch's format before 1.6)"
         ) from None
     except (pickle.UnpicklingError, KeyError, ValueError, TypeError, EOFError) as error:
         raise UsageError(f"{path} is refused: {' '.join(str(error).split())}") from error

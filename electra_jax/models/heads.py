@@ -98,7 +98,7 @@ def scores(features: int, official: bool, name: str = "classifier") -> Dense:
 
 
 class RowHead(nn.Module):
-    """Scores of each row: [N, features]; pooled as the architecture does, where not said."""
+    """Scores of each row: [N, features]; pooled as the architecture does, unless named."""
 
     config: ModelConfig
     features: int
@@ -174,7 +174,7 @@ class PoolingHead(nn.Module):
         train: bool = False,
     ) -> jax.Array:
         x_ND = pool(hidden_NLD, real_NL, self.pooling).astype(jnp.float32)
-        # Not the norm's own gradient, which is no number for a row of nothing but padding.
+        # Not the norm's own gradient, which is not a number for a row of nothing but padding.
         return x_ND * jax.lax.rsqrt(jnp.square(x_ND).sum(-1, keepdims=True) + 1e-12)
 
 

@@ -34,7 +34,7 @@ class Watchdog:
     """A thread beside a run. Use as a context manager.
 
     Args:
-      stall_seconds: without news from this process, after which it is said who stalls.
+      stall_seconds: without news from this process, after which the stalled process is named.
     """
 
     def __init__(self, stall_seconds: float):

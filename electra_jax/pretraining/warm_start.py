@@ -31,7 +31,7 @@ def warm_start(
     """Parameters of the source, fitted to a run.
 
     What the source lacks (a generator, a head) stays fresh, and what the run has no place
-    for is left out; both are said. Rows of the vocabulary are kept for pieces that both have;
+    for is left out; both are logged. Rows of the vocabulary are kept for pieces that both have;
     a new piece starts as the mean of the old pieces that spell it. Positions beyond the old
     ones repeat them from the start.
 

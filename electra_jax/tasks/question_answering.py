@@ -351,7 +351,7 @@ def read_answers(row: Row, column: str) -> list[tuple[str, int]]:
         return [(str(text), int(start)) for text, start in pairs]
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise UsageError(
-            f"{row.where}: column {column!r} is no list of answers with text and answer_start"
+            f"{row.where}: column {column!r} is not a list of answers with text and answer_start"
         ) from error
 
 

@@ -164,7 +164,7 @@ class Task(abc.ABC):
         return json.dumps(row.fields, sort_keys=True, default=str)
 
     def read(self, sources: str, labelled: bool = True) -> list[Any]:
-        """The records of sources; empty texts are counted and said."""
+        """The records of sources; empty texts are counted and logged."""
         rows = self.rows(sources, labelled)
         records = [self.parse(row, labelled) for row in rows]
         self._warn_of_empty(rows, records)

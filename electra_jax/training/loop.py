@@ -70,7 +70,7 @@ class TrainConfig:
         except (KeyError, ValueError):
             seconds = 0.0
         if not 0 < seconds < math.inf:
-            raise UsageError(f"train.time_budget={text!r} is no duration; write 90s, 10m or 2h")
+            raise UsageError(f"train.time_budget={text!r} is not a duration; write 90s, 10m or 2h")
         return seconds
 
 
@@ -127,7 +127,7 @@ class Clock:
 
 
 class NonFiniteLoss(ElectraError):
-    """The loss, or a parameter, is no longer a number."""
+    """The loss, or a parameter, is not a number any more."""
 
     status = 2  # the same command would diverge again
 
@@ -152,7 +152,7 @@ def check_finite(params: Any, step: int) -> None:
       NonFiniteLoss: one of them is not.
     """
     if not all_finite(params):
-        raise non_finite(f"a parameter is no number at step {step}")
+        raise non_finite(f"a parameter is not a number at step {step}")
 
 
 class Line(NamedTuple):

@@ -307,7 +307,7 @@ def command(encoder_dir, data, tmp_path, *more):
         ("task.head=other", "task.head='other' is unknown; use default, official"),
         ("task.metric=f2", "task.metric='f2' is unknown"),
         ("task.metric=in_scope_accuracy", "cannot be had of this data; there are accuracy"),
-        ("init.from=nowhere", "nowhere is no run directory"),
+        ("init.from=nowhere", "nowhere is not a run directory"),
         ("init.from=", "init.from is empty"),
         ("train.length=4", "train.length must be at least 8"),
         ("task.both_orders=true", "needs a second text"),

@@ -64,9 +64,9 @@ def test_one_that_is_missing_is_named_after_a_while(address):
 
 
 def test_one_that_cannot_start_tells_all_why(address):
-    told = call(address, 2, {0: {"a": "1"}, 1: {ERROR: "store is no token store"}})
+    told = call(address, 2, {0: {"a": "1"}, 1: {ERROR: "store is not a token store"}})
     assert set(told) == {0, 1}
-    assert all(line.endswith("cannot start: store is no token store") for line in told.values())
+    assert all(line.endswith("cannot start: store is not a token store") for line in told.values())
 
 
 def test_without_process_0_nobody_waits_for_ever(address):

@@ -255,7 +255,7 @@ def test_parameters_that_are_no_numbers_are_not_saved(store, tmp_path, monkeypat
     monkeypatch.setattr(loop.Loop, "run", run)
     monkeypatch.setattr(jax, "transfer_guard_host_to_device", lambda _: contextlib.nullcontext())
     config = tiny(store, "checkpoint.every_steps=7", "train.log_every=20", "eval.every_steps=3")
-    with pytest.raises(loop.NonFiniteLoss, match="a parameter is no number at step 7"):
+    with pytest.raises(loop.NonFiniteLoss, match="a parameter is not a number at step 7"):
         pretrain(config, tmp_path / "run")
     assert load_pretrained(tmp_path / "run", "last").step == 6
 

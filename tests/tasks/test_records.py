@@ -161,7 +161,7 @@ def test_answers_may_be_lists_side_by_side():
     answers = {"text": ["bad"], "answer_start": [5]}
     assert task.parse(as_row({**fields, "answers": answers}), True).answers == [("bad", 5)]
     nowhere = [{"text": "bad", "answer_start": float("inf")}]
-    with pytest.raises(UsageError, match="data:1: column 'answers' is no list of answers"):
+    with pytest.raises(UsageError, match="data:1: column 'answers' is not a list of answers"):
         task.parse(as_row({**fields, "answers": nowhere}), True)
 
 
