@@ -74,7 +74,7 @@ def test_tokenizer_and_prepare(text, tmp_path, capsys):
         (
             ["pretrain", "--config", "pretrain/tiny", "--workdir", "{tmp}/w",
              "--config.data.store={tmp}/none"],
-            "no token store",
+            "not a token store",
         ),
         (
             ["pretrain", "--config", "pretrain/tiny", "--workdir", "{tmp}/w",
@@ -93,10 +93,10 @@ def test_tokenizer_and_prepare(text, tmp_path, capsys):
           "--config.mesh.data=0"], "mesh.data must be at least 1"),
         (["finetune", "--config", "finetune/classify", "--workdir", "{tmp}/w",
           "--config.task.metric=f2"], "task.metric='f2' is unknown"),
-        (["evaluate", "--workdir", "{tmp}"], "no run directory"),
-        (["predict", "--model", "{tmp}/none", "--input", "-"], "no run directory"),
-        (["inspect", "--model", "{tmp}", "text"], "no run directory"),
-        (["report", "--workdir", "{tmp}/none"], "no run directory|nothing to report"),
+        (["evaluate", "--workdir", "{tmp}"], "not a run directory"),
+        (["predict", "--model", "{tmp}/none", "--input", "-"], "not a run directory"),
+        (["inspect", "--model", "{tmp}", "text"], "not a run directory"),
+        (["report", "--workdir", "{tmp}/none"], "not a run directory|nothing to report"),
         (["report", "--workdir", "w", "--config.a=1"], "takes no --config.a"),
         (["tokenizer", "--input", "text:{tmp}/none*", "--vocab-size", "99", "--output", "o"],
          "no file"),

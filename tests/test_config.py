@@ -278,7 +278,7 @@ def test_two_names_with_two_values_are_refused(tmp_path, lines, overrides):
         (["generator.width=0.001"], "generator.width=0.001 and .* its model.hidden must be at le"),
         (["data.length=1024"], "exceeds model.max_positions=512"),
         (["model.architecture=modern", "model.embedding=256"], "generator.width=1.0"),
-        (["train.time_budget=soon"], "no duration"),
+        (["train.time_budget=soon"], "not a duration"),
         (["train.batch_size=0"], "train.batch_size"),
         (["eval.every_steps=0"], "eval.every_steps"),
         (["checkpoint.keep=0"], "checkpoint.keep"),
@@ -305,7 +305,7 @@ def test_fields_that_make_no_sense_together_are_refused(overrides, message):
     [("{", "cannot be read"), ('{"version": 99}', "upgrade"), ("[]", "cannot be read")],
 )
 def test_a_damaged_run_config_is_refused(tmp_path, content, message):
-    with pytest.raises(UsageError, match="no run directory"):
+    with pytest.raises(UsageError, match="not a run directory"):
         read_config(tmp_path)
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UsageError, match=message):

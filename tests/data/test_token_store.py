@@ -136,6 +136,6 @@ def test_text_without_tokens_and_outputs_of_other_kinds_are_refused(tmp_path, to
         make(tmp_path / "store", tokenizer, [" ", "\n"])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match="no token store"):
+    with pytest.raises(UsageError, match="not a token store"):
         make(tmp_path / "full", tokenizer)
     assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"

@@ -153,7 +153,7 @@ def test_any_damage_is_one_line(pickled, tmp_path):
 def test_what_is_no_such_file_is_refused(tmp_path):
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(b"\x80\x02}q\x00.")
-    with pytest.raises(UsageError, match="no zip of tensors"):
+    with pytest.raises(UsageError, match="not a zip of tensors"):
         read_torch_file(path)
 
 

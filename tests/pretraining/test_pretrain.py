@@ -421,5 +421,5 @@ def test_a_store_that_was_moved_is_told(store, finished, tmp_path):
     # The same store elsewhere is the same store.
     pretrain(tiny(moved), finished)
     shutil.rmtree(moved)
-    with pytest.raises(UsageError, match="no token store"):
+    with pytest.raises(UsageError, match="not a token store"):
         pretrain(tiny(moved), finished)
