@@ -20,7 +20,7 @@ from electra_jax.models.electra import count_params, generator_model, unstack_pa
 from electra_jax.pretraining.program import build_objective, create_state
 from electra_jax.pretraining.resume import IMPORTED
 from electra_jax.pretraining.warm_start import warm_start
-from electra_jax.run_directory import RESULTS_FILE, save_config
+from electra_jax.run_directory import RESULTS_FILE, TOKENIZER, save_config
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.metrics import read_metrics
 from electra_jax.training.optimizer import AdamState, make_optimizer
@@ -176,7 +176,7 @@ def import_model(
     record = {"store": IMPORTED, "config": config_fields(config), "elapsed": 0.0}
     with _writing(to):
         save_config(config, to)
-        source.tokenizer.save(to / "tokenizer")
+        source.tokenizer.save(to / TOKENIZER)
         with Checkpoints(to) as checkpoints:
             checkpoints.save(source.step, jax.tree.map(jax.numpy.asarray, state), record)
             checkpoints.wait()

@@ -22,7 +22,7 @@ from electra_jax.inference.pretrained import PretrainedModel, load_pretrained
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
-from electra_jax.run_directory import TASK_FILE, read_any_config
+from electra_jax.run_directory import TASK_FILE, TOKENIZER, read_any_config
 from electra_jax.tasks.task import Answer, Task
 from electra_jax.training.checkpoint import Checkpoints
 
@@ -49,7 +49,7 @@ def read_task(config: FinetuneConfig, workdir: str | Path) -> tuple[Task, ModelC
         content = json.loads(path.read_text("utf-8"))
         if content["version"] > TASK_VERSION:
             raise UsageError(f"{path} has version {content['version']}: upgrade electra-jax")
-        tokenizer = load_tokenizer(Path(workdir) / "tokenizer")
+        tokenizer = load_tokenizer(Path(workdir) / TOKENIZER)
         task = find_task(config.task.name)(config.task, tokenizer, content["state"])
         model = ModelConfig(**content["model"]).anywhere
         task.head(model)  # needs what is learnt from the training data

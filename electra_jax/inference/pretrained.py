@@ -18,7 +18,7 @@ from electra_jax.interop import huggingface
 from electra_jax.models.electra import GeneratorConfig, init_params, unstack_params
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives.config import ObjectiveConfig
-from electra_jax.run_directory import read_config
+from electra_jax.run_directory import TOKENIZER, read_config
 from electra_jax.training.checkpoint import Checkpoints
 
 LONGEST_ROW = 512  # of an imported model, whose training rows are not known
@@ -194,7 +194,7 @@ def load_pretrained(path: str | Path, checkpoint: str = "best") -> PretrainedMod
     with Checkpoints(path, read_only=True) as checkpoints:
         step = checkpoints.choose(checkpoint)
         params = checkpoints.restore_params(step, shapes)
-    return PretrainedModel(config, params, load_tokenizer(Path(path) / "tokenizer"), step)
+    return PretrainedModel(config, params, load_tokenizer(Path(path) / TOKENIZER), step)
 
 
 def imported_config(
