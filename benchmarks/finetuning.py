@@ -3,7 +3,7 @@
     python benchmarks/finetuning.py --model MODEL --data DIR --out DIR
 
 Prints a Markdown table, which is also written to OUT/table.md: of each set the rows trained on,
-the trivial answer, and mean and standard deviation of three seeds of both encoders. Runs that
+the task's baseline, and mean and standard deviation of three seeds of both encoders. Runs that
 are done are not done again; with --only several processes share the work.
 """
 
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_jax.finetuning.glue import SETS, data_fields, find_set_files
-from electra_jax.finetuning.sweep import BASELINE, PRETRAINED, run_group
+from electra_jax.finetuning.sweep import NOT_PRETRAINED, PRETRAINED, run_group
 from electra_jax.parallel.runtime import enable_compilation_cache
+from electra_jax.run_directory import BASELINE
 from electra_jax.training.loop import NonFiniteLoss
 
-HEAD = "| use | set | rows | metric | trivial | not pretrained | pretrained | gain / deviation |"
+HEAD = "| use | set | rows | metric | baseline | not pretrained | pretrained | gain / deviation |"
 SEEDS = 3
 GLUE_SHARES = {"MRPC": 0.5, "STS-B": 3.0}  # of --train-rows; both are read in both orders
 
@@ -50,38 +51,38 @@ def uses(data: Path) -> list[Use]:
     return found + [
         Use(name, use, f"finetune/{config}", (*fields,), *share)
         for name, use, config, fields, *share in (
-            ("SQuAD, 10 articles of v2", "questions", "answer",
+            ("SQuAD, 10 articles of v2", "questions", "question_answering",
              [*files(f"{data}/squad/train-v2.0.first10articles.json"), "train.length=256"], 0.5),
-            ("SQuAD, paragraphs of v1.1", "questions", "answer",
+            ("SQuAD, paragraphs of v1.1", "questions", "question_answering",
              [*files(f"{data}/squad/train-v1.1.random_paragraphs.json",
                      f"{data}/squad/dev-v1.1.only13articles.json"), "train.length=256",
               "train.evaluations=0.5"], 0.5),
-            ("QAMR", "questions", "answer",
+            ("QAMR", "questions", "question_answering",
              [*files(f"{data}/qamr/dev.squad.json"), "train.length=96"], 4.0),
-            ("WNUT-17", "words", "tag",
+            ("WNUT-17", "words", "tagging",
              [*files(f"{data}/wnut17/train.conll", f"{data}/wnut17/dev.conll"),
               "train.length=128", "train.epochs=5"]),
-            ("CoNLL-2000", "words", "tag",
+            ("CoNLL-2000", "words", "tagging",
              [*files(f"conll:{data}/conll2000/train.txt"), "train.length=128"]),
             ("SNIPS", "assistants", "intent_slots",
              [*files(f"{data}/snips/train.jsonl", f"{data}/snips/dev.jsonl"), "train.epochs=3",
               "train.length=64"]),
-            ("CLINC150", "assistants", "classify",
+            ("CLINC150", "assistants", "classification",
              [*files(f"{data}/clinc150/train.jsonl", f"{data}/clinc150/dev.jsonl"),
               "task.out_of_scope=oos", "train.epochs=5", "train.length=48"]),
-            ("MuTual", "assistants", "choose",
+            ("MuTual", "assistants", "choice",
              [*files(f"{data}/mutual/train.jsonl", f"{data}/mutual/dev.jsonl"),
               "task.text=article", "task.label=answers", "train.epochs=1"], 0.5),
-            ("Cranfield, by vectors", "search", "retrieve",
+            ("Cranfield, by vectors", "search", "retrieval",
              [*files(f"{data}/squad_sentences/train.jsonl", f"beir:{data}/cranfield"),
               "train.length=128"]),
-            ("Cranfield, BM25's finds in order", "search", "retrieve:rerank",
+            ("Cranfield, BM25's finds in order", "search", "retrieval:rerank",
              [*files(f"{data}/squad_sentences/train.jsonl", f"beir:{data}/cranfield"),
               "task.candidates=20", "train.length=256", "train.epochs=1"], 0.5),
-            ("SciTLDR, sentences", "summaries", "summarize",
+            ("SciTLDR, sentences", "summaries", "summarization",
              [*files(f"{data}/scitldr/train.jsonl", f"{data}/scitldr/dev.jsonl"),
               "task.label=source_labels", "train.epochs=3"], 0.5),
-            ("SciTLDR, written", "summaries", "summarize:abstractive",
+            ("SciTLDR, written", "summaries", "summarization:abstractive",
              [*files(f"{data}/scitldr/train.jsonl", f"{data}/scitldr/dev.jsonl"),
               "train.epochs=5", "train.evaluations=0.2"], 0.5),
         )
@@ -99,7 +100,7 @@ def measure(use: Use, args: argparse.Namespace) -> dict[str, list[dict[str, Any]
             args.out / use.name.replace(" ", "_") / kind,
             SEEDS,
         )
-        for kind, fresh in ((PRETRAINED, "false"), (BASELINE, "true"))
+        for kind, fresh in ((PRETRAINED, "false"), (NOT_PRETRAINED, "true"))
     }
 
 
@@ -112,12 +113,13 @@ def line(use: Use, results: dict[str, list[dict[str, Any]]]) -> str:
     }
     mean = {kind: statistics.mean(values) for kind, values in scores.items()}
     spread = {kind: statistics.stdev(values) for kind, values in scores.items()}
-    trivial = 100 * first["trivial"][metric]
-    rival = max(mean[BASELINE], trivial)
+    baseline = 100 * first[BASELINE][metric]
+    rival = max(mean[NOT_PRETRAINED], baseline)
     deviation = max(*spread.values(), 0.05)  # no less than what the table shows
+    kinds = (NOT_PRETRAINED, PRETRAINED)
     return (
-        f"| {use.use} | {use.name} | {first['rows']['train']:,} | {metric} | {trivial:.1f} | "
-        + " | ".join(f"{mean[kind]:.1f} ± {spread[kind]:.1f}" for kind in (BASELINE, PRETRAINED))
+        f"| {use.use} | {use.name} | {first['rows']['train']:,} | {metric} | {baseline:.1f} | "
+        + " | ".join(f"{mean[kind]:.1f} ± {spread[kind]:.1f}" for kind in kinds)
         + f" | {(mean[PRETRAINED] - rival) / deviation:+.1f} |"
     )
 

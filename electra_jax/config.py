@@ -34,6 +34,16 @@ from electra_jax.training.profile import parse_steps
 
 PACKAGE = Path(__file__).parent
 
+# Shipped configs that had other names in version 0.1; both are read.
+FORMER_NAMES = {
+    "finetune/answer": "finetune/question_answering",
+    "finetune/choose": "finetune/choice",
+    "finetune/classify": "finetune/classification",
+    "finetune/retrieve": "finetune/retrieval",
+    "finetune/summarize": "finetune/summarization",
+    "finetune/tag": "finetune/tagging",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class InitConfig:
@@ -329,7 +339,8 @@ def find_config(file: str) -> Path:
         return path
     # In a wheel the shipped configs lie in the package, in a checkout beside it.
     roots = [PACKAGE / "configs", PACKAGE.parent / "configs"]
-    name = file.removeprefix("configs/").removesuffix(".py") + ".py"
+    name = file.removeprefix("configs/").removesuffix(".py")
+    name = FORMER_NAMES.get(name, name) + ".py"
     for root in roots:
         if (root / name).is_file():
             return root / name

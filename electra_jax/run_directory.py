@@ -25,6 +25,7 @@ REPORT = "report"
 TASK_FILE = "task.json"  # what of a fine-tuned model its config does not say
 DATA_FILE = "data.json"  # the sizes of the files that a fine-tuning run learns from
 RESULTS_FILE = "results.json"
+BASELINE = "trivial"  # in it, the key of the baseline's metrics
 PREDICTIONS = "predictions"
 RUNS_FILE = "runs.json"  # of several runs; each has its own RESULTS_FILE in its folder
 TABLE_FILE = "results.md"

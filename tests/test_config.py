@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from electra_jax.config import (
+    FORMER_NAMES,
     config_fields,
     find_config,
     finetune_config,
@@ -213,7 +214,12 @@ def test_unknown_names_and_wrong_types_are_refused_in_every_section(task, field,
 )
 def test_fields_of_fine_tuning_that_make_no_sense_are_refused(field, message):
     with pytest.raises(UsageError, match=message):
-        finetune_config(load_config("finetune/classify:regression", [field]))
+        finetune_config(load_config("finetune/classification:regression", [field]))
+
+
+@pytest.mark.parametrize(("former", "name"), FORMER_NAMES.items())
+def test_names_that_configs_had_before_are_read(former, name):
+    assert find_config(former) == find_config(f"configs/{former}.py") == find_config(name)
 
 
 def mine(folder, *lines):

@@ -40,6 +40,7 @@ from electra_jax.parallel.runtime import (
 )
 from electra_jax.placement import FINETUNING, check_heads
 from electra_jax.run_directory import (
+    BASELINE,
     DATA_FILE,
     PREDICTIONS,
     RESULTS_FILE,
@@ -75,7 +76,7 @@ class Data(NamedTuple):
       records: of the task.
       batches: the training rows, in their order.
       held_out: the validation records as padded rows.
-      trivial: the metrics of the task's baseline.
+      baseline: the metrics of the task's baseline.
       full: how many training rows fill `train.length`, and are perhaps cut.
       steps: of the whole run.
     """
@@ -334,7 +335,7 @@ def report(task: Task, workdir: Path, data: Data) -> dict[str, Any]:
         "step": model.step,
         "metric": task.metric,
         "metrics": task.score(answers, validation),
-        "trivial": data.baseline,
+        BASELINE: data.baseline,
         "rows": {"train": len(train), "validation": len(validation)},
     }
     if test is not None:

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from electra_jax.atomic_files import atomic_path, write_json
 from electra_jax.errors import UsageError
-from electra_jax.finetuning.sweep import BASELINE, cell, run_group
+from electra_jax.finetuning.sweep import NOT_PRETRAINED, cell, run_group
 from electra_jax.inference.finetuned import load_finetuned
 from electra_jax.parallel.rendezvous import code_fingerprint
 from electra_jax.parallel.runtime import broadcast_from_main, is_main
+from electra_jax.run_directory import BASELINE
 from electra_jax.training.loop import NonFiniteLoss
 
 log = logging.getLogger(__name__)
@@ -91,9 +92,9 @@ def glue(
         log.warning("not there, and left out: %s", ", ".join(missing))
     kinds = [(Path(model).name or "pretrained", "false")]
     if baseline:
-        kinds.append((BASELINE, "true"))
+        kinds.append((NOT_PRETRAINED, "true"))
     content: Scores = {}
-    trivial: dict[str, list[float]] = {one.folder: [] for one, _ in found}
+    baselines: dict[str, list[float]] = {one.folder: [] for one, _ in found}
     for name, fresh in kinds:
         content[name] = {}
         for one, files in found:
@@ -102,7 +103,7 @@ def glue(
                 f"init.from={model}", f"init.fresh={fresh}",
                 *data_fields(one, files), *overrides,
             ]  # fmt: skip
-            folder = Path(workdir, *([BASELINE] if fresh == "true" else []), one.folder)
+            folder = Path(workdir, *([NOT_PRETRAINED] if fresh == "true" else []), one.folder)
             try:
                 results = run_group(spec, fields, folder, seeds)
             except NonFiniteLoss as error:  # the other sets are wanted all the same
@@ -112,8 +113,8 @@ def glue(
                 write_submissions(one, data, results, Path(workdir, SUBMISSION))
             content[name][one.folder] = [100 * result["metrics"][one.metric] for result in results]
             if results:
-                trivial[one.folder] = [100 * results[0]["trivial"][one.metric]]
-    content["trivial"] = trivial
+                baselines[one.folder] = [100 * results[0][BASELINE][one.metric]]
+    content[BASELINE] = baselines
     table = render_table([one for one, _ in found], content, seeds)
     if is_main():
         Path(workdir, TABLE_FILE).write_text(table, "utf-8")
@@ -126,17 +127,17 @@ def render_table(sets: Sequence[GlueSet], content: Scores, seeds: int) -> str:
     rows = [
         [name, *map(cell, scores.values()), average(scores)]
         for name, scores in content.items()
-        if name != "trivial"
+        if name != BASELINE
     ]
-    trivial = content["trivial"]
-    simple = [f"{value[0]:.1f}" if value else "" for value in trivial.values()]
-    rows.append(["trivial", *simple, average(trivial)])
+    baselines = content[BASELINE]
+    simple = [f"{value[0]:.1f}" if value else "" for value in baselines.values()]
+    rows.append(["baseline", *simple, average(baselines)])
     head = ["model", *(f"{one.folder} ({one.metric})" for one in sets), "average"]
     lines = [head, ["---"] * len(head), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
     if seeds > 1:
         table += f"\nMedian ± standard deviation of {seeds} seeds.\n"
-    if trivial.get("WNLI"):
+    if baselines.get("WNLI"):
         table += "\nThe average leaves WNLI out, as the paper's does.\n"
     return table
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from electra_jax.data.examples import Batches
 from electra_jax.inference.encoder import run_examples
-from electra_jax.inference.finetuned import init_head, spread
+from electra_jax.inference.finetuned import init_head, scatter
 from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.mesh import with_mesh
 from electra_jax.tasks.task import Task
@@ -97,8 +97,8 @@ def make_judge(
     def judge(params: Any) -> tuple[list, float]:
         outputs: list[Any] = [None] * batches.size
         total = count = 0.0
-        for (output, loss, terms), numbers in run_examples(step, params, batches, mesh):
-            spread(output, numbers, outputs)
+        for (output, loss, terms), indices in run_examples(step, params, batches, mesh):
+            scatter(output, indices, outputs)
             total, count = total + float(loss), count + float(terms)
         return outputs, total / max(count, 1.0)
 

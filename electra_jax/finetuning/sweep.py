@@ -14,12 +14,12 @@ from electra_jax.config import FinetuneConfig, finetune_config, flatten_fields, 
 from electra_jax.errors import UsageError
 from electra_jax.finetuning.finetune import check_resume, finetune
 from electra_jax.parallel.runtime import broadcast_from_main, is_main
-from electra_jax.run_directory import RESULTS_FILE, RUNS_FILE, TABLE_FILE, read_any_config
+from electra_jax.run_directory import BASELINE, RESULTS_FILE, RUNS_FILE, TABLE_FILE, read_any_config
 from electra_jax.training.loop import NonFiniteLoss
 
 log = logging.getLogger(__name__)
 
-PRETRAINED, BASELINE = "pretrained", "not-pretrained"
+PRETRAINED, NOT_PRETRAINED = "pretrained", "not-pretrained"
 
 
 def run_all(
@@ -140,7 +140,7 @@ def parse_axis(text: str, names: Sequence[str]) -> tuple[str, list[str]]:
 def describe(field: str) -> str:
     """The name of the folder of a run with that field."""
     if field.startswith("init.fresh="):
-        return BASELINE if field.endswith("true") else PRETRAINED
+        return NOT_PRETRAINED if field.endswith("true") else PRETRAINED
     name, _, value = field.partition("=")
     return f"{name.rpartition('.')[2]}={value}".replace("/", "_")
 
@@ -168,14 +168,14 @@ def render(rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
     head = ["run", *names]
     lines = [head, ["---"] * len(head)]
     for run, results in rows:
-        lines.append([run, *figures(results, "metrics", names)])
-    lines.append(["trivial", *figures(some, "trivial", names)])
+        lines.append([run, *render_metrics(results, "metrics", names)])
+    lines.append(["baseline", *render_metrics(some, BASELINE, names)])
     most = max(len(results) for _, results in rows)
     note = f"\nMedian ± standard deviation of {most} seeds.\n" if most > 1 else ""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n" + note
 
 
-def figures(results: Sequence[dict[str, Any]], part: str, names: Sequence[str]) -> list[str]:
+def render_metrics(results: Sequence[dict[str, Any]], part: str, names: Sequence[str]) -> list[str]:
     """Each metric over the seeds."""
     return [cell([100 * result[part].get(name, math.nan) for result in results]) for name in names]
 

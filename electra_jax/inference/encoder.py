@@ -37,16 +37,16 @@ def compiled(network: EncoderWithHead) -> Any:
 
 
 def run_examples(apply: Any, params: Any, batches: Batches, mesh: Mesh) -> Iterator[tuple]:
-    """Yields the outputs of `apply(params, batch)` for each batch, and the numbers of its examples.
+    """Yields the outputs of `apply(params, batch)` for each batch, and the indices of its examples.
 
     Every process gets all of the outputs; those of rows that only fill up are left in.
     """
-    numbers = (numbers for _, numbers in batches.once([]))
+    indices_of = (indices for _, indices in batches.once([]))
     rows = global_batches(
         lambda mine: (batch for batch, _ in batches.once(mine)), mesh, batches.batch_size
     )
-    for batch, places in zip(rows, numbers, strict=True):
-        yield to_host(apply(params, batch)), places
+    for batch, indices in zip(rows, indices_of, strict=True):
+        yield to_host(apply(params, batch)), indices
 
 
 def embed(
@@ -66,10 +66,10 @@ def embed(
     if pooling not in POOLINGS:
         raise UsageError(f"pooling {pooling!r} is unknown; use mean or cls")
     examples, cut = [], 0
-    for number, ids in enumerate(encoder.tokenizer.encode(list(texts))):
+    for index, ids in enumerate(encoder.tokenizer.encode(list(texts))):
         cut += len(ids) > length - 2
         tokens, types = join_segments(encoder.tokenizer, ids, None, length)
-        examples.append(Example([tokens], [types], {}, number))
+        examples.append(Example([tokens], [types], {}, index))
     if cut:
         log.warning("%d of %d texts are cut to %d tokens", cut, len(examples), length)
     vectors = np.zeros((len(examples), encoder.model.hidden), np.float32)

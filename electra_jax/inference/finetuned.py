@@ -58,10 +58,10 @@ def read_task(config: FinetuneConfig, workdir: str | Path) -> tuple[Task, ModelC
         raise UsageError(f"{path} cannot be read: {error!r}") from error
 
 
-def spread(outputs: Any, numbers: np.ndarray, into: list) -> None:
-    """Puts each example's part of a batch's outputs into its place."""
-    for place, number in enumerate(numbers):
-        into[number] = jax.tree.map(lambda x, place=place: x[place], outputs)
+def scatter(outputs: Any, indices: np.ndarray, into: list) -> None:
+    """Puts each row of a batch's outputs at the index of its example."""
+    for row, index in enumerate(indices):
+        into[index] = jax.tree.map(lambda x, row=row: x[row], outputs)
 
 
 @dataclasses.dataclass
@@ -97,8 +97,8 @@ class FinetunedModel:
         batches = Batches(examples, batch_size or c.eval_batch_size, self.task.tokenizer.pad_id)
         outputs: list[Any] = [None] * len(examples)
         mesh = make_mesh(MeshConfig(), list(jax.tree.leaves(self.params)[0].sharding.device_set))
-        for output, numbers in run_examples(self._apply, self.params, batches, mesh):
-            spread(output, numbers, outputs)
+        for output, indices in run_examples(self._apply, self.params, batches, mesh):
+            scatter(output, indices, outputs)
         return self.task.answers(outputs, examples, records)
 
     def predict(self, inputs: Iterable[Any]) -> list[Answer]:

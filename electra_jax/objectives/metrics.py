@@ -1,7 +1,7 @@
 """Metric sums of language models and detectors, and the metrics they give.
 
 Sums add over microbatches, steps and hosts. Every accuracy stands beside that of a
-trivial guess: the most frequent token, or "original". A language model's counts only
+baseline: the most frequent token, or "original". A language model's counts only
 where the network has to guess: some of the chosen tokens are left for it to read, and to
 copy one is no feat.
 """

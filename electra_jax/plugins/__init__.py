@@ -8,6 +8,7 @@ this package are imported first, then those that installed packages name as entr
 import functools
 import hashlib
 import importlib
+import inspect
 import os
 import pkgutil
 import sys
@@ -48,7 +49,7 @@ def choose(known: Mapping[str, type[T]], field: str, name: str) -> type[T]:
     """The class that a field of a config names.
 
     Raises:
-      UsageError: the name is unknown, or the class lacks methods of its contract.
+      UsageError: the name is unknown, or the class lacks methods or attributes of its contract.
     """
     if name not in known:
         raise UsageError(
@@ -56,7 +57,7 @@ def choose(known: Mapping[str, type[T]], field: str, name: str) -> type[T]:
             "that adds it: --plugin MODULE"
         )
     kind = known[name]
-    if missing := getattr(kind, "__abstractmethods__", None):
+    if missing := {*kind.__abstractmethods__, *_unset_attributes(kind)}:  # type: ignore[attr-defined]
         raise UsageError(f"{field}={name!r}: {_where(kind)} lacks {', '.join(sorted(missing))}")
     return kind
 
@@ -106,6 +107,14 @@ def _subclasses(base: type[T]) -> Iterator[type[T]]:
     for kind in base.__subclasses__():
         yield kind
         yield from _subclasses(kind)
+
+
+def _unset_attributes(kind: type) -> Iterator[str]:
+    """The class variables that a contract declares and the class does not set."""
+    for base in kind.__mro__:
+        for name, annotation in inspect.get_annotations(base).items():
+            if "ClassVar" in str(annotation) and not hasattr(kind, name):
+                yield name
 
 
 def _where(kind: type) -> str:

@@ -62,7 +62,7 @@ def fields(encoder_dir, data, *more):
 
 
 def config(*args):
-    return finetune_config(load_config("finetune/classify", fields(*args)))
+    return finetune_config(load_config("finetune/classification", fields(*args)))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,8 @@ def test_sigterm_saves_and_the_run_goes_on(finished, encoder_dir, data, tmp_path
 
     monkeypatch.setattr(module, "make_judge", make_judge)
     flags = [f"--config.{field}" for field in fields(encoder_dir, data)]
-    command = ["finetune", "--config", "finetune/classify", "--workdir", str(tmp_path / "run")]
+    config, workdir = "finetune/classification", str(tmp_path / "run")
+    command = ["finetune", "--config", config, "--workdir", workdir]
     assert main([*command, *flags]) == PREEMPTED
     monkeypatch.undo()
     assert main([*command, *flags]) == 0
@@ -212,18 +213,18 @@ def test_another_model_is_not_overwritten(encoder_dir, data, tmp_path):
 @pytest.mark.slow
 def test_seeds_sweeps_and_the_baseline_share_a_table(encoder_dir, data, tmp_path):
     overrides = fields(encoder_dir, data, "train.epochs=1", "task.train_rows=20")
-    args = ("finetune/classify", overrides, tmp_path, 2, ["learning_rate=3e-3"], True)
+    args = ("finetune/classification", overrides, tmp_path, 2, ["learning_rate=3e-3"], True)
     table = run_all(*args)
     assert "| pretrained learning_rate=3e-3 |" in table
     assert "| not-pretrained learning_rate=3e-3 |" in table
-    assert "| trivial |" in table and "of 2 seeds" in table
+    assert "| baseline |" in table and "of 2 seeds" in table
     folder = tmp_path / "not-pretrained" / "learning_rate=3e-3" / "seed-1"
     before = (folder / "results.json").stat().st_mtime_ns
     assert run_all(*args) == table
     assert (folder / "results.json").stat().st_mtime_ns == before
     # One run beside the others in the same directory.
     for _ in range(2):
-        run_all("finetune/classify", overrides, tmp_path)
+        run_all("finetune/classification", overrides, tmp_path)
     assert run_all(*args) == table
     assert "metrics" in json.loads((tmp_path / "results.json").read_text())
     assert len(json.loads((tmp_path / "runs.json").read_text())) == 2
@@ -233,10 +234,10 @@ def test_seeds_sweeps_and_the_baseline_share_a_table(encoder_dir, data, tmp_path
 def test_a_run_that_diverges_stands_in_the_table(encoder_dir, data, tmp_path):
     overrides = fields(encoder_dir, data, "train.epochs=1", "train.log_every=1")
     sweep = ["learning_rate=3e-3,1e38"]
-    table = run_all("finetune/classify", overrides, tmp_path, sweep=sweep)
+    table = run_all("finetune/classification", overrides, tmp_path, sweep=sweep)
     assert "| learning_rate=1e38 | diverged |" in table
     with pytest.raises(UsageError, match="train.epochs must be above 0, not -1"):
-        run_all("finetune/classify", overrides, tmp_path / "b", sweep=["epochs=1,-1"])
+        run_all("finetune/classification", overrides, tmp_path / "b", sweep=["epochs=1,-1"])
     assert not (tmp_path / "b").exists()
 
 
@@ -247,10 +248,10 @@ def test_a_seed_that_diverges_leaves_the_others(monkeypatch, tmp_path):
         return {"metric": "accuracy", "metrics": {"accuracy": 1.0}, "trivial": {"accuracy": 0.5}}
 
     monkeypatch.setattr(sweep, "finetune", finetune)
-    table = run_all("finetune/classify", [], tmp_path, seeds=3)
+    table = run_all("finetune/classification", [], tmp_path, seeds=3)
     assert "| fine-tuned (1 of 3 seeds; others diverged) | 100.0 |" in table
     with pytest.raises(NonFiniteLoss, match="seed 5"):
-        sweep.run_group("finetune/classify", ["train.seed=4"], tmp_path / "b", 2)
+        sweep.run_group("finetune/classification", ["train.seed=4"], tmp_path / "b", 2)
 
 
 def test_a_collection_has_a_size(tmp_path):
@@ -265,11 +266,11 @@ def test_other_data_under_the_same_name_is_another_run(encoder_dir, data, tmp_pa
     copy = tmp_path / "data"
     shutil.copytree(data, copy)
     overrides = fields(encoder_dir, copy, "train.epochs=1")
-    run_all("finetune/classify", overrides, tmp_path / "run")
+    run_all("finetune/classification", overrides, tmp_path / "run")
     with (copy / "train.csv").open("a") as file:
         file.write("bal bad,bad\n")
     with pytest.raises(UsageError, match="train.csv has .* bytes, and had"):
-        run_all("finetune/classify", overrides, tmp_path / "run")
+        run_all("finetune/classification", overrides, tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -293,7 +294,7 @@ def test_a_sweep_names_one_field():
 
 def command(encoder_dir, data, tmp_path, *more):
     overrides = [f"--config.{field}" for field in fields(encoder_dir, data, *more)]
-    return ["finetune", "--config", "finetune/classify", "--workdir", str(tmp_path / "w"),
+    return ["finetune", "--config", "finetune/classification", "--workdir", str(tmp_path / "w"),
             *overrides]  # fmt: skip
 
 
@@ -328,7 +329,7 @@ def test_retrieval_refuses_to_cut_its_batch(encoder_dir, tmp_path, capsys):
     (tmp_path / "p.jsonl").write_text('{"query": "good", "positive": "bad"}\n')
     overrides = [f"init.from={encoder_dir}", f"task.train={tmp_path}/p.jsonl",
                  "train.accumulate=2", "train.length=16"]  # fmt: skip
-    flags = ["--config", "finetune/retrieve", "--workdir", str(tmp_path / "w")]
+    flags = ["--config", "finetune/retrieval", "--workdir", str(tmp_path / "w")]
     assert main(["finetune", *flags, *(f"--config.{field}" for field in overrides)]) == 2
     assert "train.accumulate must be 1" in capsys.readouterr().err
 

@@ -58,7 +58,7 @@ def folder(tmp_path):
 def test_all_sets_that_are_there(folder, encoder_dir, one_device, tmp_path, caplog):
     table = glue(str(encoder_dir), [str(folder)], tmp_path / "runs", overrides=FEW)
     assert "CoLA (matthews) | MRPC (accuracy) | STS-B (spearman) | MNLI (accuracy)" in table
-    assert "| trivial | 0.0 |" in table
+    assert "| baseline | 0.0 |" in table
     assert "left out: SST-2, QQP" in caplog.text
     lines = (tmp_path / "runs" / "submission" / "CoLA.tsv").read_text().splitlines()
     assert lines[0] == "index\tprediction" and len(lines) == 6

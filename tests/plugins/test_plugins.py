@@ -5,6 +5,7 @@ import gc
 import importlib
 import json
 import sys
+from typing import ClassVar
 
 import pytest
 
@@ -102,8 +103,12 @@ def test_a_broken_entry_point_is_named(modules, tmp_path):
         objectives()
 
 
-def test_a_class_that_lacks_methods_is_refused_only_if_it_is_chosen():
+def test_a_class_that_lacks_part_of_its_contract_is_refused_only_if_it_is_chosen():
     class Contract(abc.ABC):
+        name: ClassVar[str]
+        head: ClassVar[str]
+        generates: ClassVar[bool] = False
+
         @abc.abstractmethod
         def losses(self): ...
 
@@ -112,7 +117,7 @@ def test_a_class_that_lacks_methods_is_refused_only_if_it_is_chosen():
 
     found = plugins.find_classes(Contract, "electra_jax.plugins")
     assert found == {"half": Half}
-    with pytest.raises(UsageError, match="objective.name='half': .*Half lacks losses"):
+    with pytest.raises(UsageError, match="objective.name='half': .*Half lacks head, losses"):
         plugins.choose(found, "objective.name", "half")
 
 

@@ -1,6 +1,6 @@
 """Short summaries: the best sentences of a text, or a text written anew.
 
-    electra-jax finetune --config finetune/summarize --workdir runs/summarize \
+    electra-jax finetune --config finetune/summarization --workdir runs/summarize \
         --config.init.from=MODEL --config.task.train=train.jsonl
 
 JSON lines with the columns source (a list of sentences) and target (a summary, or several).

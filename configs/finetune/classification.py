@@ -1,6 +1,6 @@
 """Classify your own texts: a CSV with the columns text and label.
 
-    electra-jax finetune --config finetune/classify --workdir runs/classify \
+    electra-jax finetune --config finetune/classification --workdir runs/classify \
         --config.init.from=MODEL --config.task.train=train.csv --config.task.validation=dev.csv
 
 Columns of other names: --config.task.text=NAME --config.task.label=NAME; a second text:

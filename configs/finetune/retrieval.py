@@ -1,6 +1,6 @@
 """Vectors of texts that lie near where one answers the other, for search.
 
-    electra-jax finetune --config finetune/retrieve --workdir runs/retrieve \
+    electra-jax finetune --config finetune/retrieval --workdir runs/retrieve \
         --config.init.from=MODEL --config.task.train=pairs.jsonl --config.task.validation=beir:DIR
 
 JSON lines with the columns query and positive; `beir:DIR` is a collection in BEIR's layout.

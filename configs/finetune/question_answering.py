@@ -1,6 +1,6 @@
 """Answer questions by a span of a text: SQuAD's JSON, or JSON lines with the same columns.
 
-    electra-jax finetune --config finetune/answer --workdir runs/answer \
+    electra-jax finetune --config finetune/question_answering --workdir runs/answer \
         --config.init.from=MODEL --config.task.train=train.json --config.task.validation=dev.json
 
 The variant `official` has the joint head of ELECTRA's own code, which Hugging Face has not.

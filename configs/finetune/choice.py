@@ -1,6 +1,6 @@
 """Choose one of several candidates, such as the next reply of a dialogue.
 
-    electra-jax finetune --config finetune/choose --workdir runs/choose \
+    electra-jax finetune --config finetune/choice --workdir runs/choose \
         --config.init.from=MODEL --config.task.train=train.jsonl
 
 JSON lines with the columns text, options (a list) and label.

@@ -1,6 +1,6 @@
 """A label for each word: entities, chunks, slots; a CoNLL file, or JSON lines.
 
-    electra-jax finetune --config finetune/tag --workdir runs/tag \
+    electra-jax finetune --config finetune/tagging --workdir runs/tag \
         --config.init.from=MODEL --config.task.train=train.conll --config.task.validation=dev.conll
 
 The first column of a CoNLL file is the word, the last its label. Of JSON lines name the
