@@ -77,9 +77,12 @@ class EncoderInitConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneTrainConfig:
-    """Length of a run, and sizes of its batches; the defaults are those of the official code."""
+    """Length of a run, and sizes of its batches.
 
-    epochs: float = checked(3.0, above(0))
+    The defaults are those of the official code where rows are many (docs/finetuning.md, "Defaults").
+    """
+
+    epochs: float = checked(0.0, at_least(0))  # 0: three, or as many as make 500 steps
     batch_size: int = checked(32, at_least(1))  # rows, over all devices and hosts
     accumulate: int = checked(1, at_least(1))
     length: int = checked(128, at_least(8))  # tokens of a row, at most
@@ -88,7 +91,7 @@ class FinetuneTrainConfig:
     # Of the learning rate, from the head down.
     layer_decay: float = checked(0.8, within("(0, 1]"))
     summed_loss: bool = True  # over the batch, and not its mean: a clip then nearly always binds
-    evaluations: float = checked(1.0, above(0))  # in each epoch
+    evaluations: float = checked(1.0, above(0))  # in each epoch, or in each third of 500 steps
     # Evaluations without a gain after which a run ends; 0: never.
     patience: int = checked(0, at_least(0))
     eval_batch_size: int = checked(64, at_least(1))
@@ -166,8 +169,14 @@ class FinetuneConfig:
 
     task: TaskConfig
     train: FinetuneTrainConfig = dataclasses.field(default_factory=FinetuneTrainConfig)
+    # A learning rate of 0 is that for the encoder's width (`finetuning.objective.peak_rate`).
     optimizer: OptimizerConfig = dataclasses.field(
-        default_factory=lambda: OptimizerConfig(learning_rate=1e-4, warmup_steps=0)
+        default_factory=lambda: OptimizerConfig(
+            learning_rate=0.0,
+            warmup_steps=0,
+            separate="(^|/)head/",
+            separate_learning_rate=1e-3,
+        )
     )
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)

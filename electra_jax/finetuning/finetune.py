@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +15,13 @@ from electra_jax.atomic_files import write_json
 from electra_jax.config import FinetuneConfig, config_fields, find_task
 from electra_jax.data.examples import Batches, Example, count_full
 from electra_jax.errors import UsageError
+from electra_jax.finetuning.linear import LINEAR, linear_metrics
 from electra_jax.finetuning.objective import (
     TaskObjective,
     create_state,
     layer_scale,
     make_judge,
+    run_optimizer,
 )
 from electra_jax.finetuning.resume import check_resume, check_unused, data_sizes
 from electra_jax.inference.encoder import PretrainedEncoder
@@ -53,7 +55,7 @@ from electra_jax.tasks.task import Task
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.loop import Clock, Loop
 from electra_jax.training.metrics import MetricsWriter, read_metrics
-from electra_jax.training.optimizer import OptimizerConfig, learning_rates, make_optimizer
+from electra_jax.training.optimizer import learning_rates, make_optimizer
 from electra_jax.training.profile import Profiler, parse_steps
 from electra_jax.training.program import Program, build_program, start
 from electra_jax.training.state import TrainState
@@ -120,11 +122,12 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
     announce(config, task, encoder, data, workdir)
 
     # Loop: the learning.
-    batches, steps_per_epoch = data.batches, data.batches.steps_per_epoch
+    batches = data.batches
+    evaluations = max(1, round(config.train.epochs * config.train.evaluations))
     loop = Loop(
         steps=data.steps,
         log_every=config.train.log_every,
-        eval_every=max(1, round(steps_per_epoch / config.train.evaluations)),
+        eval_every=math.ceil(data.steps / evaluations),
         save_every=config.checkpoint.every_steps,
         train_step=program.train_step,
         batches=lambda step: global_batches(
@@ -141,11 +144,13 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
         clock=Clock(elapsed),
         enough=lambda: is_main() and is_enough(workdir, task.metric, config.train.patience),
         stall_seconds=config.processes.stall_seconds,
-        learning_rates=functools.partial(learning_rates, warmed_up(config, data.steps)),
+        learning_rates=functools.partial(
+            learning_rates, run_optimizer(config, encoder.model, data.steps)
+        ),
         profiler=Profiler(workdir, parse_steps(config.train.profile)),
     )
     loop.run(state, run_key)
-    return report(task, workdir, data)
+    return report(task, workdir, data, encoder)
 
 
 def starting_encoder(config: FinetuneConfig) -> PretrainedEncoder:
@@ -228,7 +233,7 @@ def read_data(config: FinetuneConfig, task: Task) -> Data:
         )
     rows, seed = config.train.batch_size, config.train.seed
     batches = Batches(examples, rows, task.tokenizer.pad_id, seed)
-    steps = max(1, round(config.train.epochs * batches.steps_per_epoch))
+    steps = max(1, round(config.train.epochs * batches.steps_per_epoch), config.train.min_steps)
     records = Records(train, validation, test)
     return Data(records, batches, held_out, baseline, count_full(examples, length), steps)
 
@@ -245,7 +250,8 @@ def finetuning_program(
     network = EncoderWithHead(encoder.model, task.head(encoder.model))
     weight = float(config.train.batch_size) if config.train.summed_loss else 1.0
     optimizer = make_optimizer(
-        warmed_up(config, steps), layer_scale(config.train.layer_decay, encoder.model.layers)
+        run_optimizer(config, encoder.model, steps),
+        layer_scale(config.train.layer_decay, encoder.model.layers),
     )
     create = functools.partial(create_state, network, task, optimizer)
     objective = TaskObjective(task, network, weight)
@@ -253,12 +259,6 @@ def finetuning_program(
         objective, optimizer, create, FINETUNING, mesh, config.train.accumulate,
         config.optimizer.frozen,
     )  # fmt: skip
-
-
-def warmed_up(config: FinetuneConfig, steps: int) -> OptimizerConfig:
-    """The optimizer of a run of so many steps."""
-    warmup = max(1, round(config.train.warmup_share * steps))
-    return dataclasses.replace(config.optimizer, warmup_steps=warmup)
 
 
 def with_encoder(encoder: PretrainedEncoder, state: TrainState) -> TrainState:
@@ -321,8 +321,8 @@ def is_enough(workdir: Path, metric: str, patience: int) -> bool:
     )
 
 
-def report(task: Task, workdir: Path, data: Data) -> dict[str, Any]:
-    """Writes and returns metrics and answers of the best checkpoint, beside the baseline."""
+def report(task: Task, workdir: Path, data: Data, encoder: PretrainedEncoder) -> dict[str, Any]:
+    """Writes and returns metrics and answers of the best checkpoint, beside simpler ways."""
     train, validation, test = data.records
     model = load_finetuned(workdir)
     answers = model.task.calibrate(model.answer(validation), validation)
@@ -336,6 +336,13 @@ def report(task: Task, workdir: Path, data: Data) -> dict[str, Any]:
         "metric": task.metric,
         "metrics": task.score(answers, validation),
         BASELINE: data.baseline,
+        **linear_metrics(
+            task,
+            None if model.config.init.fresh else encoder,
+            train,
+            validation,
+            model.config.train.length,
+        ),
         "rows": {"train": len(train), "validation": len(validation)},
     }
     if test is not None:
@@ -345,4 +352,18 @@ def report(task: Task, workdir: Path, data: Data) -> dict[str, Any]:
         results["rows"]["test"] = len(test)
     if is_main():
         write_json(workdir / RESULTS_FILE, results)
+        warn_of_simpler(results)
     return results
+
+
+def warn_of_simpler(results: Mapping[str, Any]) -> None:
+    """Warns where a simpler way does at least as well as fine-tuning."""
+    name = results["metric"]
+    for kind, text in {BASELINE: "the baseline", **LINEAR}.items():
+        simpler = results.get(kind, {}).get(name, -math.inf)
+        if simpler >= results["metrics"][name]:
+            log.warning(
+                "fine-tuning gives %s %.3f, %s alone %.3f: more steps (train.min_steps, "
+                "train.epochs) or another optimizer.learning_rate may help",
+                name, results["metrics"][name], text, simpler,
+            )  # fmt: skip

@@ -10,12 +10,15 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from electra_jax.config import FinetuneConfig
 from electra_jax.data.examples import Batches
 from electra_jax.inference.encoder import run_examples
 from electra_jax.inference.finetuned import init_head, scatter
+from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.mesh import with_mesh
 from electra_jax.tasks.task import Task
+from electra_jax.training.optimizer import OptimizerConfig
 from electra_jax.training.state import TrainState
 
 
@@ -51,6 +54,24 @@ class TaskObjective:
 
     def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         return {"loss": float(sums["loss"]) / max(float(sums["count"]), 1.0)}
+
+
+def run_optimizer(config: FinetuneConfig, model: ModelConfig, steps: int) -> OptimizerConfig:
+    """The optimizer of a run of so many steps, with its warm-up and its learning rate."""
+    return dataclasses.replace(
+        config.optimizer,
+        warmup_steps=max(1, round(config.train.warmup_share * steps)),
+        learning_rate=config.optimizer.learning_rate or peak_rate(model),
+    )
+
+
+def peak_rate(model: ModelConfig) -> float:
+    """The learning rate for an encoder of this width.
+
+    Near the published ones: 3e-4 for Small, 1e-4 for Base, 5e-5 for Large (Clark et al., 2020,
+    Table 7).
+    """
+    return min(3e-4, 1e-4 * 768 / model.hidden)
 
 
 def layer_scale(decay: float, layers: int) -> Callable[[str], float]:

@@ -13,6 +13,7 @@ from electra_jax.atomic_files import write_json
 from electra_jax.config import FinetuneConfig, finetune_config, flatten_fields, load_config
 from electra_jax.errors import UsageError
 from electra_jax.finetuning.finetune import check_resume, finetune
+from electra_jax.finetuning.linear import LINEAR
 from electra_jax.parallel.runtime import broadcast_from_main, is_main
 from electra_jax.run_directory import BASELINE, RESULTS_FILE, RUNS_FILE, TABLE_FILE, read_any_config
 from electra_jax.training.loop import NonFiniteLoss
@@ -169,7 +170,9 @@ def render(rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
     lines = [head, ["---"] * len(head)]
     for run, results in rows:
         lines.append([run, *render_metrics(results, "metrics", names)])
-    lines.append(["baseline", *render_metrics(some, BASELINE, names)])
+    for kind, label in {BASELINE: "baseline", **LINEAR}.items():
+        if all(kind in result for result in some):
+            lines.append([label, *render_metrics(some, kind, names)])
     most = max(len(results) for _, results in rows)
     note = f"\nMedian ± standard deviation of {most} seeds.\n" if most > 1 else ""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n" + note

@@ -72,6 +72,16 @@ def embed(
         examples.append(Example([tokens], [types], {}, index))
     if cut:
         log.warning("%d of %d texts are cut to %d tokens", cut, len(examples), length)
+    return embed_examples(encoder, examples, pooling, progress)
+
+
+def embed_examples(
+    encoder: PretrainedEncoder,
+    examples: Sequence[Example],
+    pooling: str = "mean",
+    progress: bool = False,
+) -> np.ndarray:
+    """Unit vectors of examples of one row each, float32 [examples, hidden]."""
     vectors = np.zeros((len(examples), encoder.model.hidden), np.float32)
     if not examples:
         return vectors

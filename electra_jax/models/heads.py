@@ -1,7 +1,8 @@
 """Heads for tasks, over an encoder.
 
-By default a head is that of Hugging Face's class for the architecture; `official` ones are
-those of ELECTRA's own code. A head takes the hidden states [N, L, D] of all rows of a batch,
+By default a head has the layers of Hugging Face's class for the architecture; `official` ones are
+those of ELECTRA's own code. Their layers start at Glorot's deviation and not at the encoder's
+0.02, with which two layers in a row pass on too little to learn from few rows. A head takes the hidden states [N, L, D] of all rows of a batch,
 which tokens are real [N, L], the batch itself, and whether it is being trained.
 """
 
@@ -13,8 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from electra_jax.models.attention import positions_in_documents
-from electra_jax.models.encoder import Dense, Embeddings, Encoder, ModelConfig, dense, gelu, norm
-from electra_jax.models.encoder import normal_init as head_init
+from electra_jax.models.encoder import Dense, Embeddings, Encoder, ModelConfig, gelu, norm
 
 POOLINGS = ("cls", "mean")
 JOINT_WIDTH = 512  # of its hidden layers
@@ -85,15 +85,25 @@ class Transform(nn.Module):
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not train)
         if c.block.pre_norm and not self.official:
-            return drop(norm(c, "norm")(gelu(dense(c, c.hidden, "dense")(x))))
+            return drop(norm(c, "norm")(gelu(self._dense()(x))))
         if self.per_token or self.official:
             return drop(x)
-        return drop(gelu(dense(c, c.hidden, "dense")(drop(x))))
+        return drop(gelu(self._dense()(drop(x))))
+
+    def _dense(self) -> Dense:
+        c = self.config
+        return Dense(
+            c.hidden,
+            use_bias=c.block.bias,
+            dtype=c.compute_dtype,
+            kernel_init=nn.initializers.glorot_uniform(),
+            name="dense",
+        )
 
 
-def scores(features: int, official: bool, name: str = "classifier") -> Dense:
+def scores(features: int, name: str = "classifier") -> Dense:
     """The last layer, in float32."""
-    init = nn.initializers.glorot_uniform() if official else head_init
+    init = nn.initializers.glorot_uniform()
     return Dense(features, dtype=jnp.float32, kernel_init=init, name=name)
 
 
@@ -115,7 +125,7 @@ class RowHead(nn.Module):
     ) -> jax.Array:
         x_ND = pool(hidden_NLD, real_NL, self.pooling or self.config.block.pooling)
         x_ND = Transform(self.config, official=self.official, name="transform")(x_ND, train)
-        return scores(self.features, self.official)(x_ND)
+        return scores(self.features)(x_ND)
 
 
 class TokenHead(nn.Module):
@@ -134,7 +144,7 @@ class TokenHead(nn.Module):
         train: bool = False,
     ) -> jax.Array:
         transform = Transform(self.config, True, self.official, name="transform")
-        return scores(self.features, self.official)(transform(hidden_NLD, train))
+        return scores(self.features)(transform(hidden_NLD, train))
 
 
 class RowAndTokenHead(nn.Module):
@@ -205,7 +215,7 @@ class JointSpanHead(nn.Module):
         def mask(scores: jax.Array, allowed: jax.Array) -> jax.Array:
             return jnp.where(allowed, scores, -1e9)
 
-        start_NL = mask(scores(1, True, "start")(hidden_NLD)[..., 0], allowed_NL)
+        start_NL = mask(scores(1, "start")(hidden_NLD)[..., 0], allowed_NL)
         if train:
             top_NK = jnp.maximum(batch["start"], 0)[:, None]
         else:
@@ -213,16 +223,16 @@ class JointSpanHead(nn.Module):
         starts_NKD = jnp.take_along_axis(hidden_NLD, top_NK[..., None], axis=1)
         # The end's hidden layer over [token, start], as a sum: the two parts of one product.
         wide = JOINT_WIDTH
-        token_NLW = scores(wide, True, "end_token")(hidden_NLD)
-        start_NKW = scores(wide, True, "end_start")(starts_NKD)
+        token_NLW = scores(wide, "end_token")(hidden_NLD)
+        start_NKW = scores(wide, "end_start")(starts_NKD)
         joint_NKLW = gelu(token_NLW[:, None] + start_NKW[:, :, None])
-        end_NKL = scores(1, True, "end")(joint_NKLW)[..., 0]
+        end_NKL = scores(1, "end")(joint_NKLW)[..., 0]
         weights_NL = jax.nn.softmax(start_NL, axis=-1)
         start_ND = jnp.einsum("nl,nld->nd", weights_NL, hidden_NLD)
         answer_N2D = jnp.concatenate([start_ND, hidden_NLD[:, 0]], axis=-1)
-        impossible_N = scores(1, True, "impossible")(
-            gelu(scores(wide, True, "impossible_dense")(answer_N2D))
-        )[..., 0]
+        impossible_N = scores(1, "impossible")(gelu(scores(wide, "impossible_dense")(answer_N2D)))[
+            ..., 0
+        ]
         return {
             "start": start_NL,
             "starts": top_NK,

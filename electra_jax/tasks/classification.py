@@ -15,6 +15,7 @@ import numpy as np
 import optax
 import scipy.stats
 from sklearn import metrics as sklearn_metrics
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from electra_jax.data.examples import Example, join_segments
 from electra_jax.data.labelled import Row
@@ -115,6 +116,7 @@ class Classification(TextTask):
     Config = ClassificationConfig
     metrics = ("accuracy", "f1", "macro_f1", "matthews", "in_scope_accuracy", "out_of_scope_recall")
     suffix = ".tsv"
+    linear = True
 
     def fit(self, records: Sequence[Record]) -> None:
         self.state["labels"] = label_set(record.label for record in records)
@@ -176,6 +178,12 @@ class Classification(TextTask):
         [(label, _)] = Counter(record.label for record in train).most_common(1)
         return [{"label": label, "score": 1.0}] * len(records)
 
+    def linear_answers(self, train: Sequence[Record], features: Any, new: Any) -> list[Answer]:
+        """Logistic regression."""
+        model = LogisticRegression(C=10.0, max_iter=1000)
+        model.fit(features, [record.label for record in train])
+        return [{"label": str(label), "score": 1.0} for label in model.predict(new)]
+
     def write(self, answers: Sequence[Answer], records: Sequence[Record], path: Path) -> None:
         """GLUE's submission format: index and prediction."""
         write_submission([answer["label"] for answer in answers], path)
@@ -194,6 +202,7 @@ class Regression(TextTask):
     Config = RegressionConfig
     metrics = ("spearman", "pearson", "r2")
     suffix = ".tsv"
+    linear = True
 
     def fit(self, records: Sequence[Record]) -> None:
         labels = [record.label for record in records]
@@ -239,6 +248,11 @@ class Regression(TextTask):
 
     def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         return [{"score": self.state["mean"]}] * len(records)
+
+    def linear_answers(self, train: Sequence[Record], features: Any, new: Any) -> list[Answer]:
+        """Ridge regression."""
+        model = Ridge(alpha=1.0).fit(features, [record.label for record in train])
+        return [{"score": float(value)} for value in model.predict(new)]
 
     def write(self, answers: Sequence[Answer], records: Sequence[Record], path: Path) -> None:
         """GLUE's submission format: index and prediction."""

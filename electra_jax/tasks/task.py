@@ -65,6 +65,7 @@ class Task(abc.ABC):
     inputs: ClassVar[tuple[str, ...]] = ("text",)  # fields of the config that name input columns
     whole_batch: ClassVar[bool] = False  # whether the loss compares the rows of a batch
     held_out_loss: ClassVar[bool] = True  # whether held-out records have a loss
+    linear: ClassVar[bool] = False  # whether a linear model is compared (`linear_answers`)
     suffix: ClassVar[str] = ".jsonl"  # of a file of predictions
 
     def __init__(self, config: Any, tokenizer: Tokenizer, state: Mapping[str, Any] | None = None):
@@ -141,6 +142,16 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """Answers that need no encoder: the baseline."""
+
+    def linear_answers(self, train: Sequence[Any], features: Any, new: Any) -> list[Answer]:
+        """Answers of a linear model, for a task with `linear`.
+
+        Args:
+          train: labelled records.
+          features: of each of them, [records, features], dense or sparse.
+          new: features of the records to answer.
+        """
+        raise NotImplementedError
 
     def calibrate(self, answers: Sequence[Answer], records: Sequence[Any]) -> Sequence[Answer]:
         """Sets what of the state is chosen on validation data, such as a threshold.
