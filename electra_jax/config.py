@@ -79,7 +79,7 @@ class EncoderInitConfig:
 class FinetuneTrainConfig:
     """Length of a run, and sizes of its batches.
 
-    The defaults are those of the official code where rows are many (docs/finetuning.md, "Defaults").
+    With many rows the defaults are those of the official code (docs/finetuning.md, "Defaults").
     """
 
     epochs: float = checked(0.0, at_least(0))  # 0: three, or as many as make 500 steps

@@ -62,6 +62,8 @@ from electra_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
+EPOCHS, FEWEST_STEPS = 3.0, 500  # if the config names no epochs
+
 
 class Records(NamedTuple):
     """The labelled records of a run, as its task has parsed them; None for no test data."""
@@ -123,7 +125,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
 
     # Loop: the learning.
     batches = data.batches
-    evaluations = max(1, round(config.train.epochs * config.train.evaluations))
+    evaluations = max(1, round((config.train.epochs or EPOCHS) * config.train.evaluations))
     loop = Loop(
         steps=data.steps,
         log_every=config.train.log_every,
@@ -150,7 +152,7 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
         profiler=Profiler(workdir, parse_steps(config.train.profile)),
     )
     loop.run(state, run_key)
-    return report(task, workdir, data, encoder)
+    return report(task, workdir, data, None if config.init.fresh else encoder)
 
 
 def starting_encoder(config: FinetuneConfig) -> PretrainedEncoder:
@@ -233,7 +235,8 @@ def read_data(config: FinetuneConfig, task: Task) -> Data:
         )
     rows, seed = config.train.batch_size, config.train.seed
     batches = Batches(examples, rows, task.tokenizer.pad_id, seed)
-    steps = max(1, round(config.train.epochs * batches.steps_per_epoch), config.train.min_steps)
+    steps = round((config.train.epochs or EPOCHS) * batches.steps_per_epoch)
+    steps = max(steps, 1 if config.train.epochs else FEWEST_STEPS)
     records = Records(train, validation, test)
     return Data(records, batches, held_out, baseline, count_full(examples, length), steps)
 
@@ -321,7 +324,9 @@ def is_enough(workdir: Path, metric: str, patience: int) -> bool:
     )
 
 
-def report(task: Task, workdir: Path, data: Data, encoder: PretrainedEncoder) -> dict[str, Any]:
+def report(
+    task: Task, workdir: Path, data: Data, encoder: PretrainedEncoder | None
+) -> dict[str, Any]:
     """Writes and returns metrics and answers of the best checkpoint, beside simpler ways."""
     train, validation, test = data.records
     model = load_finetuned(workdir)
@@ -336,13 +341,7 @@ def report(task: Task, workdir: Path, data: Data, encoder: PretrainedEncoder) ->
         "metric": task.metric,
         "metrics": task.score(answers, validation),
         BASELINE: data.baseline,
-        **linear_metrics(
-            task,
-            None if model.config.init.fresh else encoder,
-            train,
-            validation,
-            model.config.train.length,
-        ),
+        **linear_metrics(task, encoder, train, validation, model.config.train.length),
         "rows": {"train": len(train), "validation": len(validation)},
     }
     if test is not None:
@@ -363,7 +362,7 @@ def warn_of_simpler(results: Mapping[str, Any]) -> None:
         simpler = results.get(kind, {}).get(name, -math.inf)
         if simpler >= results["metrics"][name]:
             log.warning(
-                "fine-tuning gives %s %.3f, %s alone %.3f: more steps (train.min_steps, "
-                "train.epochs) or another optimizer.learning_rate may help",
+                "fine-tuning gives %s %.3f, %s alone %.3f: more train.epochs or another "
+                "optimizer.learning_rate may help",
                 name, results["metrics"][name], text, simpler,
             )  # fmt: skip

@@ -1,9 +1,10 @@
 """Heads for tasks, over an encoder.
 
-By default a head has the layers of Hugging Face's class for the architecture; `official` ones are
-those of ELECTRA's own code. Their layers start at Glorot's deviation and not at the encoder's
-0.02, with which two layers in a row pass on too little to learn from few rows. A head takes the hidden states [N, L, D] of all rows of a batch,
-which tokens are real [N, L], the batch itself, and whether it is being trained.
+By default a head has the layers of Hugging Face's class for the architecture; `official` ones
+are those of ELECTRA's own code. Fresh layers start at Glorot's deviation, and not at the
+encoder's 0.02: two such layers in a row pass on too little to learn from few rows. A head takes
+the hidden states [N, L, D] of all rows of a batch, which tokens are real [N, L], the batch
+itself, and whether it is being trained.
 """
 
 from collections.abc import Mapping

@@ -236,7 +236,7 @@ def test_a_run_that_diverges_stands_in_the_table(encoder_dir, data, tmp_path):
     sweep = ["learning_rate=3e-3,1e38"]
     table = run_all("finetune/classification", overrides, tmp_path, sweep=sweep)
     assert "| learning_rate=1e38 | diverged |" in table
-    with pytest.raises(UsageError, match="train.epochs must be above 0, not -1"):
+    with pytest.raises(UsageError, match="train.epochs must be at least 0, not -1"):
         run_all("finetune/classification", overrides, tmp_path / "b", sweep=["epochs=1,-1"])
     assert not (tmp_path / "b").exists()
 
