@@ -125,11 +125,12 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
 
     # Loop: the learning.
     batches = data.batches
-    evaluations = max(1, round((config.train.epochs or EPOCHS) * config.train.evaluations))
     loop = Loop(
         steps=data.steps,
         log_every=config.train.log_every,
-        eval_every=math.ceil(data.steps / evaluations),
+        eval_every=evaluation_interval(
+            data.steps, config.train.epochs or EPOCHS, config.train.evaluations
+        ),
         save_every=config.checkpoint.every_steps,
         train_step=program.train_step,
         batches=lambda step: global_batches(
@@ -153,6 +154,17 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
     )
     loop.run(state, run_key)
     return report(task, workdir, data, None if config.init.fresh else encoder)
+
+
+def evaluation_interval(steps: int, epochs: float, evaluations: float) -> int:
+    """Steps between evaluations; they are evenly spaced, and the last is at the end.
+
+    Args:
+      steps: of the run.
+      epochs: of the run, or those that it would have if its rows were many.
+      evaluations: in each of them.
+    """
+    return math.ceil(steps / min(steps, max(1, round(epochs * evaluations))))
 
 
 def starting_encoder(config: FinetuneConfig) -> PretrainedEncoder:
