@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from electra_jax.data.sampler import DataConfig
+from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError, above, at_least, check_fields, checked, within
 from electra_jax.models.electra import Electra, GeneratorConfig, generator_model
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives import objectives
 from electra_jax.objectives.config import ObjectiveConfig
+from electra_jax.objectives.masking import SpecialTokens
 from electra_jax.objectives.objective import Objective
 from electra_jax.parallel.mesh import MeshConfig
 from electra_jax.parallel.rendezvous import ProcessesConfig
@@ -33,6 +36,7 @@ from electra_jax.training.optimizer import OptimizerConfig
 from electra_jax.training.profile import parse_steps
 
 PACKAGE = Path(__file__).parent
+BERT_TOKENS = SpecialTokens(pad=0, cls=101, sep=102, mask=103)
 
 # Shipped configs that had other names in version 0.1; both are read.
 FORMER_NAMES = {
@@ -195,6 +199,18 @@ def find_objective(name: str) -> type[Objective]:
       UsageError: see `plugins.choose`.
     """
     return choose(objectives(), "objective.name", name)
+
+
+def build_objective(config: PretrainConfig, tokenizer: Tokenizer | None) -> Objective:
+    """The objective of a config over its networks; without a tokenizer its ids are BERT's."""
+    special, continuation = BERT_TOKENS, np.zeros(config.model.vocab_size, bool)
+    if tokenizer is not None:
+        special = SpecialTokens(
+            tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id
+        )
+        continuation = tokenizer.continuation()
+    kind = find_objective(config.objective.name)
+    return kind(config.objective, config.electra, special, continuation)
 
 
 def find_task(name: str) -> type[Task]:

@@ -1,6 +1,7 @@
 """The files of a run directory, by name, and its config.
 
 config.json  checkpoints/  metrics.jsonl  tensorboard/  tokenizer/  report/  profile/
+minimal_pairs.json
 of fine-tuning also: task.json  data.json  results.json  predictions/
 of several fine-tuning runs: runs.json  results.md, and a run directory for each
 """
@@ -29,6 +30,7 @@ BASELINE = "trivial"  # in it, the key of the baseline's metrics
 PREDICTIONS = "predictions"
 RUNS_FILE = "runs.json"  # of several runs; each has its own RESULTS_FILE in its folder
 TABLE_FILE = "results.md"
+PAIRS_FILE = "minimal_pairs.json"  # what `evaluate --minimal-pairs` found last
 
 
 def save_config(config: PretrainConfig | FinetuneConfig, workdir: Path) -> None:

@@ -20,14 +20,13 @@ from orbax.checkpoint import CheckpointManager
 from tiny_run import TINY, logged, make_store, tiny
 
 from electra_jax import cli
-from electra_jax.config import load_config, pretrain_config
+from electra_jax.config import build_objective, load_config, pretrain_config
 from electra_jax.data.mixture import Mixture
 from electra_jax.data.token_store import TokenStore, prepare
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.models.electra import init_params
 from electra_jax.pretraining.pretrain import pretrain
-from electra_jax.pretraining.program import build_objective
 from electra_jax.training import loop
 from electra_jax.training.checkpoint import SaveFailed
 from electra_jax.training.loop import Clock
