@@ -170,6 +170,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--minimal-pairs", default="", metavar="FILE",
         help="score sentence pairs instead: JSON lines with BLiMP's fields",
     )  # fmt: skip
+    sub.add_argument(
+        "--pairs-per-paradigm", type=int, default=0, metavar="N",
+        help="of the minimal pairs, the first of each paradigm; default: all",
+    )  # fmt: skip
     add_model_flags(sub)
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -374,8 +378,14 @@ def run_evaluate(args: argparse.Namespace) -> None:
     if args.minimal_pairs:
         if args.data:
             raise UsageError("--minimal-pairs and --data are two evaluations: give one of them")
+        if args.pairs_per_paradigm < 0:
+            raise UsageError(f"--pairs-per-paradigm={args.pairs_per_paradigm} is below 0")
         found = evaluate_minimal_pairs(
-            args.workdir, args.minimal_pairs, args.checkpoint, progress=True
+            args.workdir,
+            args.minimal_pairs,
+            args.checkpoint,
+            args.pairs_per_paradigm,
+            progress=True,
         )
         print(json.dumps(found) if args.json else render_minimal_pairs(found))
         return

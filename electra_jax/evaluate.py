@@ -84,7 +84,11 @@ def evaluate_task(
 
 
 def evaluate_minimal_pairs(
-    workdir: str | Path, pairs: str, checkpoint: str = "best", progress: bool = False
+    workdir: str | Path,
+    pairs: str,
+    checkpoint: str = "best",
+    per_paradigm: int = 0,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """The accuracy of a pretrained model on minimal pairs, kept in its run directory for reports.
 
@@ -92,6 +96,7 @@ def evaluate_minimal_pairs(
       workdir: a run directory, or another model directory, which is left as it is.
       pairs: a file, or a glob (see `data.minimal_pairs`).
       checkpoint: "best", "last" or a step.
+      per_paradigm: only the first pairs of each paradigm, this many; 0: all.
       progress: whether there is a bar.
 
     Returns:
@@ -100,7 +105,7 @@ def evaluate_minimal_pairs(
     Raises:
       UsageError: no such file or model, or one that scores no sentences.
     """
-    read = read_minimal_pairs(pairs)
+    read = read_minimal_pairs(pairs, per_paradigm)
     model = load(workdir, checkpoint)
     if isinstance(model, FinetunedModel):
         raise UsageError(f"{workdir} is fine-tuned: only a pretrained model scores minimal pairs")

@@ -13,10 +13,8 @@ ROW = {"sentence_good": "A cat sleeps.", "sentence_bad": "A cat sleep.", "UID": 
 
 
 def write(path, rows):
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    opened = gzip.open(path, "wt") if path.suffix == ".gz" else path.open("w")
-    with opened as file:
-        file.write(text)
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return str(path)
 
 
