@@ -375,11 +375,11 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from electra_jax.evaluate import evaluate, evaluate_minimal_pairs
     from electra_jax.inference.terminal import render_metrics, render_minimal_pairs
 
+    if args.pairs_per_paradigm and not args.minimal_pairs:
+        raise UsageError("--pairs-per-paradigm is of --minimal-pairs FILE: give that, too")
     if args.minimal_pairs:
         if args.data:
             raise UsageError("--minimal-pairs and --data are two evaluations: give one of them")
-        if args.pairs_per_paradigm < 0:
-            raise UsageError(f"--pairs-per-paradigm={args.pairs_per_paradigm} is below 0")
         found = evaluate_minimal_pairs(
             args.workdir,
             args.minimal_pairs,

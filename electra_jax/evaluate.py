@@ -105,6 +105,8 @@ def evaluate_minimal_pairs(
     Raises:
       UsageError: no such file or model, or one that scores no sentences.
     """
+    if per_paradigm < 0:
+        raise UsageError(f"pairs per paradigm must be at least 0, not {per_paradigm}")
     read = read_minimal_pairs(pairs, per_paradigm)
     model = load(workdir, checkpoint)
     if isinstance(model, FinetunedModel):

@@ -23,7 +23,6 @@ from electra_jax import cli
 from electra_jax.config import build_objective, load_config, pretrain_config
 from electra_jax.data.mixture import Mixture
 from electra_jax.data.token_store import TokenStore, prepare
-from electra_jax.data.tokenizer_training import train_tokenizer
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.models.electra import init_params
@@ -158,14 +157,13 @@ def make_pairs(path):
     return path
 
 
-def test_pairs_are_scored_where_no_text_is_held_out(tmp_path):
-    texts = ["the cat eats the dog and the fish ."] * 60
-    store = tmp_path / "store"
-    tokenizer = train_tokenizer(texts, "wordpiece", 60)
-    prepare(texts, tokenizer, store, workers=1, validation_share=0, progress=False)
+def test_pairs_are_scored_where_no_text_is_held_out(store, tmp_path):
+    texts, whole = ["the cat eats the dog and sees the fish ."] * 60, tmp_path / "store"
+    tokenizer = TokenStore.open(store).tokenizer
+    prepare(texts, tokenizer, whole, workers=1, validation_share=0, progress=False)
     fields = ["train.steps=2", "eval.every_steps=1", "eval.minimal_pairs_per_paradigm=3"]
     pairs = make_pairs(tmp_path / "pairs.jsonl")
-    pretrain(tiny(store, *fields, f"eval.minimal_pairs={pairs}"), tmp_path / "run")
+    pretrain(tiny(whole, *fields, f"eval.minimal_pairs={pairs}"), tmp_path / "run")
     lines = [x for x in read_metrics(tmp_path / "run") if "eval/minimal_pairs" in x]
     assert [x["step"] for x in lines] == [1, 2] and "eval/loss" not in lines[0]
     assert load_pretrained(tmp_path / "run").step == 2
