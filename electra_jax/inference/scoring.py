@@ -19,6 +19,7 @@ from electra_jax.inference.encoder import run_examples
 from electra_jax.objectives.objective import Objective
 from electra_jax.parallel.mesh import replicated, with_mesh
 
+TIE = 1e-6  # scores whose relative difference is less are equal: float32 does not tell them apart
 CHANCE = 0.5  # the accuracy of guessing which sentence of a pair is the good one
 
 
@@ -45,12 +46,13 @@ class GroupAccuracy(NamedTuple):
 class PairAccuracy(NamedTuple):
     """The accuracy on minimal pairs: the share in which the good sentence has the higher score.
 
-    A tie counts half, as a guess would. Most ties are of sentences that are the same to the
-    tokenizer, by case or by unknown words.
+    A tie counts half, as a guess would: of sentences that are the same to the tokenizer, by case or
+    by unknown words, and of scores that differ by rounding alone, as those of a model that knows
+    only the frequencies of words do where the words are the same.
 
     Attributes:
       paradigms: by name.
-      ties: pairs whose scores are equal.
+      ties: pairs whose scores are equal to within `TIE`.
     """
 
     paradigms: dict[str, GroupAccuracy]
@@ -165,6 +167,8 @@ def make_score(objective: Objective, mesh: Mesh) -> Score:
                 f"the model lacks what objective.name={objective.name} scores sentences with: "
                 f"{' '.join(str(error).split()).partition('. (')[0]}"
             ) from error
+        if np.isnan(scores).any():
+            raise UsageError("a score is not a number: the model has diverged")
         return scores[sentences.rows_S]
 
     return score
@@ -204,7 +208,8 @@ class PairSet(NamedTuple):
     def accuracy(self, scores: np.ndarray) -> PairAccuracy:
         """The accuracy that follows from the scores of the sentences."""
         good, bad = np.split(scores, 2)
-        wins = np.where(good == bad, 0.5, good > bad)
+        ties = np.isclose(good, bad, rtol=TIE, atol=0.0)
+        wins = np.where(ties, 0.5, good > bad)
         groups: dict[str, list[int]] = {}
         for number, pair in enumerate(self.pairs):
             groups.setdefault(pair.paradigm, []).append(number)
@@ -214,4 +219,4 @@ class PairSet(NamedTuple):
             )
             for name, numbers in groups.items()
         }
-        return PairAccuracy(paradigms, int((good == bad).sum()))
+        return PairAccuracy(paradigms, int(ties.sum()))
