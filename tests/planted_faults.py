@@ -280,6 +280,28 @@ FAULTS = {
             "len(set(ours) & set(theirs))",
             "tests/tasks/test_figures.py::test_answers_are_judged_as_the_official_evaluation_does"),
     ],
+    "scores of sentences": [
+        Fault("a-scored-token-is-read", "electra_jax/objectives/masked_lm.py",
+            "jnp.full_like(masked.positions_BN, self.special.mask)",
+            'masking.take(batch["tokens"], masked)',
+            "tests/inference/test_scoring.py"
+            "::test_a_score_is_the_sum_over_tokens_however_it_is_batched[mlm]"),
+        Fault("special-tokens-are-scored", "electra_jax/inference/scoring.py",
+            '(rows["tokens"] != special.cls) & (rows["tokens"] != special.sep)',
+            'rows["tokens"] != special.pad',
+            "tests/inference/test_scoring.py"
+            "::test_a_score_is_the_sum_over_tokens_however_it_is_batched[electra]"),
+        Fault("sentences-of-another-order", "electra_jax/inference/scoring.py",
+            "rank[order] = np.arange(len(order))",
+            "rank[:] = order",
+            "tests/inference/test_scoring.py"
+            "::test_a_score_is_the_sum_over_tokens_however_it_is_batched[electra]"),
+        Fault("mean-over-pairs-for-paradigms", "electra_jax/inference/scoring.py",
+            "return float(np.mean([group.accuracy for group in self.paradigms.values()]))",
+            "return float(np.average([group.accuracy for group in self.paradigms.values()], "
+            "weights=[group.pairs for group in self.paradigms.values()]))",
+            "tests/inference/test_scoring.py::test_the_headline_is_the_mean_over_paradigms"),
+    ],
     "tasks": [
         Fault("labels-at-last-pieces", "electra_jax/tasks/tagging.py",
             "firsts.append(len(tokens))",
