@@ -113,6 +113,11 @@ class Objective(abc.ABC):
             f"objective.name={self.name} does not score sentences: its class has no score_tokens"
         )
 
+    @classmethod
+    def scores(cls) -> bool:
+        """Whether the objective defines `score_tokens`."""
+        return cls.score_tokens is not Objective.score_tokens
+
     @abc.abstractmethod
     def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Names and values of the metrics from added-up metric sums; "loss" is the total."""

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.config import PretrainConfig, build_objective, config_fields
+from electra_jax.config import PretrainConfig, build_objective, config_fields, find_objective
 from electra_jax.data.minimal_pairs import read_minimal_pairs
 from electra_jax.data.mixture import Mixture
 from electra_jax.data.sampler import Sampler
@@ -171,10 +171,16 @@ def held_out_pairs(config: PretrainConfig, tokenizer: Tokenizer) -> PairSet | No
     """The minimal pairs that a run is to score; None if it names none.
 
     Raises:
-      UsageError: they cannot be read, or do not fit into the rows of the run.
+      UsageError: they cannot be read, do not fit into the rows of the run, or its objective scores
+        no sentences.
     """
     if not config.eval.minimal_pairs:
         return None
+    if not find_objective(config.objective.name).scores():
+        raise UsageError(
+            f"eval.minimal_pairs: objective.name={config.objective.name} does not score sentences: "
+            "leave the field empty"
+        )
     pairs = read_minimal_pairs(config.eval.minimal_pairs, config.eval.minimal_pairs_per_paradigm)
     return PairSet.encode(pairs, tokenizer, config.data.length - 2, config.eval.batch_size)
 

@@ -26,6 +26,7 @@ from electra_jax.data.token_store import TokenStore, prepare
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.models.electra import init_params
+from electra_jax.objectives.replaced_token import ReplacedTokenDetection
 from electra_jax.pretraining.pretrain import pretrain
 from electra_jax.training import loop
 from electra_jax.training.checkpoint import SaveFailed
@@ -179,6 +180,13 @@ def test_wrong_pairs_are_told_before_a_run_begins(store, words, message, tmp_pat
     with pytest.raises(UsageError, match=message):
         pretrain(tiny(store, f"eval.minimal_pairs={pairs}"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_objective_without_scores_is_told_before_a_run_begins(store, tmp_path, monkeypatch):
+    monkeypatch.delattr(ReplacedTokenDetection, "score_tokens")
+    pairs = make_pairs(tmp_path / "pairs.jsonl")
+    with pytest.raises(UsageError, match="objective.name=electra does not score sentences"):
+        pretrain(tiny(store, f"eval.minimal_pairs={pairs}"), tmp_path / "run")
 
 
 def test_evaluation_is_exact_on_a_partial_batch(store, finished):
