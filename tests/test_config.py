@@ -139,16 +139,17 @@ RIGHT = {
             "objective.final_temperature", "optimizer.learning_rate",
             "optimizer.muon_learning_rate", "optimizer.separate_learning_rate",
             "optimizer.warmup_steps", "optimizer.weight_decay", "optimizer.b1", "optimizer.b2",
-            "optimizer.clip", "eval.max_batches", "eval.minimal_pairs_per_paradigm", "train.seed", "train.dropout",
-            "train.warmup_share", "train.patience", "task.train_rows",
+            "optimizer.clip", "eval.max_batches", "eval.minimal_pairs_per_paradigm", "train.seed",
+            "train.dropout", "train.warmup_share", "train.patience", "task.train_rows",
         ),
         (0,),
     ),
 }  # fmt: skip
 # Texts that name files, columns and whatever else may be called anything.
 FREE = (
-    "data.store", "eval.minimal_pairs", "init.from", "init.model", "task.train", "task.validation", "task.test",
-    "task.columns", "task.text", "task.text_b", "task.label", "task.options", "task.words",
+    "data.store", "eval.minimal_pairs", "init.from", "init.model", "task.train",
+    "task.validation", "task.test", "task.columns", "task.text", "task.text_b",
+    "task.label", "task.options", "task.words",
     "task.intent", "task.question", "task.context", "task.answers", "task.query",
     "task.positive", "task.negative", "task.source", "task.summary", "task.out_of_scope",
 )  # fmt: skip
