@@ -1,7 +1,6 @@
 """One or two texts to a label, or to a number."""
 
 import abc
-import csv
 import dataclasses
 import math
 from collections import Counter
@@ -27,6 +26,7 @@ from electra_jax.tasks.task import (
     TaskConfig,
     label_number,
     label_set,
+    one_cell,
     pooling_name,
     read_label,
 )
@@ -246,8 +246,9 @@ class Regression(TextTask):
 
 
 def write_submission(predictions: Sequence[str], path: Path) -> None:
-    """A file as GLUE's server takes it."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
-        writer.writerow(["index", "prediction"])
-        writer.writerows(enumerate(predictions))
+    """Writes a file as GLUE's server takes it: lines that end in a line feed, and no quoting.
+
+    A tab or line break within a label would part columns or rows: a space stands for it.
+    """
+    rows = [f"{number}\t{one_cell(text)}\n" for number, text in enumerate(predictions)]
+    path.write_text("index\tprediction\n" + "".join(rows), "utf-8", newline="\n")

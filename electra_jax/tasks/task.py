@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -231,7 +232,8 @@ class Task(abc.ABC):
 
     def write(self, answers: Sequence[Answer], records: Sequence[Any], path: Path) -> None:
         """Writes answers in the task's own format; by default JSON lines."""
-        path.write_text("".join(json.dumps(answer) + "\n" for answer in answers), "utf-8")
+        lines = [json.dumps(answer) + "\n" for answer in answers]
+        path.write_text("".join(lines), "utf-8", newline="\n")
 
 
 def warn_of_empty(rows: Sequence[Row]) -> None:
@@ -275,6 +277,15 @@ def label_number(labels: Sequence[str], label: str, where: str) -> int:
     except ValueError:
         shown = ", ".join(labels[:8]) + (", …" if len(labels) > 8 else "")
         raise UsageError(f"{where}: label {label!r} is none of {shown}") from None
+
+
+# Tabs and line ends of any kind: readers of tables take these for the end of a cell or a row.
+_CELL_ENDS = re.compile("[\t-\r\x1c-\x1e\x85\u2028\u2029]+")
+
+
+def one_cell(text: str) -> str:
+    """A text that fits one cell of a table without quotes: tabs and line ends become a space."""
+    return _CELL_ENDS.sub(" ", text)
 
 
 def _share_of_hash(text: str) -> float:
