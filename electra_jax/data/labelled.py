@@ -259,17 +259,18 @@ def _parse_squad(lines: Lines, name: str) -> Iterator[Row]:
         for article in content["data"]:
             for paragraph in article["paragraphs"]:
                 for question in paragraph["qas"]:
-                    yield Row(
-                        f"{name}, question {question['id']}",
-                        {
-                            "id": question["id"],
-                            "question": question["question"],
-                            "context": paragraph["context"],
-                            "title": article.get("title", ""),
-                            "answers": question.get("answers", []),
-                            "impossible": bool(question.get("is_impossible", False)),
-                        },
-                    )
+                    impossible = bool(question.get("is_impossible", False))
+                    fields = {
+                        "id": question["id"],
+                        "question": question["question"],
+                        "context": paragraph["context"],
+                        "title": article.get("title", ""),
+                        "impossible": impossible,
+                    }
+                    # Without the key nobody has said that there is no answer.
+                    if impossible or "answers" in question:
+                        fields["answers"] = question.get("answers", [])
+                    yield Row(f"{name}, question {question['id']}", fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{name}: not in SQuAD's format: {error!r}") from error
 

@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import io
 import json
 import queue
 import sys
@@ -82,6 +83,8 @@ def predict_file(model_dir: str, path: str, output: str, kind: str, checkpoint: 
             f"{model.full_rows:,} fill {length} tokens: they are cut, or go on in further rows",
             file=sys.stderr,
         )
+    for what, number in model.task.cut.items():
+        print(f"{number:,} {what}", file=sys.stderr)
     if model.empty_rows:
         count, first = len(model.empty_rows), model.empty_rows[0]
         print(f"{count:,} have no text (the first: {first})", file=sys.stderr)
@@ -150,10 +153,15 @@ def embed_file(
 def open_output(path: str) -> Iterator[TextIO]:
     """A file that takes its name when it is whole, or standard output."""
     if path == STANDARD_INPUT:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # whatever the locale says
+            sys.stdout.reconfigure(encoding="utf-8", newline="\n")
         yield sys.stdout
         return
     try:
-        with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+        with (
+            atomic_path(path) as partial,
+            partial.open("w", encoding="utf-8", newline="\n") as file,
+        ):
             yield file
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error

@@ -80,6 +80,7 @@ class Retrieval(Task):
     metrics: ClassVar[tuple[str, ...]] = RANKING_METRICS
     inputs: ClassVar[tuple[str, ...]] = ("query",)
     whole_batch: ClassVar[bool] = True
+    grouped_by = "document"
     held_out_loss = False  # texts are judged one by one, and have no wrong ones beside them
     suffix = ".trec"
 

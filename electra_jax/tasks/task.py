@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -67,10 +68,14 @@ class Task(abc.ABC):
     whole_batch: ClassVar[bool] = False  # whether the loss compares the rows of a batch
     held_out_loss: ClassVar[bool] = True  # whether held-out records have a loss
     suffix: ClassVar[str] = ".jsonl"  # of a file of predictions
+    grouped_by: ClassVar[str] = "content"  # what rows that are held out together have in common
 
     def __init__(self, config: Any, tokenizer: Tokenizer, state: Mapping[str, Any] | None = None):
         self.config, self.tokenizer = config, tokenizer
         self.state: dict[str, Any] = dict(state or {})
+        self.cut: Counter[str] = (
+            Counter()
+        )  # how much was cut of records to be answered, and to what
 
     @property
     def metric(self) -> str:
@@ -200,14 +205,17 @@ class Task(abc.ABC):
         if self.config.validation:
             return rows, None
         share = self.config.validation_share
-        is_held_out = [_share_of_hash(self.group(row)) < share for row in rows]
+        groups = [self.group(row) for row in rows]
+        is_held_out = [_share_of_hash(group) < share for group in groups]
         held_out = [row for row, out in zip(rows, is_held_out, strict=True) if out]
         rows = [row for row, out in zip(rows, is_held_out, strict=True) if not out]
         log.info("%-11s %s of the training rows, by hash", "validation", f"{len(held_out):,}")
         if not rows or not held_out:
             raise UsageError(
                 f"task.validation_share={share} leaves {len(rows)} rows to train and "
-                f"{len(held_out)} to validate on; give --config.task.validation=FILE"
+                f"{len(held_out)} to validate on: rows of one {self.grouped_by} are held out "
+                f"together, and there are rows of {len(set(groups))} ({groups[0]!r:.40}"
+                f"{', …' if len(set(groups)) > 1 else ''}); give --config.task.validation=FILE"
             )
         return rows, held_out
 
@@ -217,6 +225,15 @@ class Task(abc.ABC):
             return train
         chosen = np.random.default_rng(seed).permutation(len(train))[: self.config.train_rows]
         return [train[index] for index in sorted(chosen)]
+
+    def count_cut(self, what: str, count: int, labelled: bool) -> None:
+        """Counts what is cut; logs it of labelled records, which come all at once."""
+        if not count:
+            return
+        if labelled:
+            log.warning("%d %s", count, what)
+        else:
+            self.cut[what] += count
 
     def _warn_of_empty(self, rows: Sequence[Row], records: Sequence[Any]) -> None:
         pairs = zip(rows, records, strict=True)
