@@ -10,6 +10,7 @@ import optax
 
 from electra_jax.data.examples import Example, join_segments
 from electra_jax.data.labelled import Row
+from electra_jax.data.segmentation import space_out
 from electra_jax.errors import UsageError, checked
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import RowHead
@@ -144,11 +145,9 @@ class Choice(Task):
         """The candidate that shares most words with what comes before."""
         answers = []
         for record in records:
-            words = set(record.text.lower().split())
-            shares = [
-                len(words & set(option.lower().split())) / (1 + len(option.split()))
-                for option in record.options
-            ]
+            words = set(space_out(record.text.lower()).split())
+            options = [space_out(option.lower()).split() for option in record.options]
+            shares = [len(words & set(option)) / (1 + len(option)) for option in options]
             # Earlier candidates win ties.
             scores = [share - 1e-6 * place for place, share in enumerate(shares)]
             answers.append({"label": int(np.argmax(scores)), "scores": scores})

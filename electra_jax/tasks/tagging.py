@@ -38,6 +38,18 @@ log = logging.getLogger(__name__)
 _CLASS = re.compile(r"(\d+)(\.0+)?")
 
 
+def class_names(names: str) -> str:
+    """The check of a list of names (see `errors.Check`)."""
+    found = split_names(names)
+    if names and (len(found) < 2 or not all(found) or len(set(found)) < len(found)):
+        return f"={names!r} must be two or more different names, joined by commas"
+    return ""
+
+
+def split_names(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",")]
+
+
 @dataclasses.dataclass(frozen=True)
 class TaggingConfig(TaskConfig):
     name: str = "tagging"
@@ -46,7 +58,7 @@ class TaggingConfig(TaskConfig):
     # How labels mark spans; all become BIO; none: labels stand alone.
     scheme: str = checked("auto", one_of(SCHEMES))
     # Names of the classes from 0, joined by commas, where labels are their numbers.
-    label_names: str = ""
+    label_names: str = checked("", class_names)
 
 
 class Record(NamedTuple):
@@ -109,7 +121,7 @@ class Tagging(Task):
         if not all(label.strip() for label in labels):
             raise UsageError(f"{row.where}: a word without a label in column {c.label!r}")
         if c.label_names:
-            labels = name_classes(labels, c.label_names.split(","), row.where)
+            labels = name_classes(labels, split_names(c.label_names), row.where)
         return Record(row.where, words, labels)
 
     def fit(self, records: Sequence[Record]) -> None:
