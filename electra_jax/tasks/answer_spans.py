@@ -41,16 +41,20 @@ def answer_text(context: str, example: Example, first: int, last: int) -> str:
     def category(place: int) -> str:
         return unicodedata.category(context[place]) if 0 <= place < len(context) else "Zs"
 
+    def is_attached(place: int) -> bool:
+        kind = category(place)[0]
+        return kind == "M" or (kind == "C" and not context[place].isspace())
+
     while category(end)[0] == "M":
         end += 1
     following = int(starts[last + 1]) if starts[last + 1] >= 0 else len(context)
     reach = end
-    while reach < following and category(reach) == "Cf":
+    while reach < following and is_attached(reach):
         reach += 1
-    end = end if category(reach)[0] in "LMN" else reach
+    end = end if category(reach)[0] in "LN" else reach
     before = max(0, int(ends[first - 1]))
     reach = start
-    while reach > before and category(reach - 1) == "Cf":
+    while reach > before and is_attached(reach - 1):
         reach -= 1
-    start = start if category(reach - 1)[0] in "LMN" else reach
+    start = start if category(reach - 1)[0] in "LN" else reach
     return context[start:end]

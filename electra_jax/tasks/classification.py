@@ -31,6 +31,8 @@ from electra_jax.tasks.task import (
     read_label,
 )
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 @dataclasses.dataclass(frozen=True)
 class TextTaskConfig(TaskConfig):
@@ -205,8 +207,8 @@ class Regression(TextTask):
             value = float(text)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
-            raise UsageError(f"{row.where}: label {text!r} is not a number")
+        if not abs(value) <= LARGEST:  # nor is NaN
+            raise UsageError(f"{row.where}: label {text!r} is not a number of 32 bits")
         return value
 
     def target(self, record: Record) -> np.ndarray:
