@@ -6,7 +6,7 @@ ICU follows Unicode's rules, and a dictionary in the scripts that are written wi
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from icu4py.breakers import CharacterBreaker, SentenceBreaker, WordBreaker
 
@@ -23,6 +23,8 @@ _WITHOUT_SPACES = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
 )
+# Between sentences of these no space is written, unlike in Thai.
+_WIDE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 
 
 def words(text: str) -> list[str]:
@@ -77,6 +79,17 @@ def sentences(text: str) -> list[str]:
             found.append(line[start : start + len(piece)].strip())
             start += len(piece)
     return [sentence for sentence in found if sentence]
+
+
+def join_sentences(found: Iterable[str]) -> str:
+    """Sentences as one text: a space between them, but for Chinese and Japanese."""
+    text = ""
+    for sentence in filter(None, found):
+        # Quotation marks are the same as in other scripts.
+        last, first = text.rstrip("”’")[-1:], sentence.lstrip("“‘")[:1]
+        is_wide = _WIDE.match(last) and _WIDE.match(first)
+        text += sentence if is_wide or not text else f" {sentence}"
+    return text
 
 
 def _capitals(text: str) -> str:

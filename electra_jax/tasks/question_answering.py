@@ -78,7 +78,8 @@ class QuestionAnswering(Task):
                 if text.strip():  # no token stands for the spaces around it
                     start += len(text) - len(text.lstrip())
                     answers.append((text.strip(), start))
-        id = str(row.fields.get("id", row.where))
+        id = row.fields.get("id")
+        id = row.where if id is None else str(id)
         return Record(row.where, id, row.text(c.question), row.text(c.context), answers)
 
     def is_empty(self, record: Record) -> bool:

@@ -15,7 +15,7 @@ from rouge_score import rouge_scorer, tokenizers
 
 from electra_jax.data.examples import Example, join_segments
 from electra_jax.data.labelled import Row
-from electra_jax.data.segmentation import sentences, words
+from electra_jax.data.segmentation import join_sentences, sentences, words
 from electra_jax.errors import UsageError, at_least, checked
 from electra_jax.models.decoder import WritingHead
 from electra_jax.models.encoder import ModelConfig
@@ -44,7 +44,7 @@ class Record(NamedTuple):
 
     @property
     def text(self) -> str:
-        return " ".join(self.sentences)
+        return join_sentences(self.sentences)
 
 
 class ExtractiveSummarization(Task):
@@ -145,21 +145,21 @@ class ExtractiveSummarization(Task):
         for record, values in zip(records, scores, strict=True):
             best = np.argsort(-np.array(values), kind="stable")[: self.config.sentences]
             chosen = sorted(int(place) for place in best)
-            text = " ".join(record.sentences[place] for place in chosen)
+            text = join_sentences(record.sentences[place] for place in chosen)
             shares = (1 / (1 + np.exp(-np.array(values)))).tolist()
             answers.append({"text": text, "sentences": chosen, "scores": shares})
         return answers
 
     def score(self, answers: Sequence[Answer], records: Sequence[Record]) -> dict[str, float]:
         figures = rouge([answer["text"] for answer in answers], records)
-        best = [" ".join(r.sentences[i] for i in sorted(self._oracle(r))) for r in records]
+        best = [join_sentences(r.sentences[i] for i in sorted(self._oracle(r))) for r in records]
         oracle = rouge(best, records)
         return {**figures, **{f"oracle_{n}": oracle[n] for n in ("rouge1", "rougeL")}}
 
     def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """The first sentences."""
         count = self.config.sentences
-        return [{"text": " ".join(record.sentences[:count])} for record in records]
+        return [{"text": join_sentences(record.sentences[:count])} for record in records]
 
 
 def read_sentences(row: Row, column: str) -> list[str]:
@@ -226,7 +226,7 @@ def best_sentences(
     for _ in range(count):
         scored = []
         for place in set(range(len(sentences))) - chosen:
-            text = " ".join(sentences[i] for i in sorted({*chosen, place}))
+            text = join_sentences(sentences[i] for i in sorted({*chosen, place}))
             score = _SCORER.score_multi(summaries, text)["rouge1"].fmeasure
             scored.append((score, -place))
         if not scored or max(scored)[0] <= best:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from icu4py.breakers import WordBreaker
 
-from electra_jax.data.segmentation import sentences, space_out, words
+from electra_jax.data.segmentation import join_sentences, sentences, space_out, words
 
 QUICK = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 
@@ -59,6 +59,15 @@ def test_words_of_ascii_text_are_runs_of_letters_and_digits(text):
 )  # fmt: skip
 def test_sentences_end_where_the_script_says(text, expected):
     assert sentences(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["猫睡了。狗跑了！", "One. Two.", "Кот. Пёс.", "แมว 1.\nหมา 2.", "他说：“好。”然后走了。", ""],
+)
+def test_sentences_are_joined_as_they_were_written(text):
+    assert join_sentences(sentences(text)) == text.replace("\n", " ")
+    assert join_sentences(["One.", "", "猫。", "猫。"]) == "One. 猫。猫。"
 
 
 @QUICK

@@ -120,6 +120,12 @@ def test_a_question_without_answers_is_not_one_without_an_answer(tmp_path, label
         assert task.parse(rows[1], False).question == "a"
 
 
+@pytest.mark.parametrize("id", [{}, {"id": None}])
+def test_a_question_without_an_identifier_is_known_by_its_line(id):
+    row = Row("data:7", {"question": "a", "context": "good", **id})
+    assert make_task().parse(row, False).id == "data:7"
+
+
 @pytest.mark.parametrize(("mark", "count"), [(True, 0), ("True", 0), (1, 0), ("False", 1), (0, 1)])
 def test_is_impossible_is_read_in_rows_too(mark, count):
     fields = {
