@@ -251,8 +251,8 @@ class Tagging(Task):
         path.write_text("\n".join(filter(None, sentences)), "utf-8", newline="\n")
         if altered:
             log.warning(
-                "%s: %d words have tabs or line breaks in them, or nothing, and are written with "
-                "spaces, or as _", path.name, altered,
+                "%s: %d words have tabs or line breaks in them, spaces around them, or nothing, and "
+                "are written with single spaces, or as _", path.name, altered,
             )  # fmt: skip
         if empty := sentences.count(""):
             log.warning("%s: %d sentences have no words, and are left out", path.name, empty)
@@ -280,10 +280,10 @@ def name_classes(labels: Sequence[str], names: Sequence[str], where: str) -> lis
 
 def as_cell(word: str) -> str:
     """A word as a cell of a CoNLL file: of one line, not blank, and no mark of a document."""
-    cell = one_cell(word).replace("\ufeff", "")
+    cell = one_cell(word.replace("\ufeff", ""))
     if not cell.strip():
         return "_"
-    return cell.strip("-") if cell == "-DOCSTART-" else cell
+    return cell.lstrip("-") if cell.startswith(("-DOCSTART-", "-DOCEND-")) else cell
 
 
 def read_words(row: Row, column: str) -> list[str]:

@@ -302,7 +302,7 @@ _CELL_ENDS = re.compile("[\t-\r\x1c-\x1e\x85\u2028\u2029]+")
 
 def one_cell(text: str) -> str:
     """A text that fits one cell of a table without quotes: tabs and line ends become a space."""
-    return _CELL_ENDS.sub(" ", text)
+    return _CELL_ENDS.sub(" ", text).strip(" ")
 
 
 def _share_of_hash(text: str) -> float:

@@ -18,7 +18,7 @@ TEXTS = st.one_of(
     st.text(st.characters(codec="utf-8"), max_size=6),
     st.sampled_from(
         ["", " ", "\t", "a\tb", "c\r\nd", "\xa0", "New York", '5" disk', "C:\\temp", "-DOCSTART-",
-         "#", "a\u2028b", "\ufeffx", "\x1c", "'"]
+         "-DOCEND-x", " a ", "#", "a\u2028b", "\ufeffx", "\x1c", "'"]
     ),
 )  # fmt: skip
 LABELS = TEXTS.filter(lambda text: one_cell(text).strip() and "\ufeff" not in text)
