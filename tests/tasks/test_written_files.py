@@ -53,7 +53,7 @@ def test_words_that_are_cells_stay_as_they_are(tmp_path, caplog):
     path = tmp_path / "out.conll"
     make_task("tagging").write([{"labels": ["B-X", "O", "O"]}, {"labels": []}], records, path)
     assert path.read_bytes() == b"_\tB-X\na b\tO\nc d\tO\n"
-    assert "3 words have tabs or line breaks" in caplog.text
+    assert "3 words do not fit a cell" in caplog.text
     assert "1 sentences have no words" in caplog.text
 
 
