@@ -251,8 +251,8 @@ class Tagging(Task):
         path.write_text("\n".join(filter(None, sentences)), "utf-8", newline="\n")
         if altered:
             log.warning(
-                "%s: %d words do not fit a cell (tabs, line breaks, spaces around them, or nothing) "
-                "and are written with single spaces, or as _", path.name, altered,
+                "%s: %d words do not fit a cell (tabs, line breaks, outer spaces, or nothing), and "
+                "are written with single spaces, or as _", path.name, altered,
             )  # fmt: skip
         if empty := sentences.count(""):
             log.warning("%s: %d sentences have no words, and are left out", path.name, empty)

@@ -1,6 +1,8 @@
 """BM25 finds documents in any script, and nothing where no word is shared."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_encoder import TOKENIZER
 
 from electra_jax.config import find_task
@@ -70,3 +72,27 @@ def test_nothing_to_rerank_is_refused():
     examples = task.examples(kept, 16, False, False)
     answers = task.answers([[1.0]], examples, kept)
     assert [len(answer["ranking"]) for answer in answers] == [1, 0]
+
+
+TEXTS = st.lists(st.text("ab猫狗й่é 。.\u0301", max_size=6), min_size=1, max_size=4)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(TEXTS, TEXTS)
+def test_any_texts_are_searched_or_refused(queries, documents):
+    """What is found shares a word, and better ones come first."""
+    collection = Collection(
+        {f"q{i}": text for i, text in enumerate(queries)},
+        {f"d{i}": text for i, text in enumerate(documents)}, {},
+    )  # fmt: skip
+    terms = {id: set(search_terms(text, frozenset())) for id, text in collection.documents.items()}
+    if not any(terms.values()):
+        with pytest.raises(UsageError, match="no document has a word"):
+            bm25(collection, 3, "none")
+        return
+    for query, ranking in bm25(collection, 3, "none").items():
+        wanted = set(search_terms(collection.queries[query], frozenset()))
+        assert all(wanted & terms[id] for id, _ in ranking)
+        assert len(ranking) == min(3, sum(bool(wanted & found) for found in terms.values()))
+        scores = [score for _, score in ranking]
+        assert scores == sorted(scores, reverse=True)

@@ -52,6 +52,15 @@ def test_words_of_ascii_text_are_the_library_s(text):
     assert RougeTokenizer().tokenize(f"{text} ж") == [*library.tokenize(text), "ж"]
 
 
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(st.text(max_size=20), st.text(min_size=1, max_size=20).filter(str.strip))
+def test_any_text_is_judged(text, target):
+    task, record = parse("extractive_summarization", text, target)
+    figures = task.score([{"text": text}], [record])
+    assert all(0 <= value <= 1 for value in figures.values())
+    assert rouge([target], [record])["rouge1"] == float(bool(RougeTokenizer().tokenize(target)))
+
+
 def test_texts_of_one_sentence_leave_nothing_to_choose():
     thai = "แมวชอบนอน หมาชอบกิน"
     task, record = parse("extractive_summarization", thai, "แมว")
