@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from electra_jax.data.labelled import Row, read_rows
+from electra_jax.data.source_list import split_last_colon, unescape
 from electra_jax.errors import UsageError
 
 SCHEME = "beir:"
@@ -28,14 +29,22 @@ class Collection:
         return query == document and self.queries[query] in self.documents[document]
 
 
+def locate_collection(source: str) -> tuple[Path, str]:
+    """The folder of `beir:DIR[:SPLIT]`, and the split; a folder that exists as written is it."""
+    address = source.removeprefix(SCHEME)
+    written = Path(address).expanduser()
+    before, split = (address, None) if written.is_dir() else split_last_colon(address)
+    folder = Path(before).expanduser()
+    return folder if folder.is_dir() else Path(unescape(before)).expanduser(), split or "test"
+
+
 def read_collection(source: str) -> Collection:
     """A collection in BEIR's layout: `beir:DIR[:SPLIT]`, by default the split test.
 
     Raises:
       UsageError: a file is missing, or judges what is not there.
     """
-    address, _, split = source.removeprefix(SCHEME).partition(":")
-    folder = Path(address).expanduser()
+    folder, split = locate_collection(source)
     documents = {
         row.text("_id"): f"{row.fields.get('title') or ''} {row.text('text')}".strip()
         for row in read_rows(str(folder / "corpus.jsonl"))
@@ -44,7 +53,7 @@ def read_collection(source: str) -> Collection:
         row.text("_id"): row.text("text") for row in read_rows(str(folder / "queries.jsonl"))
     }
     relevant: dict[str, dict[str, int]] = {}
-    for row in read_rows(str(folder / "qrels" / f"{split or 'test'}.tsv")):
+    for row in read_rows(str(folder / "qrels" / f"{split}.tsv")):
         query, document = row.text("query-id"), row.text("corpus-id")
         if query not in queries or document not in documents:
             raise UsageError(f"{row.where}: judges {query!r} and {document!r}, one not there")

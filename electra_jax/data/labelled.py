@@ -19,15 +19,14 @@ from typing import Any
 from electra_jax.data.compression import ARCHIVES, format_ending
 from electra_jax.data.documents import load_builder
 from electra_jax.data.json_values import as_object, parse_json, read_records
+from electra_jax.data.labelled_row import MISSING, Row, clean_label
 from electra_jax.data.parquet_files import read_parquet_rows
-from electra_jax.data.row import MISSING, Row, clean_label
 from electra_jax.data.source_list import split_list, unescape
 from electra_jax.data.text_files import (
     PIECE_OF_JSON,
     decode,
     first_line,
     holds_json_array,
-    no_column,
     read_lines,
 )
 from electra_jax.errors import UsageError

@@ -38,7 +38,7 @@ def unescape(text: str) -> str:
     return _ESCAPED.sub(r"\1", text)
 
 
-def split_last_colon(text: str) -> tuple[str, str]:
-    r"""What stands before and after the last colon that has no backslash; "" if there is none."""
+def split_last_colon(text: str) -> tuple[str, str | None]:
+    r"""What stands before and after the last colon that has no backslash; None: there is none."""
     found = list(re.finditer(r"(?<!\\):", text))
-    return (text[: found[-1].start()], text[found[-1].end() :]) if found else (text, "")
+    return (text[: found[-1].start()], text[found[-1].end() :]) if found else (text, None)

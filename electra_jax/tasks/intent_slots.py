@@ -45,7 +45,12 @@ class IntentSlots(Tagging):
     name: ClassVar[str] = "intent_slots"
     Config = IntentSlotsConfig
     metrics: ClassVar[tuple[str, ...]] = ("exact", "intent_accuracy", "slot_f1")
+    labels_in = ("label", "intent")
     suffix = ".jsonl"
+
+    def written_labels(self, row: Row) -> list[str]:
+        intent = row.fields.get(self.config.intent)
+        return [*super().written_labels(row), *([intent] if isinstance(intent, str) else [])]
 
     def parse(self, row: Row, labelled: bool) -> Any:
         record = super().parse(row, labelled)

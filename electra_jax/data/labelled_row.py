@@ -31,20 +31,38 @@ def clean_label(label: str) -> str:
     return unicodedata.normalize("NFC", label.strip(_UNSEEN))
 
 
-def warn_of_joined_labels(rows: Iterable["Row"], columns: Sequence[str]) -> None:
+def with_labels(rows: Sequence["Row"], columns: Sequence[str]) -> list["Row"]:
+    """The rows that have a value in all of these columns; how many have none is logged.
+
+    Raises:
+      UsageError: there are rows, and none of them has one.
+    """
+    lacking = [row for row in rows if any(is_missing(row.fields.get(c, "?")) for c in columns)]
+    if not lacking:
+        return list(rows)
+    first = lacking[0]
+    column = next(c for c in columns if is_missing(first.fields.get(c, "?")))
+    if len(lacking) == len(rows):
+        raise UsageError(f"{first.where}: no label in column {column!r}, nor is one in other rows")
+    log.warning(
+        "%d of %d rows have no label and are left out (the first: %s, column %r)",
+        len(lacking), len(rows), first.where, column,
+    )  # fmt: skip
+    left_out = set(map(id, lacking))
+    return [row for row in rows if id(row) not in left_out]
+
+
+def warn_of_joined_labels(labels: Iterable[str]) -> None:
     """Logs which labels are one after `clean_label`, though they are written in several ways."""
     forms: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        for column in columns:
-            value = row.fields.get(column)
-            for label in value if isinstance(value, list) else [value]:
-                if isinstance(label, str) and not is_missing(label):
-                    forms[clean_label(label)].add(label)
+    for label in set(labels):
+        if not is_missing(label):
+            forms[clean_label(label)].add(label)
     joined = [sorted(written) for written in forms.values() if len(written) > 1]
     if joined:
         log.warning(
             "%d labels are written in several ways, which count as one: %s",
-            len(joined), ", ".join(" and ".join(map(repr, written)) for written in joined[:4]),
+            len(joined), "; ".join(" and ".join(map(repr, written)) for written in joined[:4]),
         )  # fmt: skip
 
 
