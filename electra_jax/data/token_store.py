@@ -205,7 +205,9 @@ def write_store(
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error}") from error
     if not counts["validation"]["documents"] and validation_share:
-        log.warning("no document was held out; a larger --validation-share would hold some out")
+        log.warning(
+            "no document is held out: there are too few, or --validation-share is too small"
+        )
     return TokenStore.open(output)
 
 
@@ -343,8 +345,7 @@ def _write(
                 bar.total = round(text_bytes / done)
             bar.update(chunk.text_bytes)
     if totals["validation"]["tokens"] and not totals["train"]["tokens"]:
-        # Of so few documents, all may be held out by their hashes.
-        log.warning("all documents would be held out: none is, they are trained on")
+        # Of so few documents, the hashes may hold all out.
         totals = dict(zip(SPLITS, reversed(totals.values()), strict=True))
         frequencies = dict(zip(SPLITS, reversed(frequencies.values()), strict=True))
         for old, new in (("train", "other"), ("validation", "train"), ("other", "validation")):

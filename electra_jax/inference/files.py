@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from electra_jax.atomic_files import atomic_path
 from electra_jax.data.labelled import FORMATS, Row, kind_of, parse_rows, read_file
+from electra_jax.data.source_list import split_list, unescape
 from electra_jax.data.text_files import decode
 from electra_jax.errors import UsageError
 from electra_jax.inference.finetuned import CHUNK, FinetunedModel, as_row, chunked, load
@@ -132,7 +133,7 @@ def embed_file(
     if not Path(output).parent.is_dir():
         raise UsageError(f"{output} cannot be written: there is not a folder {Path(output).parent}")
     model = load(model_dir, checkpoint)
-    columns = column.split(",")
+    columns = [unescape(name) for name in split_list(column)]
     texts = [" ".join(map(row.text, columns)).strip() for row in read_input(path, kind)]
     if not texts:
         raise UsageError(f"{path}: there is no text in it")
