@@ -275,6 +275,10 @@ def test_other_data_under_the_same_name_is_another_run(encoder_dir, data, tmp_pa
         file.write("bal bad,bad\n")
     with pytest.raises(UsageError, match="train.csv has .* bytes, and had"):
         run_all("finetune/classification", overrides, tmp_path / "run")
+    text = (data / "train.csv").read_text()
+    (copy / "train.csv").write_text(text.replace("good", "goud"))
+    with pytest.raises(UsageError, match="train.csv was changed since"):
+        run_all("finetune/classification", overrides, tmp_path / "run")
 
 
 @pytest.mark.slow
