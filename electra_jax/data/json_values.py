@@ -193,8 +193,10 @@ def _numbered(
     text: JsonText, values: Iterable[Any], name: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, value in enumerate(values, start=1):
+        if not isinstance(value, dict):
+            raise text.error("not a JSON object")
         # Rows that share a line are told apart by their numbers.
-        yield f"{name}, row {number}", as_object(value, text.where)
+        yield f"{name}, row {number}", value
 
 
 def as_object(value: Any, where: str) -> dict[str, Any]:

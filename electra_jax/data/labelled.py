@@ -261,40 +261,52 @@ def _questions(article: dict[str, Any], name: str) -> Iterator[Row]:
 
 
 _SPACES = " \t\r\n"  # a no-break space is a character of a word
+_DOCUMENTS = ("-DOCSTART-", "-DOCEND-")
 
 
 def _parse_conll(lines: Lines, name: str) -> Iterator[Row]:
-    sentence: list[tuple[int, str]] = []
-    for number, line in itertools.chain(lines, [(0, "")]):
-        if line.strip(_SPACES) and not line.startswith(("-DOCSTART-", "-DOCEND-")):
-            sentence.append((number, line.rstrip("\r\n")))
-        elif sentence:
-            yield from _parse_sentence(sentence, name)
-            sentence = []
+    words: list[list[str]] = []
+    number = 0
+    for number, line in lines:
+        line = line.rstrip("\r\n")
+        start = line[:1]
+        is_blank = start in _SPACES and not line.strip(_SPACES)
+        if not is_blank and not (start == "-" and line.startswith(_DOCUMENTS)):
+            plain = "\t" in line and " " not in line
+            words.append(line.split("\t") if plain else _cells(line))
+        elif words:
+            yield _sentence(words, name, number - len(words))
+            words = []
+    if words:
+        yield _sentence(words, name, number + 1 - len(words))
 
 
-def _parse_sentence(lines: list[tuple[int, str]], name: str) -> Iterator[Row]:
-    """The row of a sentence, if it has words: comments may stand before them."""
-    words = [(number, _cells(line)) for number, line in lines]
-    width = len(words[-1][1])
-    while words and words[0][1][0].startswith("#") and len(words[0][1]) != width:
+def _sentence(words: list[list[str]], name: str, number: int) -> Row:
+    """The row of a sentence that starts at a line; comments may stand before its words."""
+    width = len(words[-1])
+    while words[0][0].startswith("#") and len(words[0]) != width:
         del words[0]
-    for number, cells in words:
-        if len(cells) != len(words[0][1]):
-            raise UsageError(
-                f"{name}:{number}: {len(cells)} columns, where {len(words[0][1])} are expected"
-            )
-    columns = [list(column) for column in zip(*(cells for _, cells in words), strict=True)]
+        number += 1
+    try:
+        columns = [list(column) for column in zip(*words, strict=True)]
+    except ValueError:
+        width = len(words[0])
+        index = next(index for index, cells in enumerate(words) if len(cells) != width)
+        raise UsageError(
+            f"{name}:{number + index}: {len(words[index])} columns, where {width} are expected"
+        ) from None
     fields = {str(index): column for index, column in enumerate(columns)}
-    last = {"-1": columns[-1]} if len(columns) > 1 else {}  # words alone have no labels
-    yield Row(f"{name}:{words[0][0]}", {**fields, **last})
+    if len(columns) > 1:  # words alone have no labels
+        fields["-1"] = columns[-1]
+    return Row(f"{name}:{number}", fields)
 
 
 def _cells(line: str) -> list[str]:
     """The columns of a line; between tabs they may be empty."""
-    if "\t" in line.strip(" "):
+    if "\t" in line:
         return [cell.strip(" ") for cell in line.split("\t")]
-    return [cell for cell in line.split(" ") if cell]
+    cells = line.split(" ")
+    return [cell for cell in cells if cell] if "" in cells else cells
 
 
 def _parse_lines(lines: Lines, name: str) -> Iterator[Row]:

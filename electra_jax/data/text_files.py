@@ -5,6 +5,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ Find = Callable[[str], list["Found"]]  # see `find_files`
 
 _LONGEST = 64 << 20  # bytes of text held at once
 PIECE_OF_JSON = 1 << 20  # bytes decoded at once of lines of any length
+_CARRIAGE_RETURN = re.compile(r"\s*\r\s*")
+_BLANK = re.compile(r"\s*\r\s*\r\s*")  # a blank line between carriage returns
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -125,16 +128,19 @@ def read_text(path: Path) -> Iterator[tuple[str, int]]:
     lines: list[str] = []
     held = consumed = 0
     for number, line, consumed in read_lines(path, cut=True):
-        content = decode(line, path, number).strip()
-        # A carriage return alone ends a line, too.
-        for text in map(str.strip, content.split("\r")) if "\r" in content else (content,):
-            if lines and (not text or held + len(line) > _LONGEST):
-                yield "\n".join(lines), consumed
-                lines = []
-                held = 0
-            if text:
-                lines.append(text)
-                held += len(line)
+        text = decode(line, path, number).strip()
+        if "\r" in text:  # which ends a line, too
+            *whole, text = (_CARRIAGE_RETURN.sub("\n", part) for part in _BLANK.split(text))
+            for part in whole:
+                yield "\n".join([*lines, part]), consumed
+                lines, held = [], 0
+        if lines and (not text or held + len(line) > _LONGEST):
+            yield "\n".join(lines), consumed
+            lines = []
+            held = 0
+        if text:
+            lines.append(text)
+            held += len(line)
     if lines:
         yield "\n".join(lines), consumed
 
