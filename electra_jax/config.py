@@ -316,7 +316,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     Raises:
       UsageError: no such file, variant or field, or a value of the wrong type.
     """
-    file, _, variant = spec.partition(":")
+    file, variant = split_variant(spec)
     path = find_config(file)
     module_spec = importlib.util.spec_from_file_location("electra_jax_config", path)
     if module_spec is None or module_spec.loader is None:
@@ -342,6 +342,16 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
         _override(config, override)
     _join_names(init)
     return config
+
+
+def split_variant(spec: str) -> tuple[str, str]:
+    """The file and the variant of FILE[:variant]; a file whose path has colons is that file."""
+    parts = spec.split(":")
+    for end in range(len(parts), 0, -1):
+        file = ":".join(parts[:end])
+        if Path(file).is_file():
+            return file, ":".join(parts[end:])
+    return parts[0], ":".join(parts[1:])
 
 
 def find_config(file: str) -> Path:

@@ -16,6 +16,7 @@ from electra_jax.config import (
     load_config,
     pretrain_config,
     pretrain_defaults,
+    split_variant,
 )
 from electra_jax.errors import UsageError
 from electra_jax.run_directory import CONFIG_FILE, read_config, save_config
@@ -317,3 +318,12 @@ def test_a_damaged_run_config_is_refused(tmp_path, content, message):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UsageError, match=message):
         read_config(tmp_path)
+
+
+def test_a_config_file_may_have_colons_in_its_path(tmp_path):
+    file = tmp_path / "run_14:43" / "config.py"
+    file.parent.mkdir()
+    file.write_text("def get_config(variant):\n    return 1\n")
+    assert split_variant(str(file)) == (str(file), "")
+    assert split_variant(f"{file}:small") == (str(file), "small")
+    assert split_variant("pretrain/small:modern") == ("pretrain/small", "modern")

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from electra_jax.data.labelled import Row, read_rows
+from electra_jax.data.source_list import split_last_colon, unescape
 from electra_jax.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,15 @@ class Collection:
         return query == document and self.queries[query] in self.documents[document]
 
 
+def locate_collection(source: str) -> tuple[Path, str]:
+    """The folder of `beir:DIR[:SPLIT]`, and the split; a folder that exists as written is it."""
+    address = source.removeprefix(SCHEME)
+    written = Path(address).expanduser()
+    before, split = (address, None) if written.is_dir() else split_last_colon(address)
+    folder = Path(before).expanduser()
+    return folder if folder.is_dir() else Path(unescape(before)).expanduser(), split or "test"
+
+
 def read_collection(source: str) -> Collection:
     """A collection in BEIR's layout: `beir:DIR[:SPLIT]`, by default the split test.
 
@@ -44,14 +54,13 @@ def read_collection(source: str) -> Collection:
       UsageError: a file is missing or breaks its format, or nothing that is there is judged
         relevant.
     """
-    address, _, split = source.removeprefix(SCHEME).partition(":")
-    folder = Path(address).expanduser()
+    folder, split = locate_collection(source)
     documents = {
         _id(row): f"{row.fields.get('title') or ''} {row.text('text')}".strip()
         for row in read_rows(str(folder / "corpus.jsonl"))
     }
     queries = {_id(row): row.text("text") for row in read_rows(str(folder / "queries.jsonl"))}
-    judgments = read_rows(str(folder / "qrels" / f"{split or 'test'}.tsv"))
+    judgments = read_rows(str(folder / "qrels" / f"{split}.tsv"))
     relevant = _read_judgments(judgments, queries, documents)
     if not any(documents.keys() & grades.keys() for grades in relevant.values()):
         raise UsageError(f"{folder}: no document is judged relevant")

@@ -9,8 +9,8 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from electra_jax.data.labelled import Row, parse_rows
-from electra_jax.data.text_files import decode, find_files, read_lines
+from electra_jax.data.labelled import Row, read_file
+from electra_jax.data.text_files import find_files, read_lines
 from electra_jax.errors import UsageError
 
 ONE_GROUP = "all"  # the name of a paradigm or phenomenon that a file does not name
@@ -39,8 +39,7 @@ def read_minimal_pairs(pattern: str, per_paradigm: int = 0) -> list[MinimalPair]
     pairs: list[MinimalPair] = []
     counts: dict[str, int] = {}
     for path in _files(pattern):
-        lines = ((number, decode(line, path, number)) for number, line, _ in read_lines(path))
-        for pair in map(_pair, parse_rows(lines, "jsonl", str(path))):
+        for pair in map(_pair, read_file(path, "jsonl")):
             count = counts[pair.paradigm] = counts.get(pair.paradigm, 0) + 1
             if not per_paradigm or count <= per_paradigm:
                 pairs.append(pair)
@@ -63,7 +62,7 @@ def fingerprint(pattern: str) -> str:
 
 
 def _files(pattern: str) -> list[Path]:
-    paths = sorted(path for path, _ in find_files(pattern))
+    paths = sorted(path for path, *_ in find_files(pattern))
     if not paths:
         raise UsageError(f"minimal pairs: {pattern} matches no file")
     return [Path(path) for path in paths]

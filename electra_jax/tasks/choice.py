@@ -10,6 +10,7 @@ import optax
 
 from electra_jax.data.examples import Example, join_segments
 from electra_jax.data.labelled import Row
+from electra_jax.data.labelled_row import clean_label
 from electra_jax.data.segmentation import space_out
 from electra_jax.errors import UsageError, checked
 from electra_jax.models.encoder import ModelConfig
@@ -35,6 +36,11 @@ class Record(NamedTuple):
     label: str | None
 
 
+def named(record: Record) -> list[str]:
+    """The options as labels name them."""
+    return [clean_label(option) for option in record.options]
+
+
 class Choice(Task):
     """The best of each row's candidates."""
 
@@ -42,6 +48,7 @@ class Choice(Task):
     Config = ChoiceConfig
     metrics = ("accuracy", "mrr")
     inputs = ("text", "options")
+    labels_in = ("label",)
 
     def parse(self, row: Row, labelled: bool) -> Record:
         c = self.config
@@ -66,7 +73,7 @@ class Choice(Task):
                     f"{self.state['options']}"
                 )
         # An option that reads "2" is not the number 2: labels are of one kind, that of most.
-        texts = sum(record.label in record.options for record in records)
+        texts = sum(record.label in named(record) for record in records)
         self.state["by_text"] = texts > len(records) / 2
 
     def number(self, record: Record) -> int:
@@ -77,7 +84,7 @@ class Choice(Task):
         """
         label, number = record.label or "", -1
         if self.state["by_text"]:
-            number = record.options.index(label) if label in record.options else -1
+            number = named(record).index(label) if label in named(record) else -1
         elif label.isdecimal():
             number = int(label)
         elif len(label) == 1 and label.upper() in LETTERS:

@@ -59,6 +59,7 @@ class TextTask(Task):
     """The base of tasks over one or two texts of a row."""
 
     inputs = ("text", "text_b")
+    labels_in = ("label",)
 
     def parse(self, row: Row, labelled: bool) -> Record:
         c = self.config

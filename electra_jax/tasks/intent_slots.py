@@ -47,8 +47,13 @@ class IntentSlots(Tagging):
     metrics: ClassVar[tuple[str, ...]] = (
         "exact", "intent_accuracy", "slot_f1", "slot_accuracy",
     )  # fmt: skip
+    labels_in = ("label", "intent")
     suffix = ".jsonl"
     metric = Task.metric
+
+    def written_labels(self, row: Row) -> list[str]:
+        intent = row.fields.get(self.config.intent)
+        return [*super().written_labels(row), *([intent] if isinstance(intent, str) else [])]
 
     def parse(self, row: Row, labelled: bool) -> Any:
         record = super().parse(row, labelled)

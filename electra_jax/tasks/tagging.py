@@ -17,6 +17,7 @@ from seqeval import metrics as seqeval_metrics
 
 from electra_jax.data.examples import Example
 from electra_jax.data.labelled import Row
+from electra_jax.data.labelled_row import clean_label
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError, checked, one_of
 from electra_jax.models.encoder import ModelConfig
@@ -108,6 +109,7 @@ class Tagging(Task):
     Config = TaggingConfig
     metrics: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy")
     inputs = ("words",)
+    labels_in: ClassVar[tuple[str, ...]] = ("label",)
     suffix = ".conll"
 
     def parse(self, row: Row, labelled: bool) -> Record:
@@ -115,14 +117,17 @@ class Tagging(Task):
         words = read_words(row, c.words)
         if not labelled:
             return Record(row.where, words, None)
-        labels = read_words(row, c.label)
+        labels = [clean_label(label) for label in read_words(row, c.label)]
         if len(labels) != len(words):
             raise UsageError(f"{row.where}: {len(words)} words but {len(labels)} labels")
-        if not all(label.strip() for label in labels):
+        if not all(labels):
             raise UsageError(f"{row.where}: a word without a label in column {c.label!r}")
         if c.label_names:
             labels = name_classes(labels, split_names(c.label_names), row.where)
         return Record(row.where, words, labels)
+
+    def written_labels(self, row: Row) -> list[str]:
+        return read_words(row, self.config.label) if self.config.label in row.fields else []
 
     def fit(self, records: Sequence[Record]) -> None:
         scheme = self.config.scheme
@@ -287,9 +292,9 @@ def as_cell(word: str) -> str:
 
 
 def read_words(row: Row, column: str) -> list[str]:
-    """A column of words; a text is cut at spaces."""
+    """A column of words; a text is cut at spaces, of which a no-break space is none."""
     value = row.value(column)
-    return value.split() if isinstance(value, str) else row.texts(column)
+    return re.findall(r"[^ \t\r\n]+", value) if isinstance(value, str) else row.texts(column)
 
 
 def span_figures(truth: list[list[str]], guesses: list[list[str]]) -> dict[str, Any]:

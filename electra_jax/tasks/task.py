@@ -18,6 +18,8 @@ from flax import linen as nn
 
 from electra_jax.data.examples import Example
 from electra_jax.data.labelled import Row, read_rows
+from electra_jax.data.labelled_row import warn_of_joined_labels, with_labels
+from electra_jax.data.source_list import split_list, unescape
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError, at_least, check_fields, checked, one_of, within
 from electra_jax.models.encoder import ModelConfig
@@ -40,7 +42,7 @@ class TaskConfig:
     # Of train, held out where there is no `validation`.
     validation_share: float = checked(0.1, within("(0, 1)"))
     test: str = ""  # to be answered at the end; needs no labels
-    columns: str = ""  # of csv and tsv files without a header, joined by commas
+    columns: str = ""  # of csv and tsv files without a header, joined by commas (see `source_list`)
     train_rows: int = checked(0, at_least(0))  # as many of train, drawn by the seed; 0: all
     # That of Hugging Face's class, or the official code's.
     head: str = checked("default", one_of(HEADS))
@@ -65,6 +67,7 @@ class Task(abc.ABC):
     Config: ClassVar[type[TaskConfig]] = TaskConfig
     metrics: ClassVar[tuple[str, ...]] = ()  # the first chooses the best; higher is better
     inputs: ClassVar[tuple[str, ...]] = ("text",)  # fields of the config that name input columns
+    labels_in: ClassVar[tuple[str, ...]] = ()  # fields of the config that name columns of labels
     whole_batch: ClassVar[bool] = False  # whether the loss compares the rows of a batch
     held_out_loss: ClassVar[bool] = True  # whether held-out records have a loss
     suffix: ClassVar[str] = ".jsonl"  # of a file of predictions
@@ -90,7 +93,7 @@ class Task(abc.ABC):
     @property
     def column_names(self) -> list[str]:
         """The columns of csv and tsv files without a header."""
-        return [name for name in self.config.columns.split(",") if name]
+        return [unescape(name) for name in split_list(self.config.columns)]
 
     @property
     def exported_as(self) -> str:
@@ -178,7 +181,17 @@ class Task(abc.ABC):
 
     def rows(self, sources: str, labelled: bool = True) -> list[Row]:
         # Of rows to be answered none may be left out.
-        return list(read_rows(sources, self.column_names, skip_broken=labelled))
+        rows = list(read_rows(sources, self.column_names, skip_broken=labelled))
+        if not labelled:
+            return rows
+        rows = with_labels(rows, [getattr(self.config, field) for field in self.labels_in])
+        warn_of_joined_labels(label for row in rows for label in self.written_labels(row))
+        return rows
+
+    def written_labels(self, row: Row) -> list[str]:
+        """The labels of a row as they are written, to compare them with others."""
+        columns = [getattr(self.config, field) for field in self.labels_in]
+        return [value for column in columns if isinstance(value := row.fields.get(column), str)]
 
     def read_splits(self, seed: int = 0) -> tuple[list[Any], list[Any]]:
         """Training and validation records; learns the state from all of `task.train`.
@@ -265,10 +278,7 @@ def read_label(row: Row, column: str) -> str:
     Raises:
       UsageError: there is none of that name, or it is blank.
     """
-    label = row.text(column)
-    if not label.strip():
-        raise UsageError(f"{row.where}: no label in column {column!r}")
-    return label
+    return row.label(column)
 
 
 def label_set(labels: Iterable[str]) -> list[str]:
