@@ -11,6 +11,7 @@ from electra_jax.errors import UsageError
 _PIECE = 1 << 16  # characters that are asked for at once, at least
 _LONGEST_ATOM = 16  # characters: a number or a word that is cut off at the end may be valid
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
+_START_OF_REST = re.compile(r"\.?|[eE][+-]?")  # of a number that is cut off
 _DECODER = json.JSONDecoder()
 
 
@@ -86,8 +87,8 @@ class JsonText:
                 value, end = _DECODER.raw_decode(self._text, self._at)
             except (ValueError, RecursionError) as error:
                 problem = error
-            # What touches the end of the text read so far may continue behind it.
-            if problem is None and end < len(self._text):
+            # What touches the end of the text read so far may continue behind it: 1, and 1.0e
+            if problem is None and not _START_OF_REST.fullmatch(self._text, end):
                 break
             if not (problem is None or self._may_be_cut(problem)) or not self._read_on():
                 if problem is None:

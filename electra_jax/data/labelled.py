@@ -218,7 +218,9 @@ def _parse_json_lines(lines: Lines, name: str) -> Iterator[Row]:
         try:
             fields = parse_json(line)
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"{where}: not valid JSON: {error}") from error
+            several = " (an object of several lines: write json:PATH)"
+            hint = several if line.rstrip().endswith(("{", ",")) else ""
+            raise UsageError(f"{where}: not valid JSON: {error}{hint}") from error
         yield Row(where, as_object(fields, where))
 
 
@@ -234,7 +236,9 @@ def _parse_json(lines: Lines, name: str) -> Iterator[Row]:
 
 
 def _parse_squad(lines: Lines, name: str) -> Iterator[Row]:
-    for _, article in read_records(lines, name):
+    for where, article in read_records(lines, name):
+        if "paragraphs" not in article:
+            raise UsageError(f"{where}: not in SQuAD's format; for rows, write json:PATH")
         yield from _questions(article, name)
 
 

@@ -78,6 +78,12 @@ def test_squad_on_one_line_may_be_of_any_size(tmp_path, monkeypatch):
         assert rows[0].fields["context"] == "caf\u00e9 " * 300
 
 
+def test_rows_taken_for_squad_are_told_their_format(tmp_path):
+    (tmp_path / "a.json").write_text('[{"text": "a"}]')
+    with pytest.raises(UsageError, match="not in SQuAD's format; for rows, write json:PATH"):
+        list(read_rows(f"squad:{tmp_path}/a.json"))
+
+
 def test_squad_without_answers_has_no_such_column(tmp_path):
     asked = {"id": "1", "question": "q"}
     content = {"data": [{"paragraphs": [{"context": "a", "qas": [asked]}]}]}
@@ -215,6 +221,7 @@ def test_files_with_commas_and_colons_in_their_names(tmp_path, monkeypatch):
         ("a.json", '{"text": "a"}\n{"text"\n', "a.json:3: not valid JSON"),
         ("a.json", '[{"text": "a"}, 1]', "a.json:1: not a JSON object"),
         ("a.json", '[{"text": "a"}', "a.json:1: not valid JSON: ',' or ']' is missing"),
+        ("a.jsonl", '{\n"text": "a"}', "a.jsonl:1: not valid JSON: .*write json:PATH"),
         ("a.json", "7", "a.json:1: not a JSON object, nor an array"),
         ("a.csv", "text,label\na\rb,x\n", "a.csv:2: not valid csv: .*a carriage return"),
         ("a.parquet", "PAR1", "not a readable parquet file"),

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from electra_jax.data import json_values
@@ -103,6 +103,9 @@ def test_json_is_read_back_in_every_shape(tmp_path, rows):
 
 @quick
 @given(st.recursive(texts | st.none() | st.floats() | st.integers(), st.lists), st.integers(1, 40))
+@example([1e16, -1.5e-7], 5)
+@example(1e16, 1)
+@example(1.25, 2)
 def test_json_in_pieces_is_the_same_as_whole(value, size):
     text = json.dumps(value, ensure_ascii=False)
     pieces = [(1, text[i : i + size]) for i in range(0, len(text), size)]
