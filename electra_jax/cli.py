@@ -157,12 +157,23 @@ def build_parser() -> argparse.ArgumentParser:
     add_model_flags(sub)
 
     sub = command("evaluate", run_evaluate, "held-out figures of a model")
-    sub.add_argument("--workdir", required=True, metavar="DIR")
+    sub.add_argument(
+        "--workdir", "--model", required=True, metavar="DIR",
+        help="a run directory, or an exported or Hugging Face one",
+    )  # fmt: skip
     sub.add_argument(
         "--data", default="", metavar="DATA",
         help="a token store, or labelled rows of a fine-tuned model; default: the run's own",
     )  # fmt: skip
     sub.add_argument("--split", default="validation", choices=("validation", "train"))
+    sub.add_argument(
+        "--minimal-pairs", default="", metavar="FILE",
+        help="score sentence pairs instead: JSON lines with BLiMP's fields",
+    )  # fmt: skip
+    sub.add_argument(
+        "--pairs-per-paradigm", type=int, default=0, metavar="N",
+        help="of the minimal pairs, the first of each paradigm; default: all",
+    )  # fmt: skip
     add_model_flags(sub)
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -361,9 +372,23 @@ def run_embed(args: argparse.Namespace) -> None:
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
-    from electra_jax.evaluate import evaluate
-    from electra_jax.inference.terminal import render_metrics
+    from electra_jax.evaluate import evaluate, evaluate_minimal_pairs
+    from electra_jax.inference.terminal import render_metrics, render_minimal_pairs
 
+    if args.pairs_per_paradigm and not args.minimal_pairs:
+        raise UsageError("--pairs-per-paradigm is of --minimal-pairs FILE: give that, too")
+    if args.minimal_pairs:
+        if args.data:
+            raise UsageError("--minimal-pairs and --data are two evaluations: give one of them")
+        found = evaluate_minimal_pairs(
+            args.workdir,
+            args.minimal_pairs,
+            args.checkpoint,
+            args.pairs_per_paradigm,
+            progress=True,
+        )
+        print(json.dumps(found) if args.json else render_minimal_pairs(found))
+        return
     metrics = evaluate(args.workdir, args.data, args.split, args.checkpoint)
     print(json.dumps(metrics) if args.json else render_metrics(metrics))
 

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from electra_jax.data.sampler import DataConfig
+from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError, above, at_least, check_fields, checked, within
 from electra_jax.models.electra import Electra, GeneratorConfig, generator_model
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives import objectives
 from electra_jax.objectives.config import ObjectiveConfig
+from electra_jax.objectives.masking import SpecialTokens
 from electra_jax.objectives.objective import Objective
 from electra_jax.parallel.mesh import MeshConfig
 from electra_jax.parallel.rendezvous import ProcessesConfig
@@ -33,6 +36,7 @@ from electra_jax.training.optimizer import OptimizerConfig
 from electra_jax.training.profile import parse_steps
 
 PACKAGE = Path(__file__).parent
+BERT_TOKENS = SpecialTokens(pad=0, cls=101, sep=102, mask=103)
 
 # Shipped configs that had other names in version 0.1; both are read.
 FORMER_NAMES = {
@@ -206,6 +210,18 @@ def find_objective(name: str) -> type[Objective]:
     return choose(objectives(), "objective.name", name)
 
 
+def build_objective(config: PretrainConfig, tokenizer: Tokenizer | None) -> Objective:
+    """The objective of a config over its networks; without a tokenizer its ids are BERT's."""
+    special, continuation = BERT_TOKENS, np.zeros(config.model.vocab_size, bool)
+    if tokenizer is not None:
+        special = SpecialTokens(
+            tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id
+        )
+        continuation = tokenizer.continuation()
+    kind = find_objective(config.objective.name)
+    return kind(config.objective, config.electra, special, continuation)
+
+
 def find_task(name: str) -> type[Task]:
     """The class of a task.
 
@@ -309,7 +325,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     Raises:
       UsageError: no such file, variant or field, or a value of the wrong type.
     """
-    file, _, variant = spec.partition(":")
+    file, variant = split_variant(spec)
     path = find_config(file)
     module_spec = importlib.util.spec_from_file_location("electra_jax_config", path)
     if module_spec is None or module_spec.loader is None:
@@ -335,6 +351,16 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
         _override(config, override)
     _join_names(init)
     return config
+
+
+def split_variant(spec: str) -> tuple[str, str]:
+    """The file and the variant of FILE[:variant]; a file whose path has colons is that file."""
+    parts = spec.split(":")
+    for end in range(len(parts), 0, -1):
+        file = ":".join(parts[:end])
+        if Path(file).is_file():
+            return file, ":".join(parts[end:])
+    return parts[0], ":".join(parts[1:])
 
 
 def find_config(file: str) -> Path:

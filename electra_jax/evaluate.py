@@ -1,5 +1,6 @@
 """Held-out figures of a checkpoint, and held-out sentences as it sees them."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.config import FinetuneConfig
+from electra_jax.atomic_files import write_json
+from electra_jax.config import FinetuneConfig, build_objective
+from electra_jax.data.minimal_pairs import read_minimal_pairs
 from electra_jax.data.mixture import Mixture, parse_stores
 from electra_jax.errors import UsageError
 from electra_jax.inference.finetuned import FinetunedModel, load
@@ -16,10 +19,12 @@ from electra_jax.interop.names import flatten
 from electra_jax.objectives.replaced_token import ReplacedTokenDetection
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.pretraining.pretrain import make_evaluate
-from electra_jax.pretraining.program import build_objective, pretraining_program
+from electra_jax.pretraining.program import pretraining_program
 from electra_jax.report import Sample, SampleToken
-from electra_jax.run_directory import read_any_config
+from electra_jax.run_directory import PAIRS_FILE, read_any_config
 from electra_jax.training.checkpoint import holds_checkpoint
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -76,6 +81,44 @@ def evaluate_task(
         )
     records = model.task.read(source)
     return {"step": model.step, **model.task.score(model.answer(records), records)}
+
+
+def evaluate_minimal_pairs(
+    workdir: str | Path,
+    pairs: str,
+    checkpoint: str = "best",
+    per_paradigm: int = 0,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """The accuracy of a pretrained model on minimal pairs, kept in its run directory for reports.
+
+    Args:
+      workdir: a run directory, or another model directory, which is left as it is.
+      pairs: a file, or a glob (see `data.minimal_pairs`).
+      checkpoint: "best", "last" or a step.
+      per_paradigm: only the first pairs of each paradigm, this many; 0: all.
+      progress: whether there is a bar.
+
+    Returns:
+      `step`, `file`, and what `PairAccuracy.record` has.
+
+    Raises:
+      UsageError: no such file or model, or one that scores no sentences.
+    """
+    if per_paradigm < 0:
+        raise UsageError(f"pairs per paradigm must be at least 0, not {per_paradigm}")
+    read = read_minimal_pairs(pairs, per_paradigm)
+    model = load(workdir, checkpoint)
+    if isinstance(model, FinetunedModel):
+        raise UsageError(f"{workdir} is fine-tuned: only a pretrained model scores minimal pairs")
+    accuracy = model.pair_accuracy(read, progress)
+    record = {"step": model.step, "file": pairs, **accuracy.record}
+    if holds_checkpoint(workdir):
+        try:
+            write_json(Path(workdir) / PAIRS_FILE, record)
+        except OSError as error:
+            log.warning("%s is not written: %s", Path(workdir) / PAIRS_FILE, error.strerror)
+    return record
 
 
 def held_out_examples(

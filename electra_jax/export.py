@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.config import config_fields
+from electra_jax.config import build_objective, config_fields
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.inference.finetuned import FinetunedModel, load
 from electra_jax.inference.pretrained import PretrainedModel, imported_config, load_hugging_face
 from electra_jax.interop import huggingface, names, tensorflow1
 from electra_jax.models.electra import count_params, generator_model, unstack_params
-from electra_jax.pretraining.program import build_objective, create_state
+from electra_jax.pretraining.program import create_state
 from electra_jax.pretraining.resume import IMPORTED
 from electra_jax.pretraining.warm_start import warm_start
 from electra_jax.run_directory import RESULTS_FILE, TOKENIZER, save_config

@@ -10,12 +10,12 @@ import html
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from electra_jax.atomic_files import write_text
 from electra_jax.errors import UsageError
-from electra_jax.run_directory import CONFIG_FILE, REPORT
+from electra_jax.run_directory import CONFIG_FILE, PAIRS_FILE, REPORT
 from electra_jax.training.metrics import METRICS_FILE, read_metrics
 
 PAGE = "index.html"
@@ -67,11 +67,13 @@ def write_report(workdir: str | Path, examples: Sequence[Sample] = ()) -> Path:
     if not lines:
         raise UsageError(f"nothing to report: {workdir / METRICS_FILE} is missing or empty")
     config = workdir / CONFIG_FILE
+    pairs = workdir / PAIRS_FILE
     text = _page(
         workdir.resolve().name,
         lines,
         json.loads(config.read_text()) if config.is_file() else {},
         examples,
+        json.loads(pairs.read_text()) if pairs.is_file() else {},
     )
     page = workdir / REPORT / PAGE
     try:
@@ -98,7 +100,9 @@ def curves(lines: Sequence[dict]) -> dict[str, dict[str, tuple[list[float], list
     return plots
 
 
-def _page(title: str, lines: list[dict], config: dict, examples: Sequence[Sample]) -> str:
+def _page(
+    title: str, lines: list[dict], config: dict, examples: Sequence[Sample], pairs: dict
+) -> str:
     plots = curves(lines)
     last = lines[-1]
     parts = [
@@ -112,6 +116,8 @@ def _page(title: str, lines: list[dict], config: dict, examples: Sequence[Sample
         *(_plot(metric, kinds) for metric, kinds in sorted(_by_network(plots).items())),
         "</div>",
     ]
+    if pairs:
+        parts += ["<h2>Minimal pairs</h2>", *_minimal_pairs(pairs)]
     if examples:
         parts += [
             "<h2>Held-out samples</h2>",
@@ -146,6 +152,28 @@ def _table(plots: dict) -> str:
             for kind in kinds
         )
         rows.append(f"<tr><td>{html.escape(metric)}</td>{cells}</tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _minimal_pairs(found: dict) -> list[str]:
+    """What `evaluate --minimal-pairs` found last (see `inference.scoring.PairAccuracy`)."""
+    by_phenomenon = sorted(found["paradigms"].items(), key=lambda item: item[1]["phenomenon"])
+    return [
+        f"<p>Step {found['step']:,}, {found['pairs']:,} pairs of {html.escape(found['file'])}: the "
+        f"good sentence has the higher score in {found['minimal_pairs']:.1%}, by the mean over "
+        f"paradigms (a guess: {found['minimal_pairs_baseline']:.0%}).</p>",
+        _accuracies(found["phenomena"].items()),
+        "<details><summary>By paradigm</summary>",
+        _accuracies(by_phenomenon),
+        "</details>",
+    ]
+
+
+def _accuracies(groups: Iterable[tuple[str, dict]]) -> str:
+    rows = [
+        f"<tr><td>{html.escape(name)}</td><td class=number>{group['accuracy']:.1%}</td></tr>"
+        for name, group in groups
+    ]
     return f"<table>{''.join(rows)}</table>"
 
 

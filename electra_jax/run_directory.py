@@ -1,6 +1,7 @@
 """The files of a run directory, by name, and its config.
 
 config.json  checkpoints/  metrics.jsonl  tensorboard/  tokenizer/  report/  profile/
+minimal_pairs.json
 of fine-tuning also: task.json  data.json  results.json  predictions/
 of several fine-tuning runs: runs.json  results.md, and a run directory for each
 """
@@ -23,12 +24,13 @@ CONFIG_VERSION = 1
 TOKENIZER = "tokenizer"
 REPORT = "report"
 TASK_FILE = "task.json"  # what of a fine-tuned model its config does not say
-DATA_FILE = "data.json"  # the sizes of the files that a fine-tuning run learns from
+DATA_FILE = "data.json"  # sizes and hashes of the files that a fine-tuning run learns from
 RESULTS_FILE = "results.json"
 BASELINE = "trivial"  # in it, the key of the baseline's metrics
 PREDICTIONS = "predictions"
 RUNS_FILE = "runs.json"  # of several runs; each has its own RESULTS_FILE in its folder
 TABLE_FILE = "results.md"
+PAIRS_FILE = "minimal_pairs.json"  # what `evaluate --minimal-pairs` found last
 
 
 def save_config(config: PretrainConfig | FinetuneConfig, workdir: Path) -> None:

@@ -16,6 +16,7 @@ from electra_jax.config import (
     load_config,
     pretrain_config,
     pretrain_defaults,
+    split_variant,
 )
 from electra_jax.errors import UsageError
 from electra_jax.run_directory import CONFIG_FILE, read_config, save_config
@@ -139,16 +140,17 @@ RIGHT = {
             "objective.final_temperature", "optimizer.learning_rate",
             "optimizer.muon_learning_rate", "optimizer.separate_learning_rate",
             "optimizer.warmup_steps", "optimizer.weight_decay", "optimizer.b1", "optimizer.b2",
-            "optimizer.clip", "eval.max_batches", "train.seed", "train.dropout",
-            "train.warmup_share", "train.patience", "task.train_rows",
+            "optimizer.clip", "eval.max_batches", "eval.minimal_pairs_per_paradigm", "train.seed",
+            "train.dropout", "train.warmup_share", "train.patience", "task.train_rows",
         ),
         (0,),
     ),
 }  # fmt: skip
 # Texts that name files, columns and whatever else may be called anything.
 FREE = (
-    "data.store", "init.from", "init.model", "task.train", "task.validation", "task.test",
-    "task.columns", "task.text", "task.text_b", "task.label", "task.options", "task.words",
+    "data.store", "eval.minimal_pairs", "init.from", "init.model", "task.train",
+    "task.validation", "task.test", "task.columns", "task.text", "task.text_b",
+    "task.label", "task.options", "task.words",
     "task.intent", "task.question", "task.context", "task.answers", "task.query",
     "task.positive", "task.negative", "task.source", "task.summary", "task.out_of_scope",
 )  # fmt: skip
@@ -316,3 +318,12 @@ def test_a_damaged_run_config_is_refused(tmp_path, content, message):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UsageError, match=message):
         read_config(tmp_path)
+
+
+def test_a_config_file_may_have_colons_in_its_path(tmp_path):
+    file = tmp_path / "run_14:43" / "config.py"
+    file.parent.mkdir()
+    file.write_text("def get_config(variant):\n    return 1\n")
+    assert split_variant(str(file)) == (str(file), "")
+    assert split_variant(f"{file}:small") == (str(file), "small")
+    assert split_variant("pretrain/small:modern") == ("pretrain/small", "modern")

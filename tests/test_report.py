@@ -8,7 +8,7 @@ import pytest
 
 from electra_jax.errors import UsageError
 from electra_jax.inference.pretrained import TokenReport
-from electra_jax.inference.terminal import render_inspection, render_metrics
+from electra_jax.inference.terminal import render_inspection, render_metrics, render_minimal_pairs
 from electra_jax.report import Sample, SampleToken, curves, write_report
 
 LINES = [
@@ -43,6 +43,33 @@ def test_networks_of_a_metric_share_a_plot(tmp_path):
     assert page.count("<svg") == 2
     for text in ("<td>gradient_norm/encoder", "<td>gradient_norm/head", "<!-- encoder -->", "2.5"):
         assert text in page, text
+
+
+PAIRS = {
+    "step": 1200, "file": "<pairs>.jsonl", "minimal_pairs": 0.625, "minimal_pairs_baseline": 0.5,
+    "pairs": 3000, "ties": 4, "phenomena": {"ellipsis": {"paradigms": 2, "accuracy": 0.625}},
+    "paradigms": {
+        "ellipsis_1": {"phenomenon": "ellipsis", "pairs": 1000, "accuracy": 0.5},
+        "ellipsis_2": {"phenomenon": "ellipsis", "pairs": 2000, "accuracy": 0.75},
+    },
+}  # fmt: skip
+
+
+def test_a_page_shows_the_minimal_pairs_that_were_scored(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in LINES))
+    assert "Minimal pairs" not in write_report(tmp_path).read_text()
+    (tmp_path / "minimal_pairs.json").write_text(json.dumps(PAIRS))
+    page = write_report(tmp_path).read_text()
+    for text in ("62.5%", "&lt;pairs&gt;", "ellipsis_2</td><td class=number>75.0%", "Step 1,200"):
+        assert text in page, text
+
+
+def test_minimal_pairs_in_a_table():
+    assert [line.split() for line in render_minimal_pairs(PAIRS).splitlines()[:3]] == [
+        ["phenomenon", "paradigms", "accuracy"],
+        ["ellipsis", "2", "0.6250"],
+        ["mean", "over", "paradigms", "2", "0.6250"],
+    ]
 
 
 def test_a_run_without_metrics_has_no_page(tmp_path):

@@ -39,7 +39,7 @@ from electra_jax.data.documents import (
     Part,
     digest,
 )
-from electra_jax.data.text_files import File, find_files
+from electra_jax.data.text_files import File, Found, find_files
 from electra_jax.data.token_store import TokenStore, write_store
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
@@ -141,11 +141,14 @@ def _refusing(*kinds: type[Exception]) -> Iterator[None]:
         raise UsageError(f"Beam: {line}") from error
 
 
-def _find(pattern: str) -> list[tuple[str, int]]:
+def _find(pattern: str) -> list[Found]:
     if "://" not in pattern:
         return find_files(pattern)
     (result,) = FileSystems.match([pattern])
-    return [(file.path, file.size_in_bytes) for file in result.metadata_list]
+    return [
+        Found(file.path, file.size_in_bytes, file.last_updated_in_seconds)
+        for file in result.metadata_list
+    ]
 
 
 @dataclasses.dataclass

@@ -3,13 +3,13 @@
 A source is written as a scheme and an address:
 
 - `text:GLOB`: UTF-8 text, one paragraph a line, a blank line between documents;
-- `jsonl:GLOB`: one JSON object a line, the text in a column of it;
+- `jsonl:GLOB`: one JSON object a line, or an array of objects, the text in a column;
 - `parquet:GLOB`: the text in a column;
 - `tfds:NAME[/CONFIG][:SPLIT]`: a prepared TensorFlow data set (split "train" by default);
 - `docs:` or `docs:NAME,NAME`: the documentation of the installed Python packages.
 
-Text and JSON may be compressed: `.gz`, `.xz`, `.zst`. Everything is streamed. A text document
-longer than 64 MiB is cut there, at a line or a space, so that memory stays flat.
+Text and JSON may be compressed: `.gz`, `.xz`, `.bz2`, `.zst`. Everything is streamed. A text
+document longer than 64 MiB is cut there, at a line or a space, so that memory stays flat.
 """
 
 import contextlib
@@ -26,15 +26,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from electra_jax.data import installed_docs
+from electra_jax.data.parquet_files import open_parquet, read_parquet
 from electra_jax.data.text_files import (
     Files,
     Find,
     find_files,
     first_line,
     no_column,
-    open_parquet,
     read_json_lines,
-    read_parquet,
     read_text,
 )
 from electra_jax.errors import UsageError
@@ -164,7 +163,7 @@ class Documents:
     def describe(self) -> dict[str, Any]:
         """A description of the sources as JSON values; equal for equal input.
 
-        Files are known by name and size; data sets and packages by name and version.
+        Files are known by name and content; data sets and packages by name and version.
         """
         options = dataclasses.asdict(self.options)
         del options["data_dir"]  # where a data set lies does not change it

@@ -9,6 +9,7 @@ import dataclasses
 import importlib.util
 import itertools
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from electra_jax.data.permutation import fold, permute, uniform
 from electra_jax.data.rows import LAYOUTS, SHORTEST_LENGTH, RowTable, row_table
+from electra_jax.data.source_list import split_last_colon, split_list, unescape
 from electra_jax.data.token_store import Split
 from electra_jax.errors import UsageError, at_least, check_fields, checked, one_of
 
@@ -46,25 +48,34 @@ class DataConfig:
 
 
 def parse_stores(text: str) -> list[tuple[str, float]]:
-    """Reads "a:0.7,b:0.3" or "a" as (path, weight) pairs.
+    r"""Reads "a:0.7,b:0.3" or "a" as (path, weight) pairs.
+
+    A comma or a colon of a path is written "\," or "\:"; a folder that exists as it is written
+    needs none (see `source_list`).
 
     Raises:
       UsageError: empty, or a weight that is not a number above 0.
     """
-    if not text:
-        raise UsageError("data.store is empty: give --config.data.store=DIR (see `prepare`)")
     stores = []
-    for part in text.split(","):
-        path, colon, weight = part.rpartition(":")
-        if not colon or "/" in weight:
+    for part in split_list(text, lambda part: _exists(part) or _exists(split_last_colon(part)[0])):
+        path, weight = (part, None) if _exists(part) else split_last_colon(part)
+        if weight is None or "/" in weight:
             path, weight = part, "1"
         try:
-            stores.append((path, float(weight)))
+            stores.append((path if _exists(path) else unescape(path), float(weight)))
         except ValueError:
-            raise UsageError(f"data.store={text!r}: {weight!r} is not a weight") from None
+            raise UsageError(
+                f"data.store={text!r}: {weight!r} is not a weight; a colon in a path is written \\:"
+            ) from None
         if not 0 < stores[-1][1] < math.inf:
             raise UsageError(f"data.store={text!r}: weights must be positive, not {weight}")
+    if not stores:
+        raise UsageError("data.store is empty: give --config.data.store=DIR (see `prepare`)")
     return stores
+
+
+def _exists(path: str) -> bool:
+    return bool(path) and os.path.isdir(path)
 
 
 class Sampler:

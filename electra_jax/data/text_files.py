@@ -1,29 +1,35 @@
-"""Text out of files: plain text, JSON lines and parquet, compressed or not, streamed."""
+"""Text out of files: plain text and JSON lines, compressed or not, streamed."""
 
 import dataclasses
 import glob
-import gzip
-import io
+import hashlib
 import json
-import lzma
 import os
-import zlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet
-import zstandard
-
+from electra_jax.data.compression import DAMAGE, open_bytes
+from electra_jax.data.json_values import read_records, without_surrogates
 from electra_jax.errors import UsageError
 
 Reader = Callable[[Path], Iterator[tuple[str, int]]]  # see `read_text`
-Find = Callable[[str], list[tuple[str, int]]]  # see `find_files`
+Find = Callable[[str], list["Found"]]  # see `find_files`
 
 _LONGEST = 64 << 20  # bytes of text held at once
-_READ_SIZE = 1 << 20
-_ZSTANDARD_READ_SIZE = 1 << 10  # small: 4 bytes of input can unfold to 128 KiB
+PIECE_OF_JSON = 1 << 20  # bytes decoded at once of lines of any length
+_CARRIAGE_RETURN = re.compile(r"\s*\r\s*")
+_BLANK = re.compile(r"\s*\r\s*\r\s*")  # a blank line between carriage returns
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Found(NamedTuple):
+    """A file of a glob."""
+
+    path: str
+    size: int  # bytes
+    modified: float | None = None  # seconds, where its content is out of reach
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,22 +40,50 @@ class File:
       path: where it is.
       size: bytes.
       reader: yields the documents of a path, and the bytes read so far.
+      modified: when it was written, if it lies where only the reader reaches it.
     """
 
     path: str
     size: int
     reader: Reader
+    modified: float | None = None
 
     def read(self) -> Iterator[tuple[str, int]]:
         """Yields documents, and the bytes of the file read so far."""
         return self.reader(Path(self.path))
 
+    def describe(self) -> dict[str, Any]:
+        """Its name, its size, and what tells whether it was changed in place."""
+        content: dict[str, Any] = {"modified": self.modified}
+        if self.modified is None:
+            content = {"sha256": checksum(self.path)}
+        return {"name": os.path.basename(self.path), "bytes": self.size, **content}
 
-def find_files(pattern: str) -> list[tuple[str, int]]:
-    """Paths and sizes of the files of a glob."""
+
+def checksum(path: str | os.PathLike[str]) -> str:
+    """A hash of a file's bytes.
+
+    Raises:
+      UsageError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def find_files(pattern: str) -> list[Found]:
+    """The files of a glob; what exists as it is written, file or folder, is not a pattern."""
     pattern = os.path.expanduser(pattern)
-    matches = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
-    return [(match, os.path.getsize(match)) for match in matches if os.path.isfile(match)]
+    matches = [pattern] if os.path.exists(pattern) else []
+    if not matches:
+        literal = pattern
+        while literal and not os.path.isdir(literal):
+            literal = os.path.dirname(literal)
+        pattern = glob.escape(literal) + pattern[len(literal) :]
+        matches = glob.glob(pattern, recursive=True)
+    return [Found(match, os.path.getsize(match)) for match in matches if os.path.isfile(match)]
 
 
 class Files:
@@ -66,7 +100,9 @@ class Files:
         Raises:
           UsageError: no file matches; the message calls the pattern `source`.
         """
-        self.files = [File(path, size, reader) for path, size in sorted(find(pattern))]
+        self.files = [
+            File(path, size, reader, modified) for path, size, modified in sorted(find(pattern))
+        ]
         if not self.files:
             folder = os.path.isdir(os.path.expanduser(pattern))
             raise UsageError(
@@ -83,12 +119,8 @@ class Files:
             before += file.size
 
     def describe(self) -> dict[str, Any]:
-        """Names and sizes of the files."""
-        return {
-            "files": [
-                {"name": os.path.basename(file.path), "bytes": file.size} for file in self.files
-            ]
-        }
+        """Names, sizes and hashes of the files."""
+        return {"files": [file.describe() for file in self.files]}
 
 
 def read_text(path: Path) -> Iterator[tuple[str, int]]:
@@ -97,6 +129,11 @@ def read_text(path: Path) -> Iterator[tuple[str, int]]:
     held = consumed = 0
     for number, line, consumed in read_lines(path, cut=True):
         text = decode(line, path, number).strip()
+        if "\r" in text:  # which ends a line, too
+            *whole, text = (_CARRIAGE_RETURN.sub("\n", part) for part in _BLANK.split(text))
+            for part in whole:
+                yield "\n".join([*lines, part]), consumed
+                lines, held = [], 0
         if lines and (not text or held + len(line) > _LONGEST):
             yield "\n".join(lines), consumed
             lines = []
@@ -109,8 +146,14 @@ def read_text(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def read_json_lines(path: Path, column: str) -> Iterator[tuple[str, int]]:
-    """Yields the text of each line's `column`, "" for null, and the bytes read so far."""
-    for number, line, consumed in read_lines(path, cut=False):
+    """Yields the text of each line's `column`, "" for null, and the bytes read so far.
+
+    A file that holds an array has its elements read.
+    """
+    if holds_json_array(path):
+        yield from _read_json_array(path, column)
+        return
+    for number, line, consumed in read_lines(path):
         text = decode(line, path, number).strip()
         if not text:
             continue
@@ -120,40 +163,70 @@ def read_json_lines(path: Path, column: str) -> Iterator[tuple[str, int]]:
             raise UsageError(f"{path}:{number}: not valid JSON: {error}") from error
         if not isinstance(row, dict):
             raise UsageError(f"{path}:{number}: not a JSON object")
-        if column not in row:
-            raise UsageError(f"{path}:{number}: {no_column(column, row)}")
-        value = row[column]
-        if not isinstance(value, str | None):
-            raise UsageError(
-                f"{path}:{number}: column {column!r} is not text but {type(value).__name__}"
-            )
-        yield without_surrogates(value or ""), consumed
+        yield _text_of(row, column, f"{path}:{number}"), consumed
 
 
-def read_lines(path: Path, cut: bool = False) -> Iterator[tuple[int, bytes, int]]:
+def holds_json_array(path: Path) -> bool:
+    """Whether a file starts with the bracket of an array; one of JSON lines does not."""
+    for _, line, _ in read_lines(path, cut=True, longest=PIECE_OF_JSON):
+        if start := line.lstrip()[:1]:
+            return start == b"["
+    return False
+
+
+def _read_json_array(path: Path, column: str) -> Iterator[tuple[str, int]]:
+    consumed = 0
+
+    def pieces() -> Iterator[tuple[int, str]]:
+        nonlocal consumed
+        for number, piece, position in read_lines(path, cut=True, longest=PIECE_OF_JSON):
+            consumed = position
+            yield number, decode(piece, path, number)
+
+    for where, row in read_records(pieces(), str(path)):
+        yield _text_of(row, column, where), consumed
+
+
+def _text_of(row: dict[str, Any], column: str, where: str) -> str:
+    if column not in row:
+        raise UsageError(f"{where}: {no_column(column, row)}")
+    value = row[column]
+    if value is None or value != value:  # NaN
+        return ""
+    if not isinstance(value, str):
+        raise UsageError(f"{where}: column {column!r} is not text but {type(value).__name__}")
+    return without_surrogates(value)
+
+
+def read_lines(
+    path: Path, cut: bool = False, longest: int | None = None
+) -> Iterator[tuple[int, bytes, int]]:
     """Yields line number, line and bytes of the file read so far.
 
-    A line longer than `_LONGEST` is cut to pieces of the same number, or else refused.
+    Byte order marks at the start of lines are left out: where files were joined, each had one.
+    A line longer than `longest` bytes is cut to pieces of the same number, or else refused.
+
+    Raises:
+      UsageError: the file cannot be read, is damaged, or not text; names the line.
     """
+    longest = longest or _LONGEST
     number = 1
     rest = b""
     try:
-        with open(path, "rb") as file, _decompress(file, path) as stream:
-            while piece := stream.readline(_LONGEST - len(rest)):
+        with open_bytes(path) as (file, stream):
+            while piece := stream.readline(longest - len(rest)):
                 line = rest + piece
                 rest = b""
-                if len(line) >= _LONGEST and not line.endswith(b"\n"):
+                if len(line) >= longest and not line.endswith(b"\n"):
                     if not cut:
-                        raise UsageError(f"{path}:{number}: line of over {_LONGEST >> 20} MiB")
+                        raise UsageError(f"{path}:{number}: line of over {longest >> 20} MiB")
                     end = _end_of_piece(line)
                     line, rest = line[:end], line[end:]
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                yield number, line, file.tell()
+                yield number, line.removeprefix(_BYTE_ORDER_MARK), file.tell()
                 number += line.endswith(b"\n")
             if rest:
                 yield number, rest, file.tell()
-    except (EOFError, OSError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
+    except (OSError, *DAMAGE) as error:
         if isinstance(error, OSError) and error.errno:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
         raise UsageError(
@@ -172,51 +245,6 @@ def _end_of_piece(line: bytes) -> int:
     return end
 
 
-def _decompress(file: BinaryIO, path: Path) -> io.BufferedReader:
-    wrap = _DECOMPRESSORS.get(path.suffix)
-    return io.BufferedReader(wrap(file) if wrap else file, _READ_SIZE)  # type: ignore[arg-type]
-
-
-class _ZstandardReader(io.RawIOBase):
-    """Reads `.zst`; unlike the library's own reader it notices a truncated file."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._frame: Any = None
-        self._input = self._output = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._output:
-            data = self._input or self._file.read(_ZSTANDARD_READ_SIZE)
-            if not data:
-                if self._frame:
-                    raise EOFError("the last frame has no end")
-                return 0
-            if not self._frame:
-                # The largest window there is: archives of text are often made with it.
-                decompressor = zstandard.ZstdDecompressor(max_window_size=2**31)
-                self._frame = decompressor.decompressobj()
-            self._output = self._frame.decompress(data)
-            self._input = b""
-            if self._frame.eof:
-                self._input = self._frame.unused_data
-                self._frame = None
-        count = min(len(buffer), len(self._output))
-        buffer[:count] = self._output[:count]
-        self._output = self._output[count:]
-        return count
-
-
-_DECOMPRESSORS: dict[str, Callable[[BinaryIO], Any]] = {
-    ".gz": lambda file: gzip.GzipFile(fileobj=file),
-    ".xz": lzma.LZMAFile,
-    ".zst": _ZstandardReader,
-}
-
-
 def decode(line: bytes, path: Path | str, number: int) -> str:
     """The text of a line.
 
@@ -229,52 +257,9 @@ def decode(line: bytes, path: Path | str, number: int) -> str:
         raise UsageError(f"{path}:{number}: not valid UTF-8: {error.reason}") from error
 
 
-def without_surrogates(text: str) -> str:
-    r"""Replaces halves of surrogate pairs, which JSON can write (\ud83d) and UTF-8 cannot."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
-
-
 def no_column(column: str, columns: Iterable[Any]) -> str:
     """The message for a missing column."""
     return f"no column {column!r}; there are: {', '.join(map(str, columns)) or 'none'}"
-
-
-def open_parquet(path: Path, column: str) -> pyarrow.parquet.ParquetFile:
-    """Opens a parquet file whose `column` is text.
-
-    Raises:
-      UsageError: it is not.
-    """
-    try:
-        # A buffer makes column chunks come in pieces; without it they are read whole.
-        file = pyarrow.parquet.ParquetFile(path, buffer_size=_READ_SIZE)
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{path}: not a readable parquet file: {first_line(error)}") from error
-    schema = file.schema_arrow
-    if column not in schema.names:
-        raise UsageError(f"{path}: {no_column(column, schema.names)}")
-    kind = schema.field(column).type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise UsageError(f"{path}: column {column!r} is not text but {kind}")
-    return file
-
-
-def read_parquet(path: Path, column: str) -> Iterator[tuple[str, int]]:
-    """Yields the text of each row's `column`, "" for null, and about the bytes read so far."""
-    row = 0
-    try:
-        with open_parquet(path, column) as file:
-            size, rows = path.stat().st_size, max(1, file.metadata.num_rows)
-            for batch in file.iter_batches(batch_size=256, columns=[column]):
-                for value in batch.column(0):
-                    row += 1
-                    yield value.as_py() or "", size * row // rows
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: row {row}: not valid UTF-8: {error.reason}") from error
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{path}: corrupt after row {row}: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:

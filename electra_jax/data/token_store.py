@@ -205,7 +205,9 @@ def write_store(
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error}") from error
     if not counts["validation"]["documents"] and validation_share:
-        log.warning("no document was held out; a larger --validation-share would hold some out")
+        log.warning(
+            "no document is held out: there are too few, or --validation-share is too small"
+        )
     return TokenStore.open(output)
 
 
@@ -239,8 +241,11 @@ def _existing(output: Path, settings: dict[str, Any]) -> TokenStore | None:
     store = TokenStore.open(output)
     for name, value in settings.items():
         before = store.manifest["settings"].get(name)
-        if before != value:
-            detail = "" if name == "source" else f" ({before!r}, not {value!r})"
+        if not _agrees(before, value):
+            detail = f" ({before!r}, not {value!r})"
+            if name == "source":
+                changed = _changed_file(before, value)
+                detail = f" ({changed} was changed)" if changed else ""
             raise UsageError(
                 f"{output} was prepared with another {name}{detail}: choose another --output, "
                 "or remove it"
@@ -248,6 +253,32 @@ def _existing(output: Path, settings: dict[str, Any]) -> TokenStore | None:
     store.verify()
     log.info("%s is already prepared", output)
     return store
+
+
+CONTENT_KEYS = {"sha256", "modified"}  # of a file's description; stores of before have neither
+
+
+def _agrees(before: Any, now: Any) -> bool:
+    """Whether settings are equal, as far as those of before say something."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        unknown = CONTENT_KEYS - before.keys()
+        return before.keys() == now.keys() - unknown and all(
+            _agrees(value, now[key]) for key, value in before.items()
+        )
+    if isinstance(before, list) and isinstance(now, list):
+        return len(before) == len(now) and all(map(_agrees, before, now))
+    return before == now
+
+
+def _changed_file(before: Any, now: Any) -> str:
+    """The name of the first file that both descriptions have and that is not the same; or ""."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        if before.get("name") == now.get("name") and "bytes" in before and not _agrees(before, now):
+            return str(now["name"])
+        before, now = list(before.values()), list(now.values())
+    if isinstance(before, list) and isinstance(now, list):
+        return next(filter(None, map(_changed_file, before, now)), "")
+    return ""
 
 
 @contextlib.contextmanager
@@ -281,7 +312,7 @@ def _write(
 ) -> dict[str, dict[str, Any]]:
     """Writes the arrays of both splits; returns their counts."""
     dtype = token_dtype(tokenizer)
-    frequencies = np.zeros(tokenizer.vocab_size, np.int64)
+    frequencies = {split: np.zeros(tokenizer.vocab_size, np.int64) for split in SPLITS}
     totals: dict[str, dict[str, Any]] = {s: {"tokens": 0, "documents": 0} for s in SPLITS}
     text_bytes = 0
     with contextlib.ExitStack() as stack:
@@ -307,18 +338,23 @@ def _write(
                 files[split, "documents"].append(total["tokens"] + np.cumsum(lengths))
                 total["tokens"] += len(tokens)
                 total["documents"] += len(lengths)
-                if split == "train":
-                    frequencies += np.bincount(tokens, minlength=len(frequencies))
+                frequencies[split] += np.bincount(tokens, minlength=tokenizer.vocab_size)
             text_bytes += chunk.text_bytes
             done = fraction()
             if done:
                 bar.total = round(text_bytes / done)
             bar.update(chunk.text_bytes)
+    if totals["validation"]["tokens"] and not totals["train"]["tokens"]:
+        # Of so few documents, the hashes may hold all out.
+        totals = dict(zip(SPLITS, reversed(totals.values()), strict=True))
+        frequencies = dict(zip(SPLITS, reversed(frequencies.values()), strict=True))
+        for old, new in (("train", "other"), ("validation", "train"), ("other", "validation")):
+            (folder / old).rename(folder / new)
     train = totals["train"]
-    most = int(frequencies.argmax())
+    most = int(frequencies["train"].argmax())
     train["most_frequent"] = {
         "piece": tokenizer.pieces([most])[0],
-        "share": frequencies[most] / max(1, train["tokens"]),
+        "share": frequencies["train"][most] / max(1, train["tokens"]),
     }
     train["text_bytes_of_both_splits"] = text_bytes
     return totals

@@ -23,7 +23,7 @@ from electra_jax.finetuning.objective import (
     make_judge,
     run_optimizer,
 )
-from electra_jax.finetuning.resume import check_resume, check_unused, data_sizes
+from electra_jax.finetuning.resume import check_resume, check_unused, describe_data
 from electra_jax.inference.encoder import PretrainedEncoder
 from electra_jax.inference.finetuned import load, load_finetuned, read_task, save_task
 from electra_jax.models.electra import count_params
@@ -225,7 +225,7 @@ def begin_workdir(
         (workdir / RESULTS_FILE).unlink(missing_ok=True)  # of the same run without its test data
         encoder.tokenizer.save(workdir / TOKENIZER)
         save_config(config, workdir)
-        write_json(workdir / DATA_FILE, data_sizes(config))
+        write_json(workdir / DATA_FILE, describe_data(config))
         save_task(task, encoder.model, workdir)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_jax.atomic_files import atomic_path, write_json
+from electra_jax.data.text_files import checksum
 from electra_jax.errors import UsageError
 from electra_jax.finetuning.sweep import NOT_PRETRAINED, cell, run_group
 from electra_jax.inference.finetuned import load_finetuned
@@ -186,8 +187,8 @@ def write_submissions(
     for name, submitted in one.test_files:
         test = next((p for d in data if (p := Path(d, f"{name}.tsv")).is_file()), None)
         target = to / f"{submitted}.tsv"
-        size = test.stat().st_size if test else 0
-        source = {"run": str(run), "step": results[best]["step"], "bytes of test": size}
+        content = checksum(test) if test else ""
+        source = {"run": str(run), "step": results[best]["step"], "sha256 of test": content}
         done = sources.get(target.name) == source and target.exists()
         if broadcast_from_main(test is None or done):
             continue

@@ -1,12 +1,15 @@
 """Whether a run directory holds the fine-tuning run that a config describes."""
 
 import contextlib
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from electra_jax.config import FinetuneConfig, config_fields, first_difference, flatten_fields
-from electra_jax.data.collection import SCHEME
+from electra_jax.data.collection import SCHEME, locate_collection
+from electra_jax.data.labelled import locate, split_sources
+from electra_jax.data.text_files import checksum
 from electra_jax.errors import UsageError
 from electra_jax.parallel.rendezvous import code_fingerprint
 from electra_jax.run_directory import CONFIG_FILE, DATA_FILE, read_any_config
@@ -25,10 +28,10 @@ FREE_FIELDS = (
 
 def run_fingerprint(config: FinetuneConfig) -> dict[str, Any]:
     """Values that all processes of a run must have in common (see `parallel.rendezvous`)."""
-    sizes = {**file_sizes(config.task.test), **data_sizes(config)}
+    contents = {**describe_files(config.task.test), **describe_data(config)}
     return {
         **code_fingerprint(),
-        **{f"the size of {name}": size for name, size in sizes.items()},
+        **{f"the content of {name}": content for name, content in contents.items()},
         **dict(flatten_fields(config_fields(config), "--config.")),
     }
 
@@ -61,29 +64,37 @@ def check_resume(old: Any, new: FinetuneConfig, workdir: Path) -> None:
         )
     file = workdir / DATA_FILE
     begun = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    for name, size in data_sizes(new).items():
-        if begun.get(name, size) != size:
+    for name, content in describe_data(new).items():
+        before = begun.get(name, content)
+        if isinstance(before, int):  # runs of version 0.1 have the size alone
+            before = {**content, "bytes": before}
+        if before["bytes"] != content["bytes"]:
             raise UsageError(
-                f"{name} has {size:,} bytes, and had {begun[name]:,} when {workdir} was begun: "
-                "choose another --workdir"
+                f"{name} has {content['bytes']:,} bytes, and had {before['bytes']:,} when {workdir}"
+                " was begun: choose another --workdir"
+            )
+        if before != content:
+            raise UsageError(
+                f"{name} was changed since {workdir} was begun: choose another --workdir"
             )
 
 
-def data_sizes(config: FinetuneConfig) -> dict[str, int]:
-    """The size of each file of training and validation data, in bytes."""
-    return file_sizes(f"{config.task.train},{config.task.validation}")
+def describe_data(config: FinetuneConfig) -> dict[str, dict[str, Any]]:
+    """The content of each file of training and validation data (see `describe_files`)."""
+    return {**describe_files(config.task.train), **describe_files(config.task.validation)}
 
 
-def file_sizes(sources: str) -> dict[str, int]:
-    """The size of each of the sources that is a file or a folder (see `data.labelled`)."""
-    sizes = {}
-    for source in filter(None, map(str.strip, sources.split(","))):
-        # FORMAT:PATH, a path alone, or beir:DIR[:SPLIT].
-        address = source.partition(":")[2] or source
-        files = [Path(address).expanduser()]
-        if source.startswith(SCHEME):
-            files = list(Path(address.partition(":")[0]).expanduser().rglob("*"))
-        found = [file.stat().st_size for file in files if file.is_file()]
-        if found:
-            sizes[source] = sum(found)
-    return sizes
+def describe_files(sources: str) -> dict[str, dict[str, Any]]:
+    """The size in bytes and a hash of each source that is a file, or a collection's folder."""
+    contents = {}
+    is_collection = sources.startswith(SCHEME)
+    for source in [sources] if is_collection else split_sources(sources):
+        if is_collection:
+            files = sorted(p for p in locate_collection(source)[0].rglob("*") if p.is_file())
+        else:
+            files = [path for path in (locate(source)[1],) if path.is_file()]
+        if files:
+            digest = hashlib.sha256("".join(map(checksum, files)).encode()).hexdigest()
+            size = sum(path.stat().st_size for path in files)
+            contents[source] = {"bytes": size, "sha256": digest}
+    return contents

@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import io
 import json
 import queue
 import sys
@@ -15,8 +16,9 @@ import numpy as np
 from tqdm import tqdm
 
 from electra_jax.atomic_files import atomic_path
-from electra_jax.data.labelled import FORMATS, Row, kind_of, parse_rows
-from electra_jax.data.text_files import decode, read_lines
+from electra_jax.data.labelled import FORMATS, Row, kind_of, parse_rows, read_file
+from electra_jax.data.source_list import split_list, unescape
+from electra_jax.data.text_files import decode
 from electra_jax.errors import UsageError
 from electra_jax.inference.finetuned import CHUNK, FinetunedModel, as_row, chunked, load
 
@@ -38,12 +40,11 @@ def read_input(path: str, kind: str, columns: Sequence[str] = ()) -> Iterator[Ro
     if kind and kind not in FORMATS:
         raise UsageError(f"--format={kind} is unknown; use {', '.join(FORMATS)}")
     if path == STANDARD_INPUT:
+        if kind == "parquet":
+            raise UsageError("parquet is not read from a pipe: name the file")
         lines = ((n, decode(x, "stdin", n)) for n, x in read_stdin())
         return parse_rows(lines, kind or LINES, "stdin", columns)
-    if not Path(path).is_file():
-        raise UsageError(f"{path}: there is no such file")
-    lines = ((n, decode(x, path, n)) for n, x, _ in read_lines(Path(path)))
-    return parse_rows(lines, kind or kind_of(path) or LINES, path, columns)
+    return read_file(Path(path), kind or kind_of(path) or LINES, columns)
 
 
 def read_stdin() -> Iterator[tuple[int, bytes]]:
@@ -82,6 +83,8 @@ def predict_file(model_dir: str, path: str, output: str, kind: str, checkpoint: 
             f"{model.full_rows:,} fill {length} tokens: they are cut, or go on in further rows",
             file=sys.stderr,
         )
+    for what, number in model.task.cut.items():
+        print(f"{number:,} {what}", file=sys.stderr)
     if model.empty_rows:
         count, first = len(model.empty_rows), model.empty_rows[0]
         print(f"{count:,} have no text (the first: {first})", file=sys.stderr)
@@ -133,7 +136,7 @@ def embed_file(
     if not Path(output).parent.is_dir():
         raise UsageError(f"{output} cannot be written: there is not a folder {Path(output).parent}")
     model = load(model_dir, checkpoint)
-    columns = column.split(",")
+    columns = [unescape(name) for name in split_list(column)]
     texts = [" ".join(map(row.text, columns)).strip() for row in read_input(path, kind)]
     if not texts:
         raise UsageError(f"{path}: there is no text in it")
@@ -150,10 +153,15 @@ def embed_file(
 def open_output(path: str) -> Iterator[TextIO]:
     """A file that takes its name when it is whole, or standard output."""
     if path == STANDARD_INPUT:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # whatever the locale says
+            sys.stdout.reconfigure(encoding="utf-8", newline="\n")
         yield sys.stdout
         return
     try:
-        with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+        with (
+            atomic_path(path) as partial,
+            partial.open("w", encoding="utf-8", newline="\n") as file,
+        ):
             yield file
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,6 +1,7 @@
 """A pretrained model in use: load it, score texts, and see which tokens look replaced."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,15 +10,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.config import PretrainConfig
+from electra_jax.config import PretrainConfig, build_objective
+from electra_jax.data.minimal_pairs import MinimalPair
 from electra_jax.data.sampler import DataConfig
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.inference.encoder import PretrainedEncoder, embed
+from electra_jax.inference.scoring import (
+    PairAccuracy,
+    PairSet,
+    Score,
+    encode_sentences,
+    make_score,
+)
 from electra_jax.interop import huggingface
 from electra_jax.models.electra import GeneratorConfig, init_params, unstack_params
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives.config import ObjectiveConfig
+from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.run_directory import TOKENIZER, read_config
 from electra_jax.training.checkpoint import Checkpoints
 
@@ -44,7 +54,6 @@ class PretrainedModel:
     def __post_init__(self) -> None:
         self._electra = self.config.electra
         self._inspect = jax.jit(self._inspect_arrays)
-        self._energies = jax.jit(self._energy_arrays)
 
     @property
     def devices(self) -> list[jax.Device]:
@@ -124,28 +133,42 @@ class PretrainedModel:
         return row_L, documents_L.astype(np.int32)
 
     def score(self, texts: Sequence[str]) -> list[float]:
-        """Pseudo-log-likelihood of each text, up to a constant of its length.
+        """The score of each text under the model's objective: the higher, the likelier.
 
-        The sum over its tokens of minus their energies (Clark et al., 2020, Electric,
-        section 2.5).
+        The sum over its tokens of `Objective.score_tokens`: of log P(original) of a
+        discriminator, the pseudo-log-likelihood of a masked language model, and of an `electric`
+        model that up to a constant of the text's length.
 
         Raises:
-          UsageError: not a model of the objective `electric`, or a text that is empty or
-            longer than the model was trained on.
+          UsageError: a text that is empty or longer than the model was trained on; or the model
+            lacks the head of its objective, or the objective has no scores.
         """
-        if self.config.objective.name != "electric":
-            raise UsageError("scores need a model of the objective electric")
-        scores = []
-        for text in texts:
-            row_L, documents_L = self._row(text)
-            energy_L = jax.device_get(self._energies(self.params, row_L, documents_L))
-            scores.append(-float(energy_L[1 : documents_L.sum() - 1].sum()))
-        return scores
+        if not texts:
+            return []
+        places = [f"text {number}" for number in range(1, len(texts) + 1)]
+        rows = self._rows(len(texts))
+        sentences = encode_sentences(texts, places, self.tokenizer, self.max_tokens, rows)
+        return self._score(self.params, sentences).tolist()
 
-    def _energy_arrays(self, params: Any, row_L: jax.Array, documents_L: jax.Array) -> jax.Array:
-        rows = (row_L[None], documents_L[None], jnp.zeros_like(row_L)[None])
-        energy_1L: Any = self._electra.apply({"params": params}, *rows, method="discriminate")
-        return energy_1L[0]
+    def pair_accuracy(self, pairs: Sequence[MinimalPair], progress: bool = False) -> PairAccuracy:
+        """The accuracy on minimal pairs by `score`.
+
+        Raises:
+          UsageError: see `score`.
+        """
+        rows = self._rows(2 * len(pairs))
+        encoded = PairSet.encode(pairs, self.tokenizer, self.max_tokens, rows)
+        return encoded.accuracy(self._score(self.params, encoded.sentences, progress))
+
+    @functools.cached_property
+    def _score(self) -> Score:
+        objective = build_objective(self.config, self.tokenizer)
+        return make_score(objective, make_mesh(MeshConfig(), self.devices))
+
+    def _rows(self, texts: int) -> int:
+        """Rows of a batch of so many texts, a multiple of the devices."""
+        devices = len(self.devices)
+        return -(-min(texts, self.config.eval.batch_size) // devices) * devices
 
     def _inspect_arrays(
         self, params: Any, row_L: jax.Array, documents_L: jax.Array

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from electra_jax.inference.pretrained import TokenReport
 
@@ -49,6 +50,20 @@ def render_metrics(figures: Mapping[str, float]) -> str:
         if baseline is not None:
             line += f"  (baseline {_number(baseline)})"
         lines.append(line)
+    return "\n".join(lines)
+
+
+def render_minimal_pairs(found: Mapping[str, Any]) -> str:
+    """A table of the accuracy on minimal pairs by phenomenon (see `PairAccuracy.record`)."""
+    rows = [(name, *group.values()) for name, group in found["phenomena"].items()]
+    rows.append(("mean over paradigms", len(found["paradigms"]), found["minimal_pairs"]))
+    width = max(len(name) for name, *_ in rows)
+    lines = [f"{'phenomenon':{width}}  paradigms  accuracy"]
+    lines += [f"{name:{width}}  {count:9,}  {accuracy:8.4f}" for name, count, accuracy in rows]
+    lines.append(
+        f"step {found['step']:,}, {found['pairs']:,} pairs; a tie counts half ({found['ties']:,}); "
+        f"a guess has {found['minimal_pairs_baseline']:.4f}"
+    )
     return "\n".join(lines)
 
 

@@ -86,6 +86,14 @@ class Electric(Corruption):
         }
         return losses, jax.lax.stop_gradient(sums)
 
+    def score_tokens(self, params: dict, batch: Mapping[str, jax.Array]) -> jax.Array:
+        """Minus the energy of each token, in a single pass.
+
+        A text's sum is its pseudo-log-likelihood, up to a constant of its length (the paper's
+        section 2.5).
+        """
+        return -self.apply("discriminate", params, batch["tokens"], batch, key=None, train=False)
+
     def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         generator = metrics.language_model_metrics("generator", sums)
         return self.total({**generator, **metrics.detector_metrics(sums)})

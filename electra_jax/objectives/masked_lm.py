@@ -46,13 +46,55 @@ class TokenPrediction(Corruption):
     ) -> tuple[metrics.Sums, metrics.Sums]:
         """The losses and metric sums of what the head puts out at the predicted positions."""
         logits_BNV, targets_BN = output, masking.take(prepared["tokens"], masked)
-        losses_BN = metrics.cross_entropy(logits_BNV, targets_BN)
+        inputs_BN = masking.take(inputs_BL, masked)
+        losses_BN = -self.log_probabilities(output, inputs_BN, targets_BN)
         guesses_BN = jnp.argmax(logits_BNV, axis=-1)
         sums = metrics.language_model_sums(
             "discriminator", losses_BN, guesses_BN, targets_BN, masked.weights_BN,
-            logits_BNV.shape[-1], masking.take(inputs_BL, masked),
+            logits_BNV.shape[-1], inputs_BN,
         )  # fmt: skip
         return {"discriminator": sums["discriminator_loss"]}, jax.lax.stop_gradient(sums)
+
+    def log_probabilities(
+        self, output: Any, inputs_BN: jax.Array, targets_BN: jax.Array
+    ) -> jax.Array:
+        """The log-probability of each target from what the head puts out, float32 [B, N]."""
+        del inputs_BN
+        return -metrics.cross_entropy(output, targets_BN)
+
+    def hide(
+        self, params: dict, batch: Mapping[str, jax.Array], masked: masking.Masked
+    ) -> jax.Array:
+        """Rows in which some tokens cannot be read, with [MASK] in their place."""
+        del params
+        return masking.put(
+            batch["tokens"], masked, jnp.full_like(masked.positions_BN, self.special.mask)
+        )
+
+    def score_tokens(self, params: dict, batch: Mapping[str, jax.Array]) -> jax.Array:
+        """The log-probability of each token, hidden alone: a pass for every position.
+
+        A text's sum is its pseudo-log-likelihood as Salazar et al. (2020) define it. The other
+        pieces of a word stay in sight, which favours words of many pieces (Kauf and Ivanova,
+        2023, hide those to the right, too).
+        """
+        tokens_BL = batch["tokens"]
+        rows = tokens_BL.shape[0]
+
+        def score(position: jax.Array, scores_BL: jax.Array) -> jax.Array:
+            # Sliced, so that every device works on its own rows.
+            one_B1 = jnp.full((rows, 1), position)
+            masked = masking.Masked(one_B1, jnp.ones((rows, 1)))
+            inputs_BL = self.hide(params, batch, masked)
+            output = self.apply("predict", params, inputs_BL, batch, one_B1, key=None, train=False)
+            scores_B1 = self.log_probabilities(
+                output, masking.take(inputs_BL, masked), masking.take(tokens_BL, masked)
+            )
+            return jax.lax.dynamic_update_slice_in_dim(scores_BL, scores_B1, position, axis=1)
+
+        # One after another: the memory is that of one pass. Padding is left out.
+        longest = jnp.max(jnp.sum(batch["documents"] > 0, axis=1))
+        return jax.lax.fori_loop(0, longest, score, jnp.zeros(tokens_BL.shape))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +143,19 @@ class ReplaceMLM(TokenPrediction):
     """Masked positions hold the generator's samples instead of [MASK]; they are predicted."""
 
     name = "replace_mlm"
+
+    def hide(
+        self, params: dict, batch: Mapping[str, jax.Array], masked: masking.Masked
+    ) -> jax.Array:
+        """Rows in which the generator's likeliest tokens stand in place of some.
+
+        The main network has never seen [MASK].
+        """
+        logits_BNV = self.apply(
+            "generate", params, super().hide(params, batch, masked), batch, masked.positions_BN,
+            key=None, train=False,
+        )  # fmt: skip
+        return masking.put(batch["tokens"], masked, jnp.argmax(logits_BNV, axis=-1))
 
     def counts(self, prepared: Prepared) -> metrics.Sums:
         masked = prepared["masked"].weights_BN.sum()
@@ -156,10 +211,7 @@ class AllTokensMLM(ReplaceMLM):
     ) -> tuple[metrics.Sums, metrics.Sums]:
         logits_BLV, copy_BL = output
         targets_BL = prepared["tokens"]
-        softmax_BL = -metrics.cross_entropy(logits_BLV, targets_BL)
-        generated_BL = jax.nn.log_sigmoid(-copy_BL) + softmax_BL
-        copied_BL = jnp.where(inputs_BL == targets_BL, jax.nn.log_sigmoid(copy_BL), -jnp.inf)
-        losses_BL = -jnp.logaddexp(generated_BL, copied_BL)
+        losses_BL = -self.log_probabilities(output, inputs_BL, targets_BL)
         # The likeliest token is the input or the head's favourite.
         best_BL = jnp.argmax(logits_BLV, axis=-1)
         best_score_BL = jax.nn.log_sigmoid(-copy_BL) - metrics.cross_entropy(logits_BLV, best_BL)
@@ -173,3 +225,12 @@ class AllTokensMLM(ReplaceMLM):
             logits_BLV.shape[-1], inputs_BL,
         )  # fmt: skip
         return {"discriminator": sums["discriminator_loss"]}, jax.lax.stop_gradient(sums)
+
+    def log_probabilities(
+        self, output: Any, inputs_BN: jax.Array, targets_BN: jax.Array
+    ) -> jax.Array:
+        logits_BNV, copy_BN = output
+        softmax_BN = -metrics.cross_entropy(logits_BNV, targets_BN)
+        generated_BN = jax.nn.log_sigmoid(-copy_BN) + softmax_BN
+        copied_BN = jnp.where(inputs_BN == targets_BN, jax.nn.log_sigmoid(copy_BN), -jnp.inf)
+        return jnp.logaddexp(generated_BN, copied_BN)

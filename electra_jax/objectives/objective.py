@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
+from electra_jax.errors import UsageError
 from electra_jax.models.electra import Electra
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.objectives.masking import SpecialTokens
@@ -94,6 +95,28 @@ class Objective(abc.ABC):
     @abc.abstractmethod
     def weights(self, step: jax.Array | int) -> dict[str, float]:
         """The weight of each loss: the total is the sum of weight * loss sum / count."""
+
+    def score_tokens(self, params: dict, batch: Mapping[str, jax.Array]) -> jax.Array:
+        """Scores each token within its text: the higher, the likelier; float32 [B, L].
+
+        Their sum over a text ranks it beside others, such as the other sentence of a minimal pair.
+        An objective need not have scores.
+
+        Args:
+          params: of the networks.
+          batch: `tokens`, `documents` and `types`, int32 [B, L], with one text in each row.
+
+        Raises:
+          UsageError: the objective does not define them.
+        """
+        raise UsageError(
+            f"objective.name={self.name} does not score sentences: its class has no score_tokens"
+        )
+
+    @classmethod
+    def scores(cls) -> bool:
+        """Whether the objective defines `score_tokens`."""
+        return cls.score_tokens is not Objective.score_tokens
 
     @abc.abstractmethod
     def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -73,6 +73,13 @@ class ReplacedTokenDetection(Corruption):
         }
         return losses, jax.lax.stop_gradient(sums)
 
+    def score_tokens(self, params: dict, batch: Mapping[str, jax.Array]) -> jax.Array:
+        """The log-probability that each token is the original one, in a single pass."""
+        logits_BL = self.apply(
+            "discriminate", params, batch["tokens"], batch, key=None, train=False
+        )
+        return jax.nn.log_sigmoid(-logits_BL)
+
     def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         return self.total({**self.generator_metrics(sums), **metrics.detector_metrics(sums)})
 

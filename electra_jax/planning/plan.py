@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from electra_jax.config import PretrainConfig, pretrain_config
+from electra_jax.config import PretrainConfig, build_objective, pretrain_config
 from electra_jax.errors import UsageError
 from electra_jax.models.electra import count_params
 from electra_jax.parallel.hardware import find_chip
@@ -19,7 +19,6 @@ from electra_jax.planning.collectives import Collective, read_collectives
 from electra_jax.planning.estimate import Estimate, estimate_step
 from electra_jax.pretraining.program import (
     batch_shapes,
-    build_objective,
     create_state,
     flops_per_token,
     pretraining_program,

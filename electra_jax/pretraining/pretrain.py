@@ -11,12 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.config import PretrainConfig, config_fields
+from electra_jax.config import PretrainConfig, build_objective, config_fields, find_objective
+from electra_jax.data.minimal_pairs import read_minimal_pairs
 from electra_jax.data.mixture import Mixture
 from electra_jax.data.sampler import Sampler
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.inference.pretrained import load_pretrained
+from electra_jax.inference.scoring import PairSet, make_score
 from electra_jax.models.electra import count_params
 from electra_jax.parallel.hardware import peak_flops
 from electra_jax.parallel.mesh import check_batch, make_mesh, replicated
@@ -68,6 +70,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool
     mixture = Mixture.open(config.data.store)
     config = resolve_vocabulary(config, mixture.tokenizer.vocab_size)
     sampler = mixture.sampler("train", config.data, config.train.batch_size, config.train.seed)
+    pairs = held_out_pairs(config, mixture.tokenizer)
     checkpoints = open_workdir(config, workdir, mixture)
 
     # State: what is learnt.
@@ -92,7 +95,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool
         batches=lambda step: global_batches(
             functools.partial(sampler.batches, step), mesh, config.train.batch_size
         ),
-        evaluate=held_out_evaluation(config, program, mixture),
+        evaluate=held_out_evaluation(config, program, mixture, pairs),
         summarise=program.objective.summarise,
         tokens_per_step=config.train.batch_size * config.data.length,
         flops_per_token=flops,
@@ -164,17 +167,47 @@ def from_model(config: PretrainConfig, tokenizer: Tokenizer, state: TrainState) 
     return state.replace(params=to_devices(params, shardings))
 
 
+def held_out_pairs(config: PretrainConfig, tokenizer: Tokenizer) -> PairSet | None:
+    """The minimal pairs that a run is to score; None if it names none.
+
+    Raises:
+      UsageError: they cannot be read, do not fit into the rows of the run, or its objective scores
+        no sentences.
+    """
+    if not config.eval.minimal_pairs:
+        return None
+    if not find_objective(config.objective.name).scores():
+        raise UsageError(
+            f"eval.minimal_pairs: objective.name={config.objective.name} does not score sentences: "
+            "leave the field empty"
+        )
+    pairs = read_minimal_pairs(config.eval.minimal_pairs, config.eval.minimal_pairs_per_paradigm)
+    return PairSet.encode(pairs, tokenizer, config.data.length - 2, config.eval.batch_size)
+
+
 def held_out_evaluation(
-    config: PretrainConfig, program: Program, mixture: Mixture
+    config: PretrainConfig, program: Program, mixture: Mixture, pairs: PairSet | None
 ) -> Callable[[Any], dict[str, float]] | None:
-    """The evaluation of a run; None, with a warning, if its stores hold nothing out."""
+    """The evaluation of a run: metrics on held-out text, and the accuracy on minimal pairs.
+
+    Warns if its stores hold nothing out; None if there are no pairs either.
+    """
+    evaluations: list[Callable[[Any], dict[str, float]]] = []
     held_out = mixture.held_out()
     if held_out is None:
         log.warning("no validation split: nothing is held out, the best checkpoint is the last")
+    else:
+        rows = config.eval.batch_size
+        sampler = held_out.sampler("validation", config.data, rows, config.train.seed)
+        evaluations.append(make_evaluate(program, sampler, config.eval.max_batches))
+    if pairs is not None:
+        score = make_score(build_objective(config, mixture.tokenizer), program.mesh)
+        evaluations.append(lambda params: pairs.accuracy(score(params, pairs.sentences)).metrics)
+    if not evaluations:
         return None
-    rows = config.eval.batch_size
-    sampler = held_out.sampler("validation", config.data, rows, config.train.seed)
-    return make_evaluate(program, sampler, config.eval.max_batches)
+    return lambda params: {
+        name: value for evaluate in evaluations for name, value in evaluate(params).items()
+    }
 
 
 def make_evaluate(

@@ -8,15 +8,14 @@ import re
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from electra_jax.config import PretrainConfig, find_objective
+from electra_jax.config import PretrainConfig, build_objective, find_objective
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.models.electra import generator_model, init_params
 from electra_jax.models.flops import train_flops_per_token
-from electra_jax.objectives.masking import SpecialTokens, max_masked
+from electra_jax.objectives.masking import max_masked
 from electra_jax.objectives.objective import Objective
 from electra_jax.parallel.mesh import batch_sharding
 from electra_jax.placement import check_heads, pretraining_rules
@@ -24,8 +23,6 @@ from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.program import Program, build_program
 from electra_jax.training.state import TrainState
 from electra_jax.training.step import make_eval_step
-
-BERT_TOKENS = SpecialTokens(pad=0, cls=101, sep=102, mask=103)
 
 
 def pretraining_program(config: PretrainConfig, mesh: Mesh, tokenizer: Tokenizer | None) -> Program:
@@ -54,18 +51,6 @@ def batch_shapes(config: PretrainConfig, mesh: Mesh) -> dict[str, jax.ShapeDtype
     shape = (config.train.batch_size, config.data.length)
     rows = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=batch_sharding(mesh))
     return dict.fromkeys(("tokens", "documents", "types"), rows)
-
-
-def build_objective(config: PretrainConfig, tokenizer: Tokenizer | None) -> Objective:
-    """The objective over its model."""
-    special, continuation = BERT_TOKENS, np.zeros(config.model.vocab_size, bool)
-    if tokenizer is not None:
-        special = SpecialTokens(
-            tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id
-        )
-        continuation = tokenizer.continuation()
-    kind = find_objective(config.objective.name)
-    return kind(config.objective, config.electra, special, continuation)
 
 
 def create_state(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from electra_jax.config import PretrainConfig, config_fields, first_difference, flatten_fields
+from electra_jax.data.minimal_pairs import fingerprint
 from electra_jax.data.mixture import Mixture, source_of_row
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
@@ -33,8 +34,10 @@ FREE_FIELDS = (
 
 def run_fingerprint(config: PretrainConfig) -> dict[str, Any]:
     """Values that all processes of a run must share, by name (see `parallel.rendezvous`)."""
+    minimal_pairs = config.eval.minimal_pairs
     return {
         **code_fingerprint(),
+        **({"the minimal pairs": fingerprint(minimal_pairs)} if minimal_pairs else {}),
         "the token store": Mixture.open(config.data.store).identity,
         **dict(flatten_fields(config_fields(config), "--config.")),
     }

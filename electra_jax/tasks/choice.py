@@ -10,6 +10,8 @@ import optax
 
 from electra_jax.data.examples import Example, join_segments
 from electra_jax.data.labelled import Row
+from electra_jax.data.labelled_row import clean_label
+from electra_jax.data.segmentation import space_out
 from electra_jax.errors import UsageError, checked
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import RowHead
@@ -34,6 +36,11 @@ class Record(NamedTuple):
     label: str | None
 
 
+def named(record: Record) -> list[str]:
+    """The options as labels name them."""
+    return [clean_label(option) for option in record.options]
+
+
 class Choice(Task):
     """The best of each row's candidates."""
 
@@ -41,6 +48,7 @@ class Choice(Task):
     Config = ChoiceConfig
     metrics = ("accuracy", "mrr")
     inputs = ("text", "options")
+    labels_in = ("label",)
 
     def parse(self, row: Row, labelled: bool) -> Record:
         c = self.config
@@ -65,7 +73,7 @@ class Choice(Task):
                     f"{self.state['options']}"
                 )
         # An option that reads "2" is not the number 2: labels are of one kind, that of most.
-        texts = sum(record.label in record.options for record in records)
+        texts = sum(record.label in named(record) for record in records)
         self.state["by_text"] = texts > len(records) / 2
 
     def number(self, record: Record) -> int:
@@ -76,7 +84,7 @@ class Choice(Task):
         """
         label, number = record.label or "", -1
         if self.state["by_text"]:
-            number = record.options.index(label) if label in record.options else -1
+            number = named(record).index(label) if label in named(record) else -1
         elif label.isdecimal():
             number = int(label)
         elif len(label) == 1 and label.upper() in LETTERS:
@@ -144,11 +152,9 @@ class Choice(Task):
         """The candidate that shares most words with what comes before."""
         answers = []
         for record in records:
-            words = set(record.text.lower().split())
-            shares = [
-                len(words & set(option.lower().split())) / (1 + len(option.split()))
-                for option in record.options
-            ]
+            words = set(space_out(record.text.lower()).split())
+            options = [space_out(option.lower()).split() for option in record.options]
+            shares = [len(words & set(option)) / (1 + len(option)) for option in options]
             # Earlier candidates win ties.
             scores = [share - 1e-6 * place for place, share in enumerate(shares)]
             answers.append({"label": int(np.argmax(scores)), "scores": scores})

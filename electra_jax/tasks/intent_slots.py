@@ -16,7 +16,7 @@ from electra_jax.errors import UsageError, checked
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import RowAndTokenHead
 from electra_jax.tasks.tagging import Tagging, TaggingConfig
-from electra_jax.tasks.task import Answer, label_number, label_set, pooling_name, read_label
+from electra_jax.tasks.task import Answer, Task, label_number, label_set, pooling_name, read_label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +44,16 @@ class IntentSlots(Tagging):
 
     name: ClassVar[str] = "intent_slots"
     Config = IntentSlotsConfig
-    metrics: ClassVar[tuple[str, ...]] = ("exact", "intent_accuracy", "slot_f1")
+    metrics: ClassVar[tuple[str, ...]] = (
+        "exact", "intent_accuracy", "slot_f1", "slot_accuracy",
+    )  # fmt: skip
+    labels_in = ("label", "intent")
     suffix = ".jsonl"
+    metric = Task.metric
+
+    def written_labels(self, row: Row) -> list[str]:
+        intent = row.fields.get(self.config.intent)
+        return [*super().written_labels(row), *([intent] if isinstance(intent, str) else [])]
 
     def parse(self, row: Row, labelled: bool) -> Any:
         record = super().parse(row, labelled)
@@ -115,7 +123,8 @@ class IntentSlots(Tagging):
         return {
             "exact": float(np.mean(exact)),
             "intent_accuracy": float(np.mean(intents)),
-            "slot_f1": slots["f1"],
+            # Without spans there is no F1 of them.
+            **{f"slot_{name}": slots[name] for name in ("f1", "accuracy") if name in slots},
         }
 
     def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:

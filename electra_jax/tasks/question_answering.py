@@ -4,8 +4,6 @@ import collections
 import dataclasses
 import json
 import logging
-import re
-import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -18,9 +16,12 @@ from flax import linen as nn
 
 from electra_jax.data.examples import Example
 from electra_jax.data.labelled import Row
+from electra_jax.data.segmentation import sentences
 from electra_jax.errors import UsageError, at_least, checked
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import JointSpanHead, TokenHead
+from electra_jax.tasks.answer_metrics import answer_words, best_of, exact_match, token_f1
+from electra_jax.tasks.answer_spans import answer_text, cut_windows, token_span
 from electra_jax.tasks.task import Answer, Task, TaskConfig
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class QuestionAnswering(Task):
     Config = QuestionAnsweringConfig
     metrics = ("f1", "exact", "has_answer_f1", "no_answer_accuracy")
     inputs = ("question", "context")
+    grouped_by = "title (or, without one, text)"
     suffix = ".json"
 
     def parse(self, row: Row, labelled: bool) -> Record:
@@ -76,7 +78,8 @@ class QuestionAnswering(Task):
                 if text.strip():  # no token stands for the spaces around it
                     start += len(text) - len(text.lstrip())
                     answers.append((text.strip(), start))
-        id = str(row.fields.get("id", row.where))
+        id = row.fields.get("id")
+        id = row.where if id is None else str(id)
         return Record(row.where, id, row.text(c.question), row.text(c.context), answers)
 
     def is_empty(self, record: Record) -> bool:
@@ -106,86 +109,89 @@ class QuestionAnswering(Task):
     def examples(
         self, records: Sequence[Record], length: int, labelled: bool, train: bool
     ) -> list[Example]:
-        tokenizer = self.tokenizer
-        c = self.config
-        questions = tokenizer.encode([record.question for record in records])
-        contexts = tokenizer.encode([record.context for record in records])
+        encode = self.tokenizer.encode
+        questions = self._cut([record.question for record in records], length, labelled)
+        contexts = encode([record.context for record in records])
         examples: list[Example] = []
         wrong: list[Record] = []
+        unseen: list[Record] = []
         lost: list[Record] = []
-        cut = sum(len(question) > c.question_length for question in questions)
-        if cut:
-            log.warning(
-                "%d questions are cut to task.question_length=%d tokens", cut, c.question_length
-            )
-        for number, record in enumerate(records):
-            answer = None
+        for number, (record, question, ids) in enumerate(
+            zip(records, questions, contexts, strict=True)
+        ):
+            offsets = np.array(self.tokenizer.offsets(record.context), np.int32).reshape(-1, 2)
+            span = None
             if labelled and record.answers:
-                answer = record.answers[0]
-                start = answer[1]
-                if record.context[start : start + len(answer[0])] != answer[0]:
+                answer = find_answer(record)
+                if answer is None:
                     wrong.append(record)
                     if train:
                         continue
-                    answer = None
-            question = questions[number][: c.question_length]
-            offsets = np.array(tokenizer.offsets(record.context), np.int32).reshape(-1, 2)
+                else:
+                    span = token_span(offsets, answer)
+                    if span is None:
+                        unseen.append(record)
+                        if train:
+                            continue
             room = length - len(question) - 3
             if room < 1:
                 raise UsageError(
-                    f"train.length={length} leaves no room beside a question of "
-                    f"{len(question)} tokens; raise it, or lower task.question_length"
+                    f"train.length={length} leaves no room beside a question; raise it"
                 )
-            ids = contexts[number]
-            windows = [
-                self._window(question, ids[window], offsets[window], answer, number, labelled)
-                for window in cut_windows(len(ids), room, c.stride)
+            windows = cut_windows(len(ids), room, self.config.stride)
+            examples += [
+                self._window(question, ids, offsets, window, span, number, labelled)
+                for window in windows
             ]
-            examples += windows
-            if answer and not any(window.targets["start"] for window in windows):
+            if span and not any(x.start <= span[0] and span[1] < x.stop for x in windows):
                 lost.append(record)
-        if wrong:
-            log.warning(
-                "%d answers are not in their contexts%s (the first: %s)",
-                len(wrong), ", not trained on" if train else "", wrong[0].where,
-            )  # fmt: skip
-        if lost:
-            log.warning(
-                "%d answers are whole in no row of train.length=%d (the first: %s)",
-                len(lost), length, lost[0].where,
-            )  # fmt: skip
+        for found, message in (
+            (wrong, f"answers are not in their contexts{', not trained on' if train else ''}"),
+            (unseen, "answers have nothing in them that the tokenizer keeps"),
+            (lost, f"answers are whole in no row of train.length={length}"),
+        ):
+            if found:
+                log.warning("%d %s (the first: %s)", len(found), message, found[0].where)
         if train and not examples:
-            raise UsageError(f"no answer is in its context (the first: {wrong[0].where})")
+            raise UsageError(f"no answer is in its context (the first: {records[0].where})")
         return examples
+
+    def _cut(self, questions: Sequence[str], length: int, labelled: bool) -> list[list[int]]:
+        """Ids of questions, which take half of a row at most; those that are cut are counted."""
+        most = min(self.config.question_length, max(0, length - 3) // 2)
+        ids = self.tokenizer.encode(questions)
+        note = f"questions are cut to {most} tokens, half of train.length={length}"
+        if most == self.config.question_length:
+            note = f"questions are cut to task.question_length={most} tokens"
+        self.count_cut(note, sum(len(question) > most for question in ids), labelled)
+        return [question[:most] for question in ids]
 
     def _window(
         self,
         question: list[int],
         ids: list[int],
         offsets: np.ndarray,
-        answer: tuple[str, int] | None,
+        window: slice,
+        span: tuple[int, int] | None,
         number: int,
         labelled: bool,
     ) -> Example:
         tokenizer = self.tokenizer
         before = len(question) + 2
-        tokens = [tokenizer.cls_id, *question, tokenizer.sep_id, *ids, tokenizer.sep_id]
+        shown = ids[window]
+        tokens = [tokenizer.cls_id, *question, tokenizer.sep_id, *shown, tokenizer.sep_id]
         types = np.zeros(len(tokens), np.int32)
         types[before:] = 1
         characters = np.full((2, len(tokens)), -1, np.int32)
-        inside = slice(before, before + len(ids))
-        characters[:, inside] = offsets.T
+        inside = slice(before, before + len(shown))
+        characters[:, inside] = offsets[window].T
         allowed = np.zeros(len(tokens), np.int32)
         allowed[inside] = 1
         if self.config.head == "default":
             allowed[0] = 1  # [CLS] stands for no answer
         start = end = 0
-        if answer is not None:
-            first, last = answer[1], answer[1] + len(answer[0])
-            covered = np.flatnonzero((offsets[:, 0] < last) & (offsets[:, 1] > first))
-            whole = len(covered) and offsets[covered[0], 0] <= first
-            if whole and offsets[covered[-1], 1] >= last:
-                start, end = before + int(covered[0]), before + int(covered[-1])
+        if span and window.start <= span[0] and span[1] < window.stop:
+            start, end = (before + place - window.start for place in span)
         targets = {
             "allowed": allowed, "first_character": characters[0], "last_character": characters[1]
         }  # fmt: skip
@@ -226,11 +232,7 @@ class QuestionAnswering(Task):
             none[number] = min(none[number], no_answer)
             for score, first, last in candidates:
                 if score > best[number][0]:
-                    text = records[number].context[
-                        example.targets["first_character"][first] : example.targets[
-                            "last_character"
-                        ][last]
-                    ]
+                    text = answer_text(records[number].context, example, first, last)
                     best[number] = (score, text, float(np.exp(score - normaliser)))
         answers = []
         for record, (score, text, share), no_answer in zip(records, best, none, strict=True):
@@ -314,9 +316,10 @@ class QuestionAnswering(Task):
         """The sentence that shares most words with the question."""
         answers = []
         for record in records:
-            words = set(normalise_answer(record.question).split())
-            sentences = re.split(r"(?<=[.!?])\s+", record.context)
-            best = max(sentences, key=lambda s: len(words & set(normalise_answer(s).split())))
+            words = set(answer_words(record.question))
+            best = max(
+                sentences(record.context) or [""], key=lambda s: len(words & set(answer_words(s)))
+            )
             answers.append({"id": record.id, "span": best, "text": best, "no_answer_margin": 0.0})
         return answers
 
@@ -328,7 +331,9 @@ class QuestionAnswering(Task):
                 "%d questions have the id of another, whose answer the file does not hold",
                 len(answers) - len(content),
             )
-        path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
+        path.write_text(
+            json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8", newline="\n"
+        )
 
 
 def read_answers(row: Row, column: str) -> list[tuple[str, int]]:
@@ -338,10 +343,11 @@ def read_answers(row: Row, column: str) -> list[tuple[str, int]]:
     it.
 
     Raises:
-      UsageError: it is neither.
+      UsageError: it is neither, or there is no such column.
     """
     value = row.value(column)
-    if row.fields.get("impossible"):
+    marks = [row.fields.get(name) for name in ("impossible", "is_impossible")]
+    if any(mark in (True, 1, "true", "True", "1") for mark in marks):
         return []
     try:
         if isinstance(value, dict):
@@ -355,40 +361,13 @@ def read_answers(row: Row, column: str) -> list[tuple[str, int]]:
         ) from error
 
 
-def cut_windows(size: int, room: int, stride: int) -> list[slice]:
-    """Windows of at most `room` out of `size` tokens, until the last token is in one.
-
-    Each shares at least half of its tokens with the one before, however large the stride.
-    """
-    stride = max(1, min(stride, room // 2))
-    count = 1 + max(0, -(-(size - room) // stride))
-    return [slice(number * stride, number * stride + room) for number in range(count)]
+def find_answer(record: Record) -> tuple[int, int] | None:
+    """Where the first answer lies that is in the context where it says: [start, end)."""
+    for text, start in record.answers or []:
+        if start >= 0 and record.context[start : start + len(text)] == text:
+            return start, start + len(text)
+    return None
 
 
 def _log_sum_exp(scores: np.ndarray) -> float:
     return float(scores.max() + np.log(np.exp(scores - scores.max()).sum()))
-
-
-def normalise_answer(text: str) -> str:
-    """Lower case, without punctuation, articles and spare spaces (the official evaluation)."""
-    text = "".join(c for c in text.lower() if c not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
-
-
-def exact_match(guess: str, truth: str) -> float:
-    return float(normalise_answer(guess) == normalise_answer(truth))
-
-
-def token_f1(guess: str, truth: str) -> float:
-    """F1 of words; where either is empty, whether both are."""
-    ours, theirs = normalise_answer(guess).split(), normalise_answer(truth).split()
-    if not ours or not theirs:
-        return float(ours == theirs)
-    common = sum((collections.Counter(ours) & collections.Counter(theirs)).values())
-    return 2 * common / (len(ours) + len(theirs))
-
-
-def best_of(metric: Any, guess: str, truths: Sequence[str]) -> float:
-    """The best over the true answers; with none, the true answer is empty."""
-    kept = [truth for truth in truths if normalise_answer(truth)]
-    return max(metric(guess, truth) for truth in kept or [""])

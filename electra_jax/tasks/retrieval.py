@@ -2,13 +2,10 @@
 
 import dataclasses
 import functools
-import logging
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import bm25s
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,14 +21,19 @@ from electra_jax.data.collection import (
 )
 from electra_jax.data.examples import Example, join_segments
 from electra_jax.data.labelled import Row
-from electra_jax.errors import UsageError, above, at_least, checked
+from electra_jax.errors import UsageError, above, at_least, checked, one_of
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import PoolingHead, RowHead
+from electra_jax.tasks.ranking import (
+    RANKING_METRICS,
+    STOP_WORDS,
+    Ranking,
+    bm25,
+    finds,
+    ranking_metrics,
+)
 from electra_jax.tasks.task import Answer, Task, TaskConfig, pooling_name, warn_of_empty
 
-logging.getLogger("bm25s").setLevel(logging.WARNING)
-
-Ranking = list[tuple[str, float]]
 DEPTH = 100  # documents of a ranking
 
 
@@ -44,6 +46,8 @@ class RetrievalConfig(TaskConfig):
     positive: str = "positive"  # column of the document that answers it
     pooling: str = checked("mean", pooling_name)
     temperature: float = checked(0.05, above(0))
+    # The language of the words that BM25 leaves out; none: it leaves out none.
+    stop_words: str = checked("en", one_of(tuple(STOP_WORDS)))
 
 
 class Pair(NamedTuple):
@@ -73,9 +77,10 @@ class Retrieval(Task):
 
     name: ClassVar[str] = "retrieval"
     Config = RetrievalConfig
-    metrics: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr@10", "recall@10", "recall@100")
+    metrics: ClassVar[tuple[str, ...]] = RANKING_METRICS
     inputs: ClassVar[tuple[str, ...]] = ("query",)
     whole_batch: ClassVar[bool] = True
+    grouped_by = "document"
     held_out_loss = False  # texts are judged one by one, and have no wrong ones beside them
     suffix = ".trec"
 
@@ -203,7 +208,8 @@ class Retrieval(Task):
     def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """BM25."""
         collection = next(r.collection for r in records if r.collection is not None)
-        return [{"id": id, "ranking": r} for id, r in bm25(collection, DEPTH).items()]
+        rankings = bm25(collection, DEPTH, self.config.stop_words)
+        return [{"id": id, "ranking": ranking} for id, ranking in rankings.items()]
 
     def write(self, answers: Sequence[Answer], records: Sequence[Any], path: Path) -> None:
         rankings = {answer["id"]: answer["ranking"] for answer in answers if "ranking" in answer}
@@ -242,7 +248,9 @@ class Reranking(Retrieval):
         return Candidates(row.where, row.text(self.config.query), ["0"], collection)
 
     def texts(self, collection: Collection) -> list[Any]:
-        found = bm25(collection, self.config.candidates)
+        found = bm25(collection, self.config.candidates, self.config.stop_words)
+        if not any(found.values()):
+            raise UsageError("BM25 finds no document for any query: there is nothing to rerank")
         return [
             Candidates(id, text, [document for document, _ in found[id]], collection)
             for id, text in collection.queries.items()
@@ -258,7 +266,7 @@ class Reranking(Retrieval):
         numbers = {str(place): text for place, text in enumerate(documents)}
         wanted = self.config.negatives
         most = max(map(len, right.values()))
-        found = bm25(Collection(queries, numbers, {}), wanted + most)
+        found = bm25(Collection(queries, numbers, {}), wanted + most, self.config.stop_words)
         rng = np.random.default_rng(seed)
         train = []
         for place, pair in enumerate(pairs):
@@ -322,49 +330,3 @@ class Reranking(Retrieval):
             {"id": record.id, "ranking": sorted(ranking, key=lambda item: -item[1])}
             for record, ranking in zip(records, rankings, strict=True)
         ]
-
-
-def bm25(collection: Collection, depth: int) -> dict[str, Ranking]:
-    """Each query's best documents by BM25 (the bm25s library's defaults, English stop words)."""
-    ids = list(collection.documents)
-    reach = min(depth + 1, len(ids))
-    options = {"stopwords": "en", "show_progress": False}
-    index = bm25s.BM25()
-    tokens = bm25s.tokenize(list(collection.documents.values()), **options)
-    if not any(tokens.ids):
-        raise UsageError("no document has a word that BM25 can look for")
-    index.index(tokens, show_progress=False)
-    queries = bm25s.tokenize(list(collection.queries.values()), **options)
-    found, scores = index.retrieve(queries, k=reach, show_progress=False)
-    rankings = {
-        query: [(ids[i], float(s)) for i, s in zip(found[place], scores[place], strict=True)]
-        for place, query in enumerate(collection.queries)
-    }
-    return {query: finds(collection, query, rankings[query], depth) for query in rankings}
-
-
-def finds(collection: Collection, query: str, ranking: Ranking, depth: int) -> Ranking:
-    """The best of a ranking, without the query itself."""
-    return [found for found in ranking if not collection.is_itself(query, found[0])][:depth]
-
-
-def ranking_metrics(
-    rankings: dict[str, Ranking], relevant: dict[str, dict[str, int]]
-) -> dict[str, float]:
-    """nDCG@10 (linear gains), MRR@10 and recall, as means over the queries."""
-    figures: dict[str, list[float]] = {name: [] for name in Retrieval.metrics}
-    for query, grades in relevant.items():
-        found = [document for document, _ in rankings.get(query, [])]
-        gains = [grades.get(document, 0) for document in found[:10]]
-        ideal = sorted(grades.values(), reverse=True)[:10]
-        figures["ndcg@10"].append(_discounted(gains) / _discounted(ideal))
-        first = next((rank for rank, gain in enumerate(gains, start=1) if gain), math.inf)
-        figures["mrr@10"].append(1 / first)
-        for depth in (10, 100):
-            hits = len(grades.keys() & set(found[:depth]))
-            figures[f"recall@{depth}"].append(hits / len(grades))
-    return {name: float(np.mean(values)) for name, values in figures.items()}
-
-
-def _discounted(gains: Sequence[int]) -> float:
-    return sum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains, start=1))

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from rouge_score import rouge_scorer
+from rouge_score import rouge_scorer, tokenizers
 
 from electra_jax.data.examples import Example, join_segments
 from electra_jax.data.labelled import Row
+from electra_jax.data.segmentation import join_sentences, sentences, words
 from electra_jax.errors import UsageError, at_least, checked
 from electra_jax.models.decoder import WritingHead
 from electra_jax.models.encoder import ModelConfig
@@ -44,7 +44,7 @@ class Record(NamedTuple):
 
     @property
     def text(self) -> str:
-        return " ".join(self.sentences)
+        return join_sentences(self.sentences)
 
 
 class ExtractiveSummarization(Task):
@@ -74,6 +74,12 @@ class ExtractiveSummarization(Task):
         return Record(row.where, sentences, summaries, labels)
 
     def fit(self, records: Sequence[Record]) -> None:
+        if all(len(record.sentences) < 2 for record in records):
+            raise UsageError(
+                f"{records[0].where}: no text has two sentences, and there is nothing to choose; "
+                f"where a script has no sentence marks, give column {self.config.source!r} as a "
+                "list of sentences"
+            )
         self.state["fitted"] = True
 
     def head(self, model: ModelConfig) -> nn.Module:
@@ -139,29 +145,27 @@ class ExtractiveSummarization(Task):
         for record, values in zip(records, scores, strict=True):
             best = np.argsort(-np.array(values), kind="stable")[: self.config.sentences]
             chosen = sorted(int(place) for place in best)
-            text = " ".join(record.sentences[place] for place in chosen)
+            text = join_sentences(record.sentences[place] for place in chosen)
             shares = (1 / (1 + np.exp(-np.array(values)))).tolist()
             answers.append({"text": text, "sentences": chosen, "scores": shares})
         return answers
 
     def score(self, answers: Sequence[Answer], records: Sequence[Record]) -> dict[str, float]:
         figures = rouge([answer["text"] for answer in answers], records)
-        best = [" ".join(r.sentences[i] for i in sorted(self._oracle(r))) for r in records]
+        best = [join_sentences(r.sentences[i] for i in sorted(self._oracle(r))) for r in records]
         oracle = rouge(best, records)
         return {**figures, **{f"oracle_{n}": oracle[n] for n in ("rouge1", "rougeL")}}
 
     def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """The first sentences."""
         count = self.config.sentences
-        return [{"text": " ".join(record.sentences[:count])} for record in records]
+        return [{"text": join_sentences(record.sentences[:count])} for record in records]
 
 
 def read_sentences(row: Row, column: str) -> list[str]:
-    """A column of sentences; a text is cut after full stops, question and exclamation marks."""
+    """A column of sentences; a text is cut where they end (see `data.segmentation`)."""
     value = row.value(column)
-    return (
-        re.split(r"(?<=[.!?])\s+", value.strip()) if isinstance(value, str) else row.texts(column)
-    )
+    return sentences(value) or [""] if isinstance(value, str) else row.texts(column)
 
 
 def read_choice(row: Row, text: str) -> int:
@@ -176,9 +180,32 @@ def read_choice(row: Row, text: str) -> int:
     return choices[text.lower()]
 
 
+class RougeTokenizer(tokenizers.DefaultTokenizer):
+    """Words of any script; of ASCII text the library's own, stems of English.
+
+    The library's own would leave out every other character, and with it whole languages.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(use_stemmer=True)
+
+    def tokenize(self, text: str) -> list[str]:
+        if text.isascii():
+            return super().tokenize(text)
+        return [
+            stem
+            for word in words(text)
+            for stem in (super().tokenize(word) if word.isascii() else [word])
+        ]
+
+
+def rouge_of(names: Sequence[str]) -> rouge_scorer.RougeScorer:
+    return rouge_scorer.RougeScorer(names, tokenizer=RougeTokenizer())
+
+
 def rouge(texts: Sequence[str], records: Sequence[Record]) -> dict[str, float]:
     """ROUGE F-measures of the rouge-score library, of the nearest summary of each."""
-    scorer = rouge_scorer.RougeScorer(ROUGE, use_stemmer=True)
+    scorer = rouge_of(ROUGE)
     scores = [
         scorer.score_multi(record.summaries, text)
         for text, record in zip(texts, records, strict=True)
@@ -186,7 +213,7 @@ def rouge(texts: Sequence[str], records: Sequence[Record]) -> dict[str, float]:
     return {name: float(np.mean([score[name].fmeasure for score in scores])) for name in ROUGE}
 
 
-_SCORER = rouge_scorer.RougeScorer(("rouge1",), use_stemmer=True)
+_SCORER = rouge_of(("rouge1",))
 
 
 @functools.cache  # asked again at each evaluation
@@ -199,7 +226,7 @@ def best_sentences(
     for _ in range(count):
         scored = []
         for place in set(range(len(sentences))) - chosen:
-            text = " ".join(sentences[i] for i in sorted({*chosen, place}))
+            text = join_sentences(sentences[i] for i in sorted({*chosen, place}))
             score = _SCORER.score_multi(summaries, text)["rouge1"].fmeasure
             scored.append((score, -place))
         if not scored or max(scored)[0] <= best:
@@ -224,6 +251,9 @@ class AbstractiveSummarization(ExtractiveSummarization):
     Config = AbstractiveConfig
     held_out_loss = False  # what is judged is written, and not taught
     metrics = ROUGE
+
+    def fit(self, records: Sequence[Record]) -> None:
+        self.state["fitted"] = True
 
     def examples(
         self, records: Sequence[Record], length: int, labelled: bool, train: bool

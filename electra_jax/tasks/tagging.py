@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,16 +17,38 @@ from seqeval import metrics as seqeval_metrics
 
 from electra_jax.data.examples import Example
 from electra_jax.data.labelled import Row
+from electra_jax.data.labelled_row import clean_label
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError, checked, one_of
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import TokenHead
-from electra_jax.tasks.task import Answer, Task, TaskConfig, label_set
+from electra_jax.tasks.label_schemes import (
+    MARKS,
+    SCHEMES,
+    check_marks,
+    check_names,
+    check_scheme,
+    guess_scheme,
+    spans,
+    to_bio,
+)
+from electra_jax.tasks.task import Answer, Task, TaskConfig, label_set, one_cell
 
 log = logging.getLogger(__name__)
 
-SCHEMES = ("auto", "IO", "IOB1", "BIO", "BIOES", "none")
-MARKS = frozenset("BIESLU")  # what stands before the dash of a label
+_CLASS = re.compile(r"(\d+)(\.0+)?")
+
+
+def class_names(names: str) -> str:
+    """The check of a list of names (see `errors.Check`)."""
+    found = split_names(names)
+    if names and (len(found) < 2 or not all(found) or len(set(found)) < len(found)):
+        return f"={names!r} must be two or more different names, joined by commas"
+    return ""
+
+
+def split_names(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +58,8 @@ class TaggingConfig(TaskConfig):
     label: str = "-1"  # column, likewise
     # How labels mark spans; all become BIO; none: labels stand alone.
     scheme: str = checked("auto", one_of(SCHEMES))
+    # Names of the classes from 0, joined by commas, where labels are their numbers.
+    label_names: str = checked("", class_names)
 
 
 class Record(NamedTuple):
@@ -84,6 +109,7 @@ class Tagging(Task):
     Config = TaggingConfig
     metrics: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy")
     inputs = ("words",)
+    labels_in: ClassVar[tuple[str, ...]] = ("label",)
     suffix = ".conll"
 
     def parse(self, row: Row, labelled: bool) -> Record:
@@ -91,29 +117,50 @@ class Tagging(Task):
         words = read_words(row, c.words)
         if not labelled:
             return Record(row.where, words, None)
-        labels = read_words(row, c.label)
+        labels = [clean_label(label) for label in read_words(row, c.label)]
         if len(labels) != len(words):
             raise UsageError(f"{row.where}: {len(words)} words but {len(labels)} labels")
-        if not all(label.strip() for label in labels):
+        if not all(labels):
             raise UsageError(f"{row.where}: a word without a label in column {c.label!r}")
+        if c.label_names:
+            labels = name_classes(labels, split_names(c.label_names), row.where)
         return Record(row.where, words, labels)
 
+    def written_labels(self, row: Row) -> list[str]:
+        return read_words(row, self.config.label) if self.config.label in row.fields else []
+
     def fit(self, records: Sequence[Record]) -> None:
-        if self.config.scheme == "auto":
-            check_marks(records)
-            sequences = [record.labels or [] for record in records]
-            self.state["scheme"] = guess_scheme(sequences)
-        else:
-            self.state["scheme"] = self.config.scheme
+        scheme = self.config.scheme
+        labels = [(record.where, label) for record in records for label in record.labels or []]
+        if scheme != "none":
+            check_names(labels)
+        if scheme == "auto":
+            check_marks(labels)
+            scheme = guess_scheme([record.labels or [] for record in records])
+        self.state["scheme"] = scheme
         self.state["labels"] = label_set(x for record in records for x in self.truth(record))
+
+    @property
+    def metric(self) -> str:
+        """The metric that chooses the best checkpoint; where nothing marks spans, accuracy."""
+        if self.state.get("scheme") == "none" and not self.config.metric:
+            return "accuracy"
+        return super().metric
 
     @property
     def exported_as(self) -> str:
         return "ForTokenClassification" if self.config.head == "default" else ""
 
     def truth(self, record: Record) -> list[str]:
-        """A record's labels, as BIO where they mark spans."""
-        return to_bio(record.labels or [], self.state["scheme"])
+        """A record's labels, as BIO where they mark spans.
+
+        Raises:
+          UsageError: a label is not of the scheme; names its row.
+        """
+        labels, scheme = record.labels or [], self.state["scheme"]
+        marks = "BI" if self.config.scheme in ("BIO", "IOB1") else MARKS
+        check_scheme(labels, scheme, marks, record.where)
+        return to_bio(labels, scheme)
 
     def head(self, model: ModelConfig) -> nn.Module:
         return TokenHead(model, len(self.labels), self.config.head == "official")
@@ -178,9 +225,7 @@ class Tagging(Task):
         truth = [self.truth(record) for record in records]
         guesses = [answer["labels"] for answer in answers]
         figures = {"accuracy": seqeval_metrics.accuracy_score(truth, guesses)}
-        if self.state["scheme"] == "none":
-            figures["f1"] = figures["precision"] = figures["recall"] = figures["accuracy"]
-        else:
+        if self.state["scheme"] != "none":  # without spans there is no F1 of them
             figures.update(span_figures(truth, guesses))
         return {name: float(value) for name, value in figures.items()}
 
@@ -197,21 +242,59 @@ class Tagging(Task):
         return [{"labels": [known.get(word, usual) for word in r.words]} for r in records]
 
     def write(self, answers: Sequence[Answer], records: Sequence[Record], path: Path) -> None:
-        """CoNLL: a word and its label a line, a blank line between sentences."""
-        sentences = [
-            "".join(
-                f"{word}\t{label}\n"
-                for word, label in zip(record.words, answer["labels"], strict=True)
+        """CoNLL: a word and its label a line, a blank line between sentences.
+
+        A word that would not be read back as one is written as `as_cell` has it, and counted; of a
+        sentence without words nothing is written.
+        """
+        sentences, altered = [], 0
+        for answer, record in zip(answers, records, strict=True):
+            cells = [as_cell(word) for word in record.words]
+            altered += sum(cell != word for cell, word in zip(cells, record.words, strict=True))
+            pairs = zip(cells, map(one_cell, answer["labels"]), strict=True)
+            sentences.append("".join(f"{word}\t{label}\n" for word, label in pairs))
+        path.write_text("\n".join(filter(None, sentences)), "utf-8", newline="\n")
+        if altered:
+            log.warning(
+                "%s: %d words do not fit a cell (tabs, line breaks, outer spaces, or nothing), and "
+                "are written with single spaces, or as _", path.name, altered,
+            )  # fmt: skip
+        if empty := sentences.count(""):
+            log.warning("%s: %d sentences have no words, and are left out", path.name, empty)
+
+
+def name_classes(labels: Sequence[str], names: Sequence[str], where: str) -> list[str]:
+    """Labels with the numbers of classes replaced by their names.
+
+    Raises:
+      UsageError: a label is neither the number nor the name of one.
+    """
+    named = []
+    for label in labels:
+        number = _CLASS.fullmatch(label)
+        if number and int(number[1]) < len(names):
+            label = names[int(number[1])]
+        elif label not in names:
+            raise UsageError(
+                f"{where}: label {label!r} is none of the {len(names)} classes of "
+                "task.label_names, which are numbered from 0"
             )
-            for answer, record in zip(answers, records, strict=True)
-        ]
-        path.write_text("\n".join(sentences), "utf-8")
+        named.append(label)
+    return named
+
+
+def as_cell(word: str) -> str:
+    """A word as a cell of a CoNLL file: of one line, not blank, and no mark of a document."""
+    cell = one_cell(word.replace("\ufeff", ""))
+    if not cell.strip():
+        return "_"
+    return cell.lstrip("-") if cell.startswith(("-DOCSTART-", "-DOCEND-")) else cell
 
 
 def read_words(row: Row, column: str) -> list[str]:
-    """A column of words; a text is cut at spaces."""
+    """A column of words; a text is cut at spaces, of which a no-break space is none."""
     value = row.value(column)
-    return value.split() if isinstance(value, str) else row.texts(column)
+    return re.findall(r"[^ \t\r\n]+", value) if isinstance(value, str) else row.texts(column)
 
 
 def span_figures(truth: list[list[str]], guesses: list[list[str]]) -> dict[str, Any]:
@@ -221,82 +304,3 @@ def span_figures(truth: list[list[str]], guesses: list[list[str]]) -> dict[str, 
         "precision": seqeval_metrics.precision_score(truth, guesses, zero_division=0),
         "recall": seqeval_metrics.recall_score(truth, guesses, zero_division=0),
     }
-
-
-def is_marked(label: str) -> bool:
-    """Whether a label is O, or has a mark before it, as in B-PER."""
-    return label == "O" or (label[:1] in MARKS and label[1:2] == "-")
-
-
-def check_marks(records: Sequence[Record]) -> None:
-    """Refuses an odd label among marked ones, which would change how all of them are read.
-
-    Raises:
-      UsageError: there is one; names its row.
-    """
-    labels = [(record.where, label) for record in records for label in record.labels or []]
-    odd = [(where, label) for where, label in labels if not is_marked(label)]
-    if odd and any(label.startswith("B-") for _, label in labels):
-        where, label = odd[0]
-        raise UsageError(
-            f"{where}: label {label!r} is neither O nor marked as others are (B-…): mend it, or "
-            "say by --config.task.scheme how labels are to be read"
-        )
-
-
-def guess_scheme(sequences: Sequence[Sequence[str]]) -> str:
-    """The scheme of labels, by what occurs in them."""
-    marks = {label.partition("-")[0] for labels in sequences for label in labels}
-    # Kinds may have dashes of their own (building-hotel): only one after a mark tells.
-    if not all(is_marked(label) for labels in sequences for label in labels):
-        return "none" if "O" not in marks else "IO"
-    if marks & {"S", "E", "L", "U"}:
-        return "BIOES"
-    if "B" not in marks:
-        return "IO"
-    # In BIO every span starts with B; in IOB1 only one that follows another of its kind.
-    starts_inside = any(
-        label.startswith("I-") and (place == 0 or labels[place - 1][1:] != label[1:])
-        for labels in sequences
-        for place, label in enumerate(labels)
-    )
-    return "IOB1" if starts_inside else "BIO"
-
-
-def to_bio(labels: Sequence[str], scheme: str) -> list[str]:
-    """Labels of a scheme as BIO."""
-    if scheme in ("BIO", "none"):
-        return list(labels)
-    result: list[str] = []
-    previous = ""
-    for label in labels:
-        mark, dash, kind = label.partition("-")
-        if label == "O":
-            result.append("O")
-            previous = ""
-            continue
-        if scheme == "IO":
-            kind = kind if mark == "I" and dash else label
-            starts = kind != previous
-        elif scheme == "BIOES":
-            starts = mark in ("B", "S", "U") or kind != previous
-        else:  # IOB1
-            starts = mark == "B" or kind != previous
-        result.append(f"{'B' if starts else 'I'}-{kind}")
-        previous = "" if mark in ("E", "L", "S", "U") and scheme == "BIOES" else kind
-    return result
-
-
-def spans(words: Sequence[str], labels: Sequence[str]) -> list[dict[str, Any]]:
-    """The spans that BIO labels mark: kind, first word, word past the last, text."""
-    found: list[dict[str, Any]] = []
-    for place, label in enumerate(labels):
-        mark, _, kind = label.partition("-")
-        goes_on = mark == "I" and found and found[-1]["end"] == place
-        if goes_on and found[-1]["kind"] == kind:
-            found[-1]["end"] = place + 1
-        elif label != "O":
-            found.append({"kind": kind, "start": place, "end": place + 1})
-    for span in found:
-        span["text"] = " ".join(words[span["start"] : span["end"]])
-    return found

@@ -5,6 +5,8 @@ import dataclasses
 import hashlib
 import json
 import logging
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +18,8 @@ from flax import linen as nn
 
 from electra_jax.data.examples import Example
 from electra_jax.data.labelled import Row, read_rows
+from electra_jax.data.labelled_row import warn_of_joined_labels, with_labels
+from electra_jax.data.source_list import split_list, unescape
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError, at_least, check_fields, checked, one_of, within
 from electra_jax.models.encoder import ModelConfig
@@ -38,7 +42,7 @@ class TaskConfig:
     # Of train, held out where there is no `validation`.
     validation_share: float = checked(0.1, within("(0, 1)"))
     test: str = ""  # to be answered at the end; needs no labels
-    columns: str = ""  # of csv and tsv files without a header, joined by commas
+    columns: str = ""  # of csv and tsv files without a header, joined by commas (see `source_list`)
     train_rows: int = checked(0, at_least(0))  # as many of train, drawn by the seed; 0: all
     # That of Hugging Face's class, or the official code's.
     head: str = checked("default", one_of(HEADS))
@@ -63,14 +67,19 @@ class Task(abc.ABC):
     Config: ClassVar[type[TaskConfig]] = TaskConfig
     metrics: ClassVar[tuple[str, ...]] = ()  # the first chooses the best; higher is better
     inputs: ClassVar[tuple[str, ...]] = ("text",)  # fields of the config that name input columns
+    labels_in: ClassVar[tuple[str, ...]] = ()  # fields of the config that name columns of labels
     whole_batch: ClassVar[bool] = False  # whether the loss compares the rows of a batch
     held_out_loss: ClassVar[bool] = True  # whether held-out records have a loss
     linear: ClassVar[bool] = False  # whether a linear model is compared (`linear_answers`)
     suffix: ClassVar[str] = ".jsonl"  # of a file of predictions
+    grouped_by: ClassVar[str] = "content"  # what rows that are held out together have in common
 
     def __init__(self, config: Any, tokenizer: Tokenizer, state: Mapping[str, Any] | None = None):
         self.config, self.tokenizer = config, tokenizer
         self.state: dict[str, Any] = dict(state or {})
+        self.cut: Counter[str] = (
+            Counter()
+        )  # how much was cut of records to be answered, and to what
 
     @property
     def metric(self) -> str:
@@ -85,7 +94,7 @@ class Task(abc.ABC):
     @property
     def column_names(self) -> list[str]:
         """The columns of csv and tsv files without a header."""
-        return [name for name in self.config.columns.split(",") if name]
+        return [unescape(name) for name in split_list(self.config.columns)]
 
     @property
     def exported_as(self) -> str:
@@ -183,7 +192,17 @@ class Task(abc.ABC):
 
     def rows(self, sources: str, labelled: bool = True) -> list[Row]:
         # Of rows to be answered none may be left out.
-        return list(read_rows(sources, self.column_names, skip_broken=labelled))
+        rows = list(read_rows(sources, self.column_names, skip_broken=labelled))
+        if not labelled:
+            return rows
+        rows = with_labels(rows, [getattr(self.config, field) for field in self.labels_in])
+        warn_of_joined_labels(label for row in rows for label in self.written_labels(row))
+        return rows
+
+    def written_labels(self, row: Row) -> list[str]:
+        """The labels of a row as they are written, to compare them with others."""
+        columns = [getattr(self.config, field) for field in self.labels_in]
+        return [value for column in columns if isinstance(value := row.fields.get(column), str)]
 
     def read_splits(self, seed: int = 0) -> tuple[list[Any], list[Any]]:
         """Training and validation records; learns the state from all of `task.train`.
@@ -210,14 +229,17 @@ class Task(abc.ABC):
         if self.config.validation:
             return rows, None
         share = self.config.validation_share
-        is_held_out = [_share_of_hash(self.group(row)) < share for row in rows]
+        groups = [self.group(row) for row in rows]
+        is_held_out = [_share_of_hash(group) < share for group in groups]
         held_out = [row for row, out in zip(rows, is_held_out, strict=True) if out]
         rows = [row for row, out in zip(rows, is_held_out, strict=True) if not out]
         log.info("%-11s %s of the training rows, by hash", "validation", f"{len(held_out):,}")
         if not rows or not held_out:
             raise UsageError(
                 f"task.validation_share={share} leaves {len(rows)} rows to train and "
-                f"{len(held_out)} to validate on; give --config.task.validation=FILE"
+                f"{len(held_out)} to validate on: rows of one {self.grouped_by} are held out "
+                f"together, and there are rows of {len(set(groups))} ({groups[0]!r:.40}"
+                f"{', …' if len(set(groups)) > 1 else ''}); give --config.task.validation=FILE"
             )
         return rows, held_out
 
@@ -227,6 +249,15 @@ class Task(abc.ABC):
             return train
         chosen = np.random.default_rng(seed).permutation(len(train))[: self.config.train_rows]
         return [train[index] for index in sorted(chosen)]
+
+    def count_cut(self, what: str, count: int, labelled: bool) -> None:
+        """Counts what is cut; logs it of labelled records, which come all at once."""
+        if not count:
+            return
+        if labelled:
+            log.warning("%d %s", count, what)
+        else:
+            self.cut[what] += count
 
     def _warn_of_empty(self, rows: Sequence[Row], records: Sequence[Any]) -> None:
         pairs = zip(rows, records, strict=True)
@@ -242,7 +273,8 @@ class Task(abc.ABC):
 
     def write(self, answers: Sequence[Answer], records: Sequence[Any], path: Path) -> None:
         """Writes answers in the task's own format; by default JSON lines."""
-        path.write_text("".join(json.dumps(answer) + "\n" for answer in answers), "utf-8")
+        lines = [json.dumps(answer) + "\n" for answer in answers]
+        path.write_text("".join(lines), "utf-8", newline="\n")
 
 
 def warn_of_empty(rows: Sequence[Row]) -> None:
@@ -257,10 +289,7 @@ def read_label(row: Row, column: str) -> str:
     Raises:
       UsageError: there is none of that name, or it is blank.
     """
-    label = row.text(column)
-    if not label.strip():
-        raise UsageError(f"{row.where}: no label in column {column!r}")
-    return label
+    return row.label(column)
 
 
 def label_set(labels: Iterable[str]) -> list[str]:
@@ -286,6 +315,15 @@ def label_number(labels: Sequence[str], label: str, where: str) -> int:
     except ValueError:
         shown = ", ".join(labels[:8]) + (", …" if len(labels) > 8 else "")
         raise UsageError(f"{where}: label {label!r} is none of {shown}") from None
+
+
+# Tabs and line ends of any kind: readers of tables take these for the end of a cell or a row.
+_CELL_ENDS = re.compile("[\t-\r\x1c-\x1e\x85\u2028\u2029]+")
+
+
+def one_cell(text: str) -> str:
+    """A text that fits one cell of a table without quotes: tabs and line ends become a space."""
+    return _CELL_ENDS.sub(" ", text).strip(" ")
 
 
 def _share_of_hash(text: str) -> float:

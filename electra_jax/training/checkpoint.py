@@ -125,6 +125,7 @@ class Checkpoints:
           SaveFailed: this save, or an earlier one in the background.
         """
         self.check()
+        ranked = {name: value for name, value in (metrics or {}).items() if name == self._metric}
         with self._reasons():
             self._manager.check_for_errors()
             if step in self._manager.all_steps():
@@ -138,7 +139,7 @@ class Checkpoints:
                     record=ocp.args.JsonSave(record),
                     **({NORMS: ocp.args.StandardSave(state.norm_sums)} if state.norm_sums else {}),
                 ),
-                metrics={self._metric: metrics[self._metric]} if metrics else None,
+                metrics=ranked or None,
             )
 
     def check(self) -> None:

@@ -81,6 +81,9 @@ class EvalConfig:
     every_steps: int = checked(1000, at_least(1))
     batch_size: int = checked(128, at_least(1))  # rows
     max_batches: int = checked(100, at_least(0))  # of each evaluation during training; 0: all
+    minimal_pairs: str = ""  # JSON lines of sentence pairs, which are scored, too
+    # The first of each paradigm, during training; 0: all.
+    minimal_pairs_per_paradigm: int = checked(100, at_least(0))
 
     def __post_init__(self) -> None:
         check_fields("eval", self)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from electra_jax.data import permutation, rows
-from electra_jax.data.sampler import Sampler, interleave
+from electra_jax.data.sampler import Sampler, interleave, parse_stores
 from electra_jax.data.token_store import Split
 from electra_jax.errors import UsageError
 
@@ -213,3 +213,18 @@ def test_empty_splits_and_weights_of_nothing_are_refused(tmp_path):
         sampler([(split([], tmp_path), 1.0)])
     with pytest.raises(UsageError, match="weights"):
         sampler([(split([5], tmp_path), 0.0)])
+
+
+def test_stores_with_commas_and_colons_in_their_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("run_14:43", "2,3", "a:0.5"):
+        (tmp_path / name).mkdir()
+    assert parse_stores("run_14:43") == [("run_14:43", 1.0)]
+    assert parse_stores("a:0.5") == [("a:0.5", 1.0)]
+    assert parse_stores("a:0.5:0.7,b:0.3") == [("a:0.5", 0.7), ("b", 0.3)]
+    assert parse_stores("2,3:2,run_14:43:1") == [("2,3", 2.0), ("run_14:43", 1.0)]
+    # Those that are not here need a backslash, or have a slash after the colon.
+    assert parse_stores(r"x\,y\:1,z:2") == [("x,y:1", 1.0), ("z", 2.0)]
+    assert parse_stores("gone_14:43/store") == [("gone_14:43/store", 1.0)]
+    with pytest.raises(UsageError, match=r"'x' is not a weight; a colon in a path is written \\:"):
+        parse_stores("a:x")

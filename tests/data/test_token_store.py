@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from electra_jax.data import chunks, token_store
+from electra_jax.data.documents import Documents
 from electra_jax.data.token_store import TokenStore, prepare
 from electra_jax.data.tokenizer_training import train_tokenizer
 from electra_jax.errors import UsageError
@@ -70,6 +71,45 @@ def test_the_same_again_is_kept_and_other_settings_are_refused(tmp_path, tokeniz
         with pytest.raises(UsageError, match=f"another {changed}"):
             make(path, tokenizer, **options)
     assert contents(path) == before
+
+
+def test_text_changed_in_place_is_noticed(tmp_path, tokenizer):
+    path = tmp_path / "store"
+    text = tmp_path / "a.txt"
+
+    def prepared(content):
+        text.write_text(content)
+        documents = Documents([f"text:{text}"])
+        return make(path, tokenizer, documents, source=documents.describe())
+
+    before = prepared("Teh cats\n").identity
+    assert prepared("Teh cats\n").identity == before
+    with pytest.raises(UsageError, match=r"another source \(a.txt was changed\)"):
+        prepared("The cats\n")
+
+
+def test_a_store_of_before_that_knows_sizes_alone_is_kept(tmp_path, tokenizer):
+    path = tmp_path / "store"
+    known = {"sources": [{"files": [{"name": "a.txt", "bytes": 9}]}]}
+    store = make(path, tokenizer, source=known)
+    file = known["sources"][0]["files"][0]
+    file["sha256"] = "x"
+    assert make(path, tokenizer, [], source=known).identity == store.identity
+    file["bytes"] = 8
+    with pytest.raises(UsageError, match="a.txt was changed"):
+        make(path, tokenizer, source=known)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.999])
+def test_one_document_is_trained_on_even_if_its_hash_holds_it_out(tmp_path, tokenizer, share):
+    for n in range(6):
+        store = make(tmp_path / str(n), tokenizer, [f"cats {n}"], validation_share=share)
+        expected = tokenizer.encode([f"cats {n}"])[0]
+        assert store.split("train").tokens.tolist() == expected
+        assert store.split("train").documents.tolist() == [0, len(expected)]
+        assert not len(store.split("validation").tokens)
+        assert store.manifest["splits"]["train"]["most_frequent"]["share"] > 0
+        store.verify()
 
 
 def test_a_failure_leaves_nothing_and_a_kill_is_cleared_away(tmp_path, tokenizer):

@@ -19,7 +19,7 @@ from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
 from electra_jax.finetuning import sweep
 from electra_jax.finetuning.finetune import finetune, is_enough, starting_encoder
-from electra_jax.finetuning.resume import file_sizes
+from electra_jax.finetuning.resume import describe_files
 from electra_jax.finetuning.sweep import parse_axis, run_all
 from electra_jax.inference.files import arriving
 from electra_jax.inference.finetuned import load
@@ -254,11 +254,15 @@ def test_a_seed_that_diverges_leaves_the_others(monkeypatch, tmp_path):
         sweep.run_group("finetune/classification", ["train.seed=4"], tmp_path / "b", 2)
 
 
-def test_a_collection_has_a_size(tmp_path):
+def test_a_collection_is_known_by_its_content(tmp_path):
     (tmp_path / "qrels").mkdir()
     (tmp_path / "corpus.jsonl").write_text("abc")
     (tmp_path / "qrels" / "test.tsv").write_text("de")
-    assert file_sizes(f"beir:{tmp_path}:test") == {f"beir:{tmp_path}:test": 5}
+    source = f"beir:{tmp_path}:test"
+    before = describe_files(source)
+    assert before[source]["bytes"] == 5
+    (tmp_path / "corpus.jsonl").write_text("abd")
+    assert describe_files(source) != before
 
 
 @pytest.mark.slow
@@ -270,6 +274,10 @@ def test_other_data_under_the_same_name_is_another_run(encoder_dir, data, tmp_pa
     with (copy / "train.csv").open("a") as file:
         file.write("bal bad,bad\n")
     with pytest.raises(UsageError, match="train.csv has .* bytes, and had"):
+        run_all("finetune/classification", overrides, tmp_path / "run")
+    text = (data / "train.csv").read_text()
+    (copy / "train.csv").write_text(text.replace("good", "goud"))
+    with pytest.raises(UsageError, match="train.csv was changed since"):
         run_all("finetune/classification", overrides, tmp_path / "run")
 
 

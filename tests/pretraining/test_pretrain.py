@@ -20,14 +20,14 @@ from orbax.checkpoint import CheckpointManager
 from tiny_run import TINY, logged, make_store, tiny
 
 from electra_jax import cli
-from electra_jax.config import load_config, pretrain_config
+from electra_jax.config import build_objective, load_config, pretrain_config
 from electra_jax.data.mixture import Mixture
 from electra_jax.data.token_store import TokenStore, prepare
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.models.electra import init_params
+from electra_jax.objectives.replaced_token import ReplacedTokenDetection
 from electra_jax.pretraining.pretrain import pretrain
-from electra_jax.pretraining.program import build_objective
 from electra_jax.training import loop
 from electra_jax.training.checkpoint import SaveFailed
 from electra_jax.training.loop import Clock
@@ -103,7 +103,9 @@ def test_first_losses_of_small_are_those_of_chance(store, layers):
 
 def test_a_run_learns_and_leaves_everything_behind(store, tmp_path, capsys):
     workdir = tmp_path / "run"
-    pretrain(tiny(store, "train.steps=60", "eval.every_steps=30"), workdir)
+    pairs = make_pairs(tmp_path / "pairs.jsonl")
+    fields = ["train.steps=60", "eval.every_steps=30"]
+    pretrain(tiny(store, *fields, f"eval.minimal_pairs={pairs}"), workdir)
     names = {path.name for path in workdir.iterdir()}
     assert {"config.json", "checkpoints", "metrics.jsonl", "tensorboard", "tokenizer"} <= names
     lines = read_metrics(workdir)
@@ -112,6 +114,7 @@ def test_a_run_learns_and_leaves_everything_behind(store, tmp_path, capsys):
     evaluations = [line for line in lines if "eval/loss" in line]
     assert [line["step"] for line in evaluations] == [30, 60]
     assert {"eval/discriminator_auc", "eval/generator_accuracy_baseline"} <= set(evaluations[0])
+    assert evaluations[0]["eval/minimal_pairs_baseline"] == 0.5
     assert any((workdir / "tensorboard").iterdir())
 
     # What a finished run is for, by the commands a user would give.
@@ -120,6 +123,13 @@ def test_a_run_learns_and_leaves_everything_behind(store, tmp_path, capsys):
     assert figures["step"] == 60
     # All of the split is no more than the evaluations in training read.
     assert figures["loss"] == pytest.approx(evaluations[-1]["eval/loss"], rel=1e-4)
+    flags = ["--model", str(workdir), "--checkpoint", "last", "--minimal-pairs", str(pairs)]
+    assert cli.main(["evaluate", *flags, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["minimal_pairs"] == evaluations[-1]["eval/minimal_pairs"]
+    assert (found["step"], found["pairs"]) == (60, 12)
+    assert cli.main(["evaluate", *flags, "--pairs-per-paradigm", "2"]) == 0
+    assert "step 60, 2 pairs" in capsys.readouterr().out
     assert cli.main(["inspect", "--model", str(workdir), "--json", "the cat eats the dog ."]) == 0
     tokens = json.loads(capsys.readouterr().out)["tokens"]
     assert [token["piece"] for token in tokens] == ["the", "cat", "eats", "the", "dog", "."]
@@ -127,11 +137,56 @@ def test_a_run_learns_and_leaves_everything_behind(store, tmp_path, capsys):
     assert cli.main(["report", "--workdir", str(workdir)]) == 0
     page = (workdir / "report" / "index.html").read_text()
     assert "discriminator_auc" in page and "class=sample" in page
+    assert "minimal_pairs" in page.split("<h2>Curves")[0]
+    assert "<h2>Minimal pairs</h2>" in page and "word_order" in page
 
-    # Again: done is done.
+    # Again, without the pairs: done is done.
     before = logged(workdir)
-    pretrain(tiny(store, "train.steps=60", "eval.every_steps=30"), workdir)
+    pretrain(tiny(store, *fields), workdir)
     assert logged(workdir) == before
+
+
+def make_pairs(path):
+    """Pairs of word order, in the words of the store."""
+    nouns, verbs = ["cat", "dog", "bird", "fish"], ["eats", "sees", "likes"]
+    rows = [
+        {"sentence_good": f"the {noun} {verb} the cow .", "UID": "verb_last",
+         "sentence_bad": f"the {noun} the cow {verb} .", "linguistics_term": "word_order"}
+        for noun in nouns for verb in verbs
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_pairs_are_scored_where_no_text_is_held_out(store, tmp_path):
+    texts, whole = ["the cat eats the dog and sees the fish ."] * 60, tmp_path / "store"
+    tokenizer = TokenStore.open(store).tokenizer
+    prepare(texts, tokenizer, whole, workers=1, validation_share=0, progress=False)
+    fields = ["train.steps=2", "eval.every_steps=1", "eval.minimal_pairs_per_paradigm=3"]
+    pairs = make_pairs(tmp_path / "pairs.jsonl")
+    pretrain(tiny(whole, *fields, f"eval.minimal_pairs={pairs}"), tmp_path / "run")
+    lines = [x for x in read_metrics(tmp_path / "run") if "eval/minimal_pairs" in x]
+    assert [x["step"] for x in lines] == [1, 2] and "eval/loss" not in lines[0]
+    assert load_pretrained(tmp_path / "run").step == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [("", "matches no file"), ("cat " * 31, "pairs.jsonl:1: the text has 31")]
+)
+def test_wrong_pairs_are_told_before_a_run_begins(store, words, message, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    if words:
+        pairs.write_text(json.dumps({"sentence_good": words, "sentence_bad": "a cat"}))
+    with pytest.raises(UsageError, match=message):
+        pretrain(tiny(store, f"eval.minimal_pairs={pairs}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_objective_without_scores_is_told_before_a_run_begins(store, tmp_path, monkeypatch):
+    monkeypatch.delattr(ReplacedTokenDetection, "score_tokens")
+    pairs = make_pairs(tmp_path / "pairs.jsonl")
+    with pytest.raises(UsageError, match="objective.name=electra does not score sentences"):
+        pretrain(tiny(store, f"eval.minimal_pairs={pairs}"), tmp_path / "run")
 
 
 def test_evaluation_is_exact_on_a_partial_batch(store, finished):

@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import ndcg_score
 
 from electra_jax.finetuning.objective import layer_scale
+from electra_jax.tasks.answer_metrics import best_of, exact_match, token_f1
 from electra_jax.tasks.classification import (
     Classification,
     ClassificationConfig,
@@ -14,9 +15,8 @@ from electra_jax.tasks.classification import (
     Regression,
     RegressionConfig,
 )
-from electra_jax.tasks.question_answering import best_of, exact_match, token_f1
-from electra_jax.tasks.retrieval import ranking_metrics
-from electra_jax.tasks.tagging import guess_scheme, spans, to_bio
+from electra_jax.tasks.label_schemes import guess_scheme, spans, to_bio
+from electra_jax.tasks.ranking import ranking_metrics
 
 
 def test_rankings_are_judged_as_scikit_learn_does():

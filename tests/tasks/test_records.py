@@ -105,6 +105,35 @@ def test_a_blank_label_is_refused(name, label):
         make_task(name).parse(as_row(fields), True)
 
 
+def test_rows_without_a_label_are_no_class_in_training_and_validation(tmp_path, caplog):
+    rows = [{"text": "good", "label": x} for x in ("x", None, float("nan"), " ", "y", "y\xa0")]
+    path = write(tmp_path / "a.jsonl", *rows)
+    task = make_task("classification", train=path, validation=path)
+    train, validation = task.read_splits()
+    assert [record.label for record in train] == ["x", "y", "y"]
+    assert len(validation) == 3 and task.labels == ["x", "y"]
+    assert "3 of 6 rows have no label" in caplog.text
+    assert "written in several ways" in caplog.text
+    assert len(task.read(path, labelled=False)) == 6  # to be answered
+    task = make_task("classification", train=write(tmp_path / "b.jsonl", *rows[1:4]))
+    with pytest.raises(UsageError, match="no label in column 'label', nor is one in other rows"):
+        task.read_splits()
+
+
+def test_labels_of_words_and_options_are_stripped_and_composed(caplog):
+    fields = {"words": "a b\xa0c d", "tags": ["O", "B-cafe\u0301 ", "B-caf\u00e9"]}
+    task = make_task("tagging", words="words", label="tags")
+    record = task.parse(as_row(fields), True)
+    assert record.words == ["a", "b\xa0c", "d"]
+    assert record.labels == ["O", "B-caf\u00e9", "B-caf\u00e9"]
+    assert task.written_labels(as_row(fields)) == fields["tags"]
+    task = make_task("choice", text="text", options="options", label="label")
+    row = {"text": "a", "options": ["x ", "cafe\u0301"], "label": "caf\u00e9"}
+    record = task.parse(as_row(row), True)
+    task.fit([record])
+    assert task.number(record) == 1
+
+
 def test_a_label_that_is_held_out_whole_is_in_the_label_set(tmp_path):
     rows = [{"text": f"{word} good", "label": word} for word in WORDS[:40]]
     task = make_task("classification", train=write(tmp_path / "x.jsonl", *rows))
