@@ -63,7 +63,9 @@ class Mixture:
 
         None if a store does not say: earlier versions did not count it.
         """
-        entropies = [store.manifest["splits"]["train"].get("unigram_entropy") for store in self.stores]
+        entropies = [
+            store.manifest["splits"]["train"].get("unigram_entropy") for store in self.stores
+        ]
         if None in entropies:
             return None
         return float(np.average(entropies, weights=self.weights))

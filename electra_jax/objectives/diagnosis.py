@@ -10,6 +10,15 @@ from typing import NamedTuple
 Metrics = Mapping[str, float]
 Findings = dict[str, "Finding"]
 
+# Sums of learning rates over which sound runs may show a finding, too.
+PLATEAU = 3.0
+ATTENTION = 1.0
+START = 0.1
+SINGLE_WORDS = 0.98  # of the unigram entropy; a bag of words is below
+WORSE_THAN_CHANCE = 1.05  # of the loss of a network that knows nothing
+DEAD_ATTENTION = 3e-6  # of a network's gradient norm: what is left to queries and keys
+NO_RECALL, NO_AUC = 0.01, 0.55
+
 MORE_WARM_UP = "try a lower optimizer.learning_rate or more optimizer.warmup_steps"
 
 
@@ -23,15 +32,6 @@ class Finding(NamedTuple):
 
     text: str
     patience: float
-
-
-# Of the sum of learning rates; the plateaus of sound runs are shorter.
-PLATEAU = 3.0
-START = 0.1
-SINGLE_WORDS = 0.98  # of the unigram entropy; a bag of words is below
-WORSE_THAN_CHANCE = 1.05  # of the loss of a network that knows nothing
-DEAD_ATTENTION = 1e-7  # of a network's gradient norm: what is left to queries and keys
-NO_RECALL, NO_AUC = 0.01, 0.55
 
 
 def language_model(metrics: Metrics, prefix: str, network: str, vocab_size: int) -> Findings:
@@ -104,6 +104,6 @@ def attention(metrics: Metrics) -> Findings:
                 f"the gradients of the {network}'s queries and keys have vanished (norm "
                 f"{queries_and_keys:.1e}, of the whole network {whole:.1e}): its attention has "
                 f"died and will not recover; {MORE_WARM_UP}",
-                START,
+                ATTENTION,
             )
     return findings
