@@ -311,7 +311,8 @@ def _saved_sums(folder: Path, name: str, like: Any, beside: Any) -> Any:
         return {}
     saved = ocp.StandardCheckpointHandler().metadata(folder).tree
     saved = saved[name] if name else saved
-    if jax.tree.structure(saved) == jax.tree.structure(like):
+    saved_structure, structure = (jax.tree.structure(sums) for sums in (saved, like))
+    if saved_structure == structure:
         return like
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=beside.sharding), saved

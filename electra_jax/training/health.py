@@ -120,7 +120,7 @@ class Monitor:
         if not loss > RISE * lowest > 0:
             return {}
         text = (
-            f"the loss has been far above its lowest ({loss:.4g}, and {lowest:.4g} before): the run "
-            "diverges; try a lower optimizer.learning_rate or more optimizer.warmup_steps"
+            f"the loss has been far above its lowest ({loss:.4g}, and {lowest:.4g} before): the "
+            "run diverges; try a lower optimizer.learning_rate or more optimizer.warmup_steps"
         )
         return {RISEN: Finding(text, 0.0)}

@@ -63,7 +63,7 @@ class MetricsWriter:
           warnings: those that begin, and None for those that end, by name.
         """
         finite = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
-        line = {"step": step, "seconds": round(seconds, 3), **finite}
+        line: dict[str, object] = {"step": step, "seconds": round(seconds, 3), **finite}
         if warnings:
             line["warnings"] = {**warnings}
         self._file.write(json.dumps(line) + "\n")

@@ -1,8 +1,8 @@
 """Norms of gradients and updates, by network, as sums in the training state.
 
 A network is a top-level entry of the parameters. The gradients of its queries and keys have a norm
-of their own: where attention has died, it vanishes beside that of the network. The sums are added up since the last line of
-the log, like those of the metrics, and beside them the number of steps.
+of their own: where attention has died, it vanishes beside that of the network. The sums are added
+up since the last line of the log, like those of the metrics, and beside them the number of steps.
 """
 
 import re
