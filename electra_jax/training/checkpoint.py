@@ -311,8 +311,7 @@ def _saved_sums(folder: Path, name: str, like: Any, beside: Any) -> Any:
         return {}
     saved = ocp.StandardCheckpointHandler().metadata(folder).tree
     saved = saved[name] if name else saved
-    saved_structure, structure = (jax.tree.structure(sums) for sums in (saved, like))
-    if saved_structure == structure:
+    if jax.tree.map(lambda _: 0, saved) == jax.tree.map(lambda _: 0, like):
         return like
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=beside.sharding), saved

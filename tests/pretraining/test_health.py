@@ -111,6 +111,19 @@ def test_attention_killed_by_a_steep_warmup_is_warned_of(store, tmp_path, one_de
 
 
 @pytest.mark.slow
+def test_a_generator_too_large_to_be_caught_is_warned_of(store, tmp_path, one_device):
+    """It is four times as deep as the discriminator, which cannot tell its samples from text."""
+    config = tiny(
+        store, "train.steps=220", "model.layers=1", "generator.depth=4", "objective.temperature=1",
+        "optimizer.learning_rate=3e-2", "optimizer.schedule=constant",
+        "eval.every_steps=1000", "checkpoint.every_steps=1000",
+    )  # fmt: skip
+    found = warned(config, tmp_path)
+    assert list(found) == ["discriminator_all_original"]
+    assert "try a smaller generator" in found["discriminator_all_original"]
+
+
+@pytest.mark.slow
 def test_a_rate_of_one_is_warned_of(store, tmp_path, one_device):
     config = published(
         store, "train.steps=30", "optimizer.learning_rate=1", "optimizer.warmup_steps=5"
