@@ -17,7 +17,7 @@ START = 0.1
 SINGLE_WORDS = 0.98  # of the unigram entropy; a bag of words is below
 WORSE_THAN_CHANCE = 1.05  # of the loss of a network that knows nothing
 DEAD_ATTENTION = 3e-6  # of a network's gradient norm: what is left to queries and keys
-NO_RECALL = 0.01
+NO_RECALL = 0.02
 
 MORE_WARM_UP = "try a lower optimizer.learning_rate or more optimizer.warmup_steps"
 

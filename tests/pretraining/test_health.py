@@ -114,8 +114,8 @@ def test_attention_killed_by_a_steep_warmup_is_warned_of(store, tmp_path, one_de
 def test_a_generator_too_large_to_be_caught_is_warned_of(store, tmp_path, one_device):
     """It is four times as deep as the discriminator, which cannot tell its samples from text."""
     config = tiny(
-        store, "train.steps=220", "model.layers=1", "generator.depth=4", "objective.temperature=1",
-        "optimizer.learning_rate=3e-2", "optimizer.schedule=constant",
+        store, "train.steps=180", "train.log_every=20", "model.layers=1", "generator.depth=4",
+        "objective.temperature=1", "optimizer.learning_rate=3e-2", "optimizer.schedule=constant",
         "eval.every_steps=1000", "checkpoint.every_steps=1000",
     )  # fmt: skip
     found = warned(config, tmp_path)
