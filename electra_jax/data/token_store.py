@@ -356,7 +356,7 @@ def _write(
         "piece": tokenizer.pieces([most])[0],
         "share": frequencies["train"][most] / max(1, train["tokens"]),
     }
-    train["unigram_entropy"] = entropy(frequencies)
+    train["unigram_entropy"] = entropy(frequencies["train"])
     train["text_bytes_of_both_splits"] = text_bytes
     return totals
 
