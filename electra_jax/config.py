@@ -210,7 +210,9 @@ def find_objective(name: str) -> type[Objective]:
     return choose(objectives(), "objective.name", name)
 
 
-def build_objective(config: PretrainConfig, tokenizer: Tokenizer | None) -> Objective:
+def build_objective(
+    config: PretrainConfig, tokenizer: Tokenizer | None, unigram_entropy: float | None = None
+) -> Objective:
     """The objective of a config over its networks; without a tokenizer its ids are BERT's."""
     special, continuation = BERT_TOKENS, np.zeros(config.model.vocab_size, bool)
     if tokenizer is not None:
@@ -219,7 +221,7 @@ def build_objective(config: PretrainConfig, tokenizer: Tokenizer | None) -> Obje
         )
         continuation = tokenizer.continuation()
     kind = find_objective(config.objective.name)
-    return kind(config.objective, config.electra, special, continuation)
+    return kind(config.objective, config.electra, special, continuation, unigram_entropy)
 
 
 def find_task(name: str) -> type[Task]:

@@ -56,7 +56,7 @@ def evaluate(
         mixture = mixture.held_out() or mixture
     sampler = mixture.sampler(split, config.data, config.eval.batch_size, config.train.seed)
     mesh = make_mesh(MeshConfig(), model.devices)
-    program = pretraining_program(config, mesh, model.tokenizer)
+    program = pretraining_program(config, mesh, model.tokenizer, mixture.unigram_entropy)
     there, needed = (set(flatten(x)) for x in (model.params, program.state.params))
     if needed - there:
         missing = ", ".join(sorted({"/".join(path.split("/")[:2]) for path in needed - there}))

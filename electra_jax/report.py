@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from electra_jax.atomic_files import write_text
 from electra_jax.errors import UsageError
@@ -28,6 +29,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto
 .curves svg { width: 100%; height: auto }
 table { border-collapse: collapse } td, th { padding: .1rem .8rem; text-align: left }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
+.warnings li { color: #a00 }
 .sample { line-height: 2.2 } .token { padding: .1rem .15rem; border-radius: .2rem }
 .masked { border-bottom: 2px solid #555 } .replaced { border-bottom: 2px solid #c00 }
 pre { background: #f4f4f4; padding: 1rem; overflow: auto }
@@ -100,6 +102,29 @@ def curves(lines: Sequence[dict]) -> dict[str, dict[str, tuple[list[float], list
     return plots
 
 
+class Warned(NamedTuple):
+    """A warning of a run; one that was not over at the end has no last step."""
+
+    text: str
+    first_step: int
+    last_step: int | None
+
+
+def warnings(lines: Sequence[dict]) -> list[Warned]:
+    """The warnings of a run in the order in which they began."""
+    found: list[Warned] = []
+    current: dict[str, int] = {}  # index of a warning that is not over, by name
+    for line in lines:
+        for name, text in line.get("warnings", {}).items():
+            if name in current:
+                index = current.pop(name)
+                found[index] = found[index]._replace(last_step=line["step"])
+            if text is not None:
+                current[name] = len(found)
+                found.append(Warned(text, line["step"], None))
+    return found
+
+
 def _page(
     title: str, lines: list[dict], config: dict, examples: Sequence[Sample], pairs: dict
 ) -> str:
@@ -110,6 +135,7 @@ def _page(
         f"<title>{html.escape(title)}</title><style>{STYLE}</style>",
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{last['step']:,} steps, {last['seconds'] / 60:.1f} minutes</p>",
+        *_warnings(lines),
         "<h2>Latest figures</h2>",
         _table(plots),
         "<h2>Curves</h2><div class=curves>",
@@ -129,6 +155,14 @@ def _page(
     if config:
         parts += [f"<h2>Config</h2><pre>{html.escape(json.dumps(config, indent=2))}</pre>"]
     return "\n".join(parts) + "\n"
+
+
+def _warnings(lines: list[dict]) -> list[str]:
+    items = []
+    for text, first, last in warnings(lines):
+        until = "" if last is None else f", over at step {last:,}"
+        items.append(f"<li>Step {first:,}{until}: {html.escape(text)}</li>")
+    return ["<h2>Warnings</h2><ul class=warnings>", *items, "</ul>"] if items else []
 
 
 def _by_network(plots: dict) -> dict:

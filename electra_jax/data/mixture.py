@@ -57,6 +57,19 @@ class Mixture:
         """Changes with the text of any store."""
         return "+".join(store.identity for store in self.stores)
 
+    @property
+    def unigram_entropy(self) -> float | None:
+        """Nats that a training token costs whoever knows the frequencies of its store's tokens.
+
+        None if a store does not say: earlier versions did not count it.
+        """
+        entropies = [
+            store.manifest["splits"]["train"].get("unigram_entropy") for store in self.stores
+        ]
+        if None in entropies:
+            return None
+        return float(np.average(entropies, weights=self.weights))
+
     def held_out(self) -> "Mixture | None":
         """The stores that have a validation split; warns of those that have none beside them."""
         has = [len(store.split("validation").tokens) > 0 for store in self.stores]

@@ -356,8 +356,15 @@ def _write(
         "piece": tokenizer.pieces([most])[0],
         "share": frequencies["train"][most] / max(1, train["tokens"]),
     }
+    train["unigram_entropy"] = entropy(frequencies["train"])
     train["text_bytes_of_both_splits"] = text_bytes
     return totals
+
+
+def entropy(counts: np.ndarray) -> float:
+    """The entropy of the distribution that counts give, in nats; 0 without any."""
+    shares = counts[counts > 0] / max(1, counts.sum())
+    return -float(shares @ np.log(shares))
 
 
 class _ArrayFile:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.objectives import masking, metrics, replacement
+from electra_jax.objectives import diagnosis, masking, metrics, replacement
 from electra_jax.objectives.objective import Objective, Prepared
 
 
@@ -128,7 +128,7 @@ class Corruption(Objective):
         """The generator's metrics, and the share of masked tokens that truly changed."""
         sampled = float(sums["sampled"]) / max(float(sums["generator_count"]), 1.0)
         return {
-            **metrics.language_model_metrics("generator", sums),
+            **metrics.language_model_metrics("generator", sums, self.unigram_entropy),
             "generator_sampled_accuracy": sampled,
             "replaced_share": 1.0 - sampled,
         }
@@ -145,6 +145,14 @@ class Corruption(Objective):
         weights = self.weights(0)
         loss = sum(weight * values[f"{name}_loss"] for name, weight in weights.items())
         return {"loss": loss, **values}
+
+    def diagnose(self, values: Mapping[str, float]) -> diagnosis.Findings:
+        findings = diagnosis.attention(values)
+        # Generators of other kinds know nothing but frequencies, by design.
+        if self.electra.generator_config.kind in ("transformer", "two_tower"):
+            vocab_size = self.electra.model.vocab_size
+            findings |= diagnosis.language_model(values, "generator", "generator", vocab_size)
+        return findings
 
 
 def split_keys(key: jax.Array | None) -> tuple[jax.Array | None, jax.Array | None]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.objectives import masking, metrics
+from electra_jax.objectives import diagnosis, masking, metrics
 from electra_jax.objectives.corruption import Corruption, split_keys
 from electra_jax.objectives.objective import Prepared
 
@@ -135,7 +135,15 @@ class MaskedLM(TokenPrediction):
         )
 
     def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        return self.total(metrics.language_model_metrics("discriminator", sums))
+        return self.total(
+            metrics.language_model_metrics("discriminator", sums, self.unigram_entropy)
+        )
+
+    def diagnose(self, values: Mapping[str, float]) -> diagnosis.Findings:
+        vocab_size = self.electra.model.vocab_size
+        return super().diagnose(values) | diagnosis.language_model(
+            values, "discriminator", "language model", vocab_size
+        )
 
 
 @dataclasses.dataclass(frozen=True)

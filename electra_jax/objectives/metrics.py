@@ -42,24 +42,37 @@ def language_model_sums(
       inputs_BN: what the network reads there; None if it never reads what it predicts.
     """
     guessing_BN = weights_BN if inputs_BN is None else weights_BN * (inputs_BN != targets_BN)
-    return {
+    sums = {
         f"{prefix}_loss": jnp.sum(losses_BN * weights_BN),
         f"{prefix}_count": jnp.sum(weights_BN),
         f"{prefix}_guessing": jnp.sum(guessing_BN),
         f"{prefix}_guessed": jnp.sum((guesses_BN == targets_BN) * guessing_BN),
         f"{prefix}_targets": jnp.zeros(vocab_size).at[targets_BN].add(guessing_BN),
     }
+    if inputs_BN is not None:
+        sums[f"{prefix}_masked_loss"] = jnp.sum(losses_BN * guessing_BN)
+    return sums
 
 
-def language_model_metrics(prefix: str, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+def language_model_metrics(
+    prefix: str, sums: Mapping[str, np.ndarray], unigram_entropy: float | None = None
+) -> dict[str, float]:
     """Mean loss, and accuracy beside always saying the most frequent of the targets.
 
-    The loss is over all chosen positions, as in the official code, whose accuracy is, too.
+    The loss is over all chosen positions, as in the official code, whose accuracy is, too. The
+    masked loss is that of the positions where the network has to guess, beside the unigram entropy
+    of the text if that is known: what who knows only frequencies of tokens would pay.
     """
     count = max(float(sums[f"{prefix}_count"]), 1.0)
     guessing = max(float(sums[f"{prefix}_guessing"]), 1.0)
+    masked = {}
+    if (name := f"{prefix}_masked_loss") in sums:
+        masked[name] = float(sums[name]) / guessing
+        if unigram_entropy is not None:
+            masked[f"{name}_baseline"] = unigram_entropy
     return {
         f"{prefix}_loss": float(sums[f"{prefix}_loss"]) / count,
+        **masked,
         f"{prefix}_accuracy": float(sums[f"{prefix}_guessed"]) / guessing,
         f"{prefix}_accuracy_baseline": float(np.max(sums[f"{prefix}_targets"])) / guessing,
     }

@@ -11,6 +11,7 @@ import numpy as np
 from electra_jax.errors import UsageError
 from electra_jax.models.electra import Electra
 from electra_jax.objectives.config import ObjectiveConfig
+from electra_jax.objectives.diagnosis import Findings
 from electra_jax.objectives.masking import SpecialTokens
 from electra_jax.objectives.metrics import Sums
 
@@ -34,6 +35,7 @@ class Objective(abc.ABC):
       electra: the networks.
       special: ids that are never masked, and [MASK].
       continuation_V: which pieces continue a word; only `whole_word` needs it.
+      unigram_entropy: of the text, in nats, as the baseline of masked losses; None if unknown.
     """
 
     name: ClassVar[str]
@@ -45,6 +47,7 @@ class Objective(abc.ABC):
     electra: Electra
     special: SpecialTokens
     continuation_V: np.ndarray | None = dataclasses.field(default=None, compare=False)
+    unigram_entropy: float | None = dataclasses.field(default=None, compare=False)
 
     @abc.abstractmethod
     def prepare(self, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, Any]:
@@ -121,3 +124,18 @@ class Objective(abc.ABC):
     @abc.abstractmethod
     def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Names and values of the metrics from added-up metric sums; "loss" is the total."""
+
+    def diagnose(self, values: Mapping[str, float]) -> Findings:
+        """Finds what is wrong in the metrics of a line of the training log; by default nothing.
+
+        A warning is made of what lasts (see `electra_jax.training.health`).
+
+        Args:
+          values: the metrics of `summarise`, and norms of gradients by network, such as
+            "gradient_norm/generator".
+
+        Returns:
+          Findings by name.
+        """
+        del values
+        return {}

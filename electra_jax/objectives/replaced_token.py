@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.objectives import masking, metrics
+from electra_jax.objectives import diagnosis, masking, metrics
 from electra_jax.objectives.corruption import Corruption, split_keys
 from electra_jax.objectives.objective import Prepared
 
@@ -82,6 +82,9 @@ class ReplacedTokenDetection(Corruption):
 
     def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         return self.total({**self.generator_metrics(sums), **metrics.detector_metrics(sums)})
+
+    def diagnose(self, values: Mapping[str, float]) -> diagnosis.Findings:
+        return super().diagnose(values) | diagnosis.detector(values)
 
 
 @dataclasses.dataclass(frozen=True)

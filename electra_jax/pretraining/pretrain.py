@@ -31,6 +31,7 @@ from electra_jax.parallel.runtime import (
     to_devices,
     to_host,
 )
+from electra_jax.pretraining.health import run_monitor
 from electra_jax.pretraining.program import batch_shapes, flops_per_token, pretraining_program
 from electra_jax.pretraining.resume import check_resume
 from electra_jax.pretraining.warm_start import warm_start
@@ -74,7 +75,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool
     checkpoints = open_workdir(config, workdir, mixture)
 
     # State: what is learnt.
-    program = pretraining_program(config, mesh, mixture.tokenizer)
+    program = pretraining_program(config, mesh, mixture.tokenizer, mixture.unigram_entropy)
     run_key = random_key(config.train.seed, replicated(mesh))
     init = functools.partial(from_model, config, mixture.tokenizer) if config.init.from_ else None
     state, elapsed = start(program, checkpoints, run_key, init)
@@ -107,6 +108,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool
         stall_seconds=config.processes.stall_seconds,
         learning_rates=functools.partial(learning_rates, config.optimizer),
         profiler=Profiler(workdir, parse_steps(config.train.profile)),
+        monitor=run_monitor(config, program, workdir, int(state.step)),
     )
     loop.run(state, run_key)
 

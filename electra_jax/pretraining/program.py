@@ -25,19 +25,25 @@ from electra_jax.training.state import TrainState
 from electra_jax.training.step import make_eval_step
 
 
-def pretraining_program(config: PretrainConfig, mesh: Mesh, tokenizer: Tokenizer | None) -> Program:
+def pretraining_program(
+    config: PretrainConfig,
+    mesh: Mesh,
+    tokenizer: Tokenizer | None,
+    unigram_entropy: float | None = None,
+) -> Program:
     """The program of a config, whose vocabulary size is resolved, on a mesh.
 
     Args:
       config: of the run.
       mesh: of devices, or of descriptions of devices that are not here.
       tokenizer: of the run; None for a program that no text will meet.
+      unigram_entropy: of the text, in nats, if it is known.
 
     Raises:
       UsageError: the model does not fit the mesh.
     """
     check_heads(config.model, mesh)
-    objective = build_objective(config, tokenizer)
+    objective = build_objective(config, tokenizer, unigram_entropy)
     optimizer = make_optimizer(config.optimizer)
     create = functools.partial(create_state, config, objective, optimizer)
     rules = pretraining_rules(generator_model(config.model, config.generator).heads, mesh)

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save at INFO
 
 FOLDER = "checkpoints"
-NORMS = "norms"  # a part of a checkpoint
+REST, NORMS = "rest", "norms"  # parts of a checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,19 +223,24 @@ class Checkpoints:
         self._manager.reload()
 
     def _restore(self, step: int, like: TrainState) -> Restored:
-        # Version 0.1 had no norms: a run of it resumes with sums of no steps.
-        has_norms = (Path(self._manager.directory) / str(step) / NORMS).is_dir()
+        """A checkpoint; where an earlier version added up other sums, they are of no steps."""
+        folder = Path(self._manager.directory) / str(step)
+        metric_sums = _saved_sums(folder / REST, "metric_sums", like.metric_sums, like.step)
+        norm_sums = _saved_sums(folder / NORMS, "", like.norm_sums, like.step)
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
                 params=ocp.args.StandardRestore(like.params),
-                rest=ocp.args.StandardRestore(_rest(like)),
+                rest=ocp.args.StandardRestore(_rest(like.replace(metric_sums=metric_sums))),
                 record=ocp.args.JsonRestore(),
-                **({NORMS: ocp.args.StandardRestore(like.norm_sums)} if has_norms else {}),
+                **({NORMS: ocp.args.StandardRestore(norm_sums)} if norm_sums else {}),
             ),
         )
-        norm_sums = restored[NORMS] if has_norms else placed_zeros(like.norm_sums)
-        state = TrainState(**restored.rest | {"params": restored.params, "norm_sums": norm_sums})
+        sums = {"metric_sums": restored.rest["metric_sums"], "norm_sums": restored.get(NORMS, {})}
+        for name, saved in (("metric_sums", metric_sums), ("norm_sums", norm_sums)):
+            if saved is not getattr(like, name):
+                sums[name] = placed_zeros(getattr(like, name))
+        state = TrainState(**restored.rest | {"params": restored.params, **sums})
         return Restored(state, restored.record, step)
 
     def restore_params(self, step: int, shapes: Any) -> Any:
@@ -295,6 +300,22 @@ class Checkpoints:
         # after an error may never come.
         if error is None or (jax.process_count() == 1 and not isinstance(error, SaveFailed)):
             self._manager.close()
+
+
+def _saved_sums(folder: Path, name: str, like: Any, beside: Any) -> Any:
+    """`like` if a part of a checkpoint holds sums of this structure, else what it does hold.
+
+    That is placed as the array `beside` is.
+    """
+    if not folder.is_dir():
+        return {}
+    saved = ocp.StandardCheckpointHandler().metadata(folder).tree
+    saved = saved[name] if name else saved
+    if jax.tree.map(lambda _: 0, saved) == jax.tree.map(lambda _: 0, like):
+        return like
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=beside.sharding), saved
+    )
 
 
 def _rest(state: TrainState) -> dict[str, Any]:

@@ -5,7 +5,9 @@ It knows a state, a step, batches and an evaluation; what they mean is the calle
 
 import contextlib
 import dataclasses
+import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -27,10 +29,13 @@ from electra_jax.parallel.preemption import StopSignal
 from electra_jax.parallel.runtime import broadcast_from_main, is_main, to_global
 from electra_jax.parallel.watchdog import Watchdog
 from electra_jax.training.checkpoint import Checkpoints
+from electra_jax.training.health import Changes, Monitor
 from electra_jax.training.metrics import MetricsWriter
 from electra_jax.training.norms import NormSums, mean_norms
 from electra_jax.training.profile import Profiler, parse_steps
 from electra_jax.training.state import TrainState
+
+log = logging.getLogger(__name__)
 
 Batch = Mapping[str, jax.Array]
 
@@ -194,6 +199,7 @@ class Loop:
       stall_seconds: without a step, after which the watchdog says who stalls.
       learning_rates: (steps done, progress) → the rates of the next step, by name.
       profiler: what it traces is between two steps.
+      monitor: of what goes wrong, if it is watched.
     """
 
     steps: int
@@ -216,6 +222,7 @@ class Loop:
     stall_seconds: float = 900.0
     learning_rates: Callable[[int, float], dict[str, float]] = lambda step, progress: {}
     profiler: Profiler = dataclasses.field(default_factory=Profiler)
+    monitor: Monitor | None = None
 
     def run(self, state: TrainState, run_key: jax.Array) -> TrainState:
         """Trains until the steps or the time are used up, and closes checkpoints and writer.
@@ -279,6 +286,8 @@ class Loop:
             self.clock.agree(step, budget)
         self._since = (step, self.clock.elapsed())
         self._pending: Line | None = None
+        if self.monitor and step == 0:
+            self._write(step, {}, self.monitor.start())
 
     def _progress(self, step: int) -> float:
         """The share of the run that is done, which drives the schedule."""
@@ -333,7 +342,9 @@ class Loop:
         metric_sums, norm_sums = jax.device_get(sums)
         values = self.summarise(metric_sums)
         if not math.isfinite(values["loss"]):
-            raise non_finite(f"the loss is {values['loss']} at step {step}")
+            error = non_finite(f"the loss is {values['loss']} at step {step}")
+            self._write(step, {"train/loss": values["loss"]}, {"not_a_number": str(error)})
+            raise error
         last_step, last_seconds = self._since
         now = self.clock.elapsed()
         self._since = (step, now)
@@ -344,7 +355,8 @@ class Loop:
         # The update of the line's step had this progress, and one step less done.
         learning = self.learning_rates(step - 1, progress)
         values = {**values, **learning, **mean_norms(norm_sums), **rates}
-        self._write(step, {f"train/{name}": value for name, value in values.items()})
+        changes = self.monitor.observe(step, values) if self.monitor else {}
+        self._write(step, {f"train/{name}": value for name, value in values.items()}, changes)
         self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {rate:,.0f} tokens/s", refresh=False)
 
     def _evaluate(self, params: Any, step: int) -> dict[str, float]:
@@ -364,6 +376,16 @@ class Loop:
         self.checkpoints.save(step, state, record, metrics)
         self._since = (step, self.clock.elapsed())
 
-    def _write(self, step: int, values: Mapping[str, float]) -> None:
-        if self.writer is not None:
-            self.writer.write(step, self.clock.elapsed(), values)
+    def _write(
+        self, step: int, values: Mapping[str, float], warnings: Changes | None = None
+    ) -> None:
+        """Writes a line of the log, and its warnings to the terminal, too."""
+        if self.writer is None or not (values or warnings):
+            return
+        self.writer.write(step, self.clock.elapsed(), values, warnings)
+        with tqdm.external_write_mode(sys.stderr):
+            for name, text in (warnings or {}).items():
+                if text is None:
+                    log.info("step %s: over: %s", f"{step:,}", name)
+                else:
+                    log.warning("step %s: warning: %s", f"{step:,}", text)

@@ -1,6 +1,7 @@
 """Metrics of a run directory: `metrics.jsonl` and TensorBoard.
 
-A line of `metrics.jsonl` is one object with `step`, `seconds` and metrics by name.
+A line of `metrics.jsonl` is one object with `step`, `seconds` and metrics by name; where warnings
+begin or end, `warnings` has their texts by name, or null.
 """
 
 import json
@@ -46,15 +47,33 @@ class MetricsWriter:
             str(Path(workdir) / "tensorboard"), purge_step=step + 1, write_to_disk=True
         )
 
-    def write(self, step: int, seconds: float, values: Mapping[str, float]) -> None:
-        """Adds one line. Values that are not finite are written as null."""
+    def write(
+        self,
+        step: int,
+        seconds: float,
+        values: Mapping[str, float],
+        warnings: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Adds one line. Values that are not finite are written as null.
+
+        Args:
+          step: steps done.
+          seconds: of the run.
+          values: metrics by name.
+          warnings: those that begin, and None for those that end, by name.
+        """
         finite = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
-        self._file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **finite}) + "\n")
+        line: dict[str, object] = {"step": step, "seconds": round(seconds, 3), **finite}
+        if warnings:
+            line["warnings"] = {**warnings}
+        self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())  # a mounted bucket has nothing before that
         for name, value in finite.items():
             if value is not None:
                 self._tensorboard.add_scalar(name, value, step)
+        for name, text in (warnings or {}).items():
+            self._tensorboard.add_text(f"warnings/{name}", text or "over", step)
 
     def __enter__(self) -> "MetricsWriter":
         return self

@@ -1,7 +1,8 @@
 """Norms of gradients and updates, by network, as sums in the training state.
 
-A network is a top-level entry of the parameters. The sums are added up since the last line of
-the log, like those of the metrics, and beside them the number of steps.
+A network is a top-level entry of the parameters. The gradients of its queries and keys have a norm
+of their own: where attention has died, it vanishes beside that of the network. The sums are added
+up since the last line of the log, like those of the metrics, and beside them the number of steps.
 """
 
 import re
@@ -14,13 +15,14 @@ import optax
 
 from electra_jax.parallel.partition import path_name
 
-NormSums = dict[str, Any]  # "steps": count, "gradient_norm" and "update_norm": network → sum
+NormSums = dict[str, Any]  # "steps": count; by kind of norm: network → sum
+QUERIES_AND_KEYS = re.compile(r"/(query|key)/kernel$")
 
 
 def zero_norms(params: Mapping[str, Any]) -> NormSums:
     """The sums before the first step."""
-    zeros = {network: jnp.zeros(()) for network in params}
-    return {"steps": jnp.zeros(()), "gradient_norm": zeros, "update_norm": dict(zeros)}
+    shapes = jax.eval_shape(lambda tree: step_norms(tree, tree, ""), params)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
 
 def step_norms(gradients: Mapping[str, Any], updates: Mapping[str, Any], frozen: str) -> NormSums:
@@ -33,15 +35,22 @@ def step_norms(gradients: Mapping[str, Any], updates: Mapping[str, Any], frozen:
         the compiler from leaving its computation out.
     """
     trained: dict[str, list[jax.Array]] = {network: [] for network in gradients}
+    attention: dict[str, list[jax.Array]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
         name = path_name(path)
-        if not (frozen and re.search(frozen, name)):
-            trained[name.partition("/")[0]].append(leaf)
-    return {
+        network = name.partition("/")[0]
+        leaves = [] if frozen and re.search(frozen, name) else [leaf]
+        trained[network] += leaves
+        if QUERIES_AND_KEYS.search(name):
+            attention[network] = attention.get(network, []) + leaves
+    sums = {
         "steps": jnp.ones(()),
         "gradient_norm": {network: _norm(leaves) for network, leaves in trained.items()},
         "update_norm": {network: _norm(part) for network, part in updates.items()},
     }
+    if attention:
+        sums["query_key_gradient_norm"] = {n: _norm(leaves) for n, leaves in attention.items()}
+    return sums
 
 
 def mean_norms(sums: Mapping[str, Any]) -> dict[str, float]:
@@ -49,8 +58,9 @@ def mean_norms(sums: Mapping[str, Any]) -> dict[str, float]:
     steps = float(sums.get("steps", 0))
     return {
         f"{kind}/{network}": float(total) / steps
-        for kind in ("gradient_norm", "update_norm")
-        for network, total in (sums[kind].items() if steps else ())
+        for kind in sums
+        if kind != "steps" and steps
+        for network, total in sums[kind].items()
     }
 
 

@@ -1,12 +1,14 @@
 """Token stores: their bytes, what is refused, and what an interruption leaves behind."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 
 from electra_jax.data import chunks, token_store
 from electra_jax.data.documents import Documents
+from electra_jax.data.mixture import Mixture
 from electra_jax.data.token_store import TokenStore, prepare
 from electra_jax.data.tokenizer_training import train_tokenizer
 from electra_jax.errors import UsageError
@@ -50,6 +52,32 @@ def test_bytes_do_not_depend_on_workers(tmp_path, tokenizer, monkeypatch):
     make(tmp_path / "one", tokenizer)
     make(tmp_path / "two", tokenizer, workers=2)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_the_unigram_entropy_is_that_of_the_training_tokens(tmp_path, tokenizer):
+    store = make(tmp_path / "store", tokenizer)
+    tokens = store.split("train").tokens.tolist()
+    shares = [tokens.count(token) / len(tokens) for token in set(tokens)]
+    direct = -sum(share * math.log(share) for share in shares)
+    assert store.manifest["splits"]["train"]["unigram_entropy"] == pytest.approx(direct)
+    assert token_store.entropy(np.zeros(3, int)) == 0 == token_store.entropy(np.array([0, 7]))
+
+
+def test_a_mixture_has_the_mean_of_its_stores_entropies(tmp_path, tokenizer):
+    """The weights are shares of its rows; an older store does not know its own."""
+    make(tmp_path / "a", tokenizer)
+    make(tmp_path / "b", tokenizer, ["cats and dogs " * 9] * 30)
+    entropies = [Mixture.open(str(tmp_path / name)).unigram_entropy for name in "ab"]
+    text = f"{tmp_path}/a:1,{tmp_path}/b:3"
+    assert Mixture.open(text).unigram_entropy == pytest.approx(entropies @ np.array([0.25, 0.75]))
+    assert entropies[1] < entropies[0] - 0.1
+    file = tmp_path / "b" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    identity = TokenStore.open(tmp_path / "b").identity
+    del manifest["splits"]["train"]["unigram_entropy"]
+    file.write_text(json.dumps(manifest))
+    assert Mixture.open(text).unigram_entropy is None
+    assert TokenStore.open(tmp_path / "b").identity == identity
 
 
 def test_a_document_is_held_out_whatever_stands_around_it(tmp_path, tokenizer):

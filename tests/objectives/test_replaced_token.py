@@ -156,6 +156,17 @@ def test_copying_what_is_there_to_read_is_no_accuracy():
     assert figures["g_loss"] == 1.0  # the mean over all four
 
 
+def test_the_masked_loss_is_that_of_what_must_be_guessed():
+    targets, inputs = jnp.array([[5, 5, 7, 7]]), jnp.array([[5, 4, 4, 4]])
+    losses, weights = jnp.array([[9.0, 2.0, 5.0, 9.0]]), jnp.array([[1.0, 1.0, 1.0, 0.0]])
+    sums = jax.device_get(
+        metrics.language_model_sums("g", losses, inputs, targets, weights, 9, inputs)
+    )
+    assert metrics.language_model_metrics("g", sums)["g_masked_loss"] == 3.5
+    figures = metrics.language_model_metrics("g", sums, unigram_entropy=6.0)
+    assert figures["g_masked_loss_baseline"] == 6.0
+
+
 def test_auc_is_one_where_all_replaced_tokens_score_higher():
     low, high = np.zeros((2, metrics.AUC_BINS))
     low[3] = high[9] = 10

@@ -38,6 +38,18 @@ def test_a_state_without_norms_resumes_with_sums_of_no_steps(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored.state, expected)
 
 
+@pytest.mark.parametrize("part", ["metric_sums", "norm_sums"])
+def test_a_state_with_other_sums_resumes_with_sums_of_no_steps(tmp_path, part):
+    """As an earlier version saved it: the rest comes back."""
+    fewer = {name: value for name, value in getattr(STATE, part).items() if name == "steps"}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, STATE.replace(**{part: {**fewer, "other": jnp.ones(2)}}), {})
+    with Checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore_latest(STATE)
+    zeros = jax.tree.map(jnp.zeros_like, getattr(STATE, part))
+    jax.tree.map(np.testing.assert_array_equal, restored.state, STATE.replace(**{part: zeros}))
+
+
 @pytest.mark.parametrize(("maximise", "best"), [(False, 1), (True, 2)])
 def test_the_best_is_kept_beside_the_last(tmp_path, maximise, best):
     with Checkpoints(tmp_path, maximise=maximise) as checkpoints:

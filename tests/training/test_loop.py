@@ -94,7 +94,7 @@ def test_a_round_is_batch_step_log_evaluate_save_stop():
     seen = []
     checkpoints, writer = mock.MagicMock(), mock.MagicMock()
     checkpoints.save = lambda step, state, record, metrics: seen.append(("save", step, metrics))
-    writer.write = lambda step, seconds, values: seen.append((*{x[:5] for x in values}, step))
+    writer.write = lambda step, seconds, values, _: seen.append((*{x[:5] for x in values}, step))
     step = make_loop().train_step
 
     def train_step(state, batch, *rest):
