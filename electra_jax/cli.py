@@ -156,7 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_model_flags(sub)
 
-    sub = command("evaluate", run_evaluate, "held-out figures of a model")
+    sub = command("evaluate", run_evaluate, "held-out metrics of a model")
     sub.add_argument(
         "--workdir", "--model", required=True, metavar="DIR",
         help="a run directory, or an exported or Hugging Face one",

@@ -1,4 +1,4 @@
-"""Held-out figures of a checkpoint, and held-out sentences as it sees them."""
+"""Held-out metrics of a checkpoint, and held-out sentences as it sees them."""
 
 import logging
 from collections.abc import Mapping

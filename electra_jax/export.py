@@ -71,18 +71,18 @@ def _export_task_model(model: FinetunedModel, path: str | Path, to: Path) -> str
             f"transformers has no class for the task {task.name} with head={task.config.head}: "
             "keep the run directory, and use `predict`"
         )
-    figures = _figures(path, model.step)
+    metrics = _read_metrics(path, model.step)
     with _writing(to):
         opens_with = huggingface.write_task_model(
             to, kind, names.flatten(jax.device_get(model.params)), model.model, task.tokenizer,
             task.state.get("labels", ["score"] if kind == "ForSequenceClassification" else ()),
             getattr(task.config, "pooling", ""),
         )  # fmt: skip
-        (to / "README.md").write_text(task_card(model, opens_with, figures), "utf-8")
+        (to / "README.md").write_text(task_card(model, opens_with, metrics), "utf-8")
     return str(to)
 
 
-def _figures(path: str | Path, step: int) -> dict[str, float]:
+def _read_metrics(path: str | Path, step: int) -> dict[str, float]:
     """The metrics of a fine-tuning run at a step: its results, or what it logged then."""
     file = Path(path) / RESULTS_FILE
     try:
@@ -100,7 +100,7 @@ def _figures(path: str | Path, step: int) -> dict[str, float]:
         raise UsageError(f"{file} cannot be read: {error!r}") from error
 
 
-def task_card(model: FinetunedModel, opens_with: str, figures: Mapping[str, float]) -> str:
+def task_card(model: FinetunedModel, opens_with: str, metrics: Mapping[str, float]) -> str:
     """A model card: what it does, how it was trained, how well it does."""
     train = model.config.train
     scale = getattr(model.task.config, "scale", 1)
@@ -119,7 +119,7 @@ def task_card(model: FinetunedModel, opens_with: str, figures: Mapping[str, floa
         "",
         "| metric on validation data | value |",
         "|---|---|",
-        *(f"| {name} | {value:.4g} |" for name, value in figures.items()),
+        *(f"| {name} | {value:.4g} |" for name, value in metrics.items()),
     ]
     return "\n".join(lines) + "\n"
 
@@ -224,10 +224,10 @@ def model_card(
 def _held_out(path: str | Path, step: int) -> dict[str, float]:
     """The metrics that a run logged when it evaluated that step."""
     for line in reversed(read_metrics(path)):
-        figures = {name: value for name, value in line.items() if name.startswith("eval/")}
-        if line["step"] == step and figures:
+        metrics = {name: value for name, value in line.items() if name.startswith("eval/")}
+        if line["step"] == step and metrics:
             # One that was not finite is null.
-            return {name: value for name, value in figures.items() if value is not None}
+            return {name: value for name, value in metrics.items() if value is not None}
     return {}
 
 

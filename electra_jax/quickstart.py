@@ -1,4 +1,4 @@
-"""The whole road, small: text, tokenizer, token store, pretraining, figures, a page.
+"""The whole road, small: text, tokenizer, token store, pretraining, metrics, a page.
 
 Every stage is what its own command runs, and is printed as that command, so that the
 reader can go the same road with other text.

@@ -1,4 +1,4 @@
-"""A run directory → one HTML page with its curves, figures, config and samples.
+"""A run directory → one HTML page with its curves, metrics, config and samples.
 
 The page needs nothing beside itself. It draws whatever metrics the run has logged: a
 metric of that name in training, in evaluation and its baseline share a plot, and so do the
@@ -136,7 +136,7 @@ def _page(
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{last['step']:,} steps, {last['seconds'] / 60:.1f} minutes</p>",
         *_warnings(lines),
-        "<h2>Latest figures</h2>",
+        "<h2>Latest metrics</h2>",
         _table(plots),
         "<h2>Curves</h2><div class=curves>",
         *(_plot(metric, kinds) for metric, kinds in sorted(_by_network(plots).items())),

@@ -39,14 +39,14 @@ def render_inspection(tokens: Sequence[TokenReport], colour: bool) -> str:
     return "\n".join(lines)
 
 
-def render_metrics(figures: Mapping[str, float]) -> str:
+def render_metrics(metrics: Mapping[str, float]) -> str:
     """A table of metrics, each beside its baseline where it has one."""
-    named = [name for name in figures if not name.endswith("_baseline")]
+    named = [name for name in metrics if not name.endswith("_baseline")]
     width = max(map(len, named))
     lines = []
     for name in named:
-        line = f"{name:{width}}  {_number(figures[name]):>12}"
-        baseline = figures.get(f"{name}_baseline")
+        line = f"{name:{width}}  {_number(metrics[name]):>12}"
+        baseline = metrics.get(f"{name}_baseline")
         if baseline is not None:
             line += f"  (baseline {_number(baseline)})"
         lines.append(line)

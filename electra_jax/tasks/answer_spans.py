@@ -14,7 +14,7 @@ def cut_windows(size: int, room: int, stride: int) -> list[slice]:
     """
     stride = max(1, min(stride, room // 2))
     count = 1 + max(0, -(-(size - room) // stride))
-    return [slice(number * stride, number * stride + room) for number in range(count)]
+    return [slice(index * stride, index * stride + room) for index in range(count)]
 
 
 def token_span(offsets: np.ndarray, characters: tuple[int, int]) -> tuple[int, int] | None:

@@ -109,7 +109,7 @@ class Choice(Task):
         texts = tokenizer.encode([record.text for record in records])
         flat = iter(tokenizer.encode([x for record in records for x in record.options]))
         examples = []
-        for number, (record, text) in enumerate(zip(records, texts, strict=True)):
+        for index, (record, text) in enumerate(zip(records, texts, strict=True)):
             tokens, types = [], []
             for _ in record.options:
                 option = next(flat)
@@ -119,7 +119,7 @@ class Choice(Task):
                 tokens.append(row)
                 types.append(kinds)
             targets = {"label": np.array(self.number(record), np.int32)} if labelled else {}
-            examples.append(Example(tokens, types, targets, number))
+            examples.append(Example(tokens, types, targets, index))
         return examples
 
     def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
@@ -156,6 +156,6 @@ class Choice(Task):
             options = [space_out(option.lower()).split() for option in record.options]
             shares = [len(words & set(option)) / (1 + len(option)) for option in options]
             # Earlier candidates win ties.
-            scores = [share - 1e-6 * place for place, share in enumerate(shares)]
+            scores = [share - 1e-6 * index for index, share in enumerate(shares)]
             answers.append({"label": int(np.argmax(scores)), "scores": scores})
         return answers

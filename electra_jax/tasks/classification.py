@@ -92,16 +92,14 @@ class TextTask(Task):
         if self.config.text_b:
             seconds = tokenizer.encode([record.text_b for record in records])
         examples = []
-        for number, (record, first, second) in enumerate(
-            zip(records, firsts, seconds, strict=True)
-        ):
+        for index, (record, first, second) in enumerate(zip(records, firsts, seconds, strict=True)):
             targets = {"label": self.target(record)} if labelled else {}
             orders = [(first, second)]
             if train and self.config.both_orders:
                 orders.append((second, first))
             for one, other in orders:
                 tokens, types = join_segments(tokenizer, one, other, length)
-                examples.append(Example([tokens], [types], targets, number))
+                examples.append(Example([tokens], [types], targets, index))
         return examples
 
 
@@ -160,22 +158,22 @@ class Classification(TextTask):
         guesses = [answer["label"] for answer in answers]
         truth = [record.label for record in records]
         right = np.array([a == b for a, b in zip(guesses, truth, strict=True)])
-        figures = {
+        metrics = {
             "accuracy": float(right.mean()),
             "macro_f1": sklearn_metrics.f1_score(truth, guesses, average="macro", zero_division=0),
             "matthews": sklearn_metrics.matthews_corrcoef(truth, guesses),
         }
         if len(self.labels) == 2:
             positive = self.config.positive or self.labels[-1]
-            figures["f1"] = sklearn_metrics.f1_score(
+            metrics["f1"] = sklearn_metrics.f1_score(
                 truth, guesses, pos_label=positive, zero_division=0
             )
         if self.config.out_of_scope:
             outside = np.array([label == self.config.out_of_scope for label in truth])
             for name, rows in (("in_scope_accuracy", ~outside), ("out_of_scope_recall", outside)):
                 if rows.any():
-                    figures[name] = right[rows].mean()
-        return {name: float(value) for name, value in figures.items()}
+                    metrics[name] = right[rows].mean()
+        return {name: float(value) for name, value in metrics.items()}
 
     def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         [(label, _)] = Counter(record.label for record in train).most_common(1)
@@ -240,13 +238,13 @@ class Regression(TextTask):
         truth = np.array([record.label for record in records])
         if np.ptp(truth) == 0:  # all three are undefined
             return dict.fromkeys(self.metrics, 0.0)
-        figures = {"r2": float(sklearn_metrics.r2_score(truth, guesses))}
+        metrics = {"r2": float(sklearn_metrics.r2_score(truth, guesses))}
         if np.ptp(guesses) == 0:  # correlations are undefined
-            return {"spearman": 0.0, "pearson": 0.0, **figures}
+            return {"spearman": 0.0, "pearson": 0.0, **metrics}
         return {
             "spearman": float(scipy.stats.spearmanr(guesses, truth).statistic),
             "pearson": float(scipy.stats.pearsonr(guesses, truth).statistic),
-            **figures,
+            **metrics,
         }
 
     def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
@@ -267,5 +265,5 @@ def write_submission(predictions: Sequence[str], path: Path) -> None:
 
     A tab or line break within a label would part columns or rows: a space stands for it.
     """
-    rows = [f"{number}\t{one_cell(text)}\n" for number, text in enumerate(predictions)]
+    rows = [f"{index}\t{one_cell(text)}\n" for index, text in enumerate(predictions)]
     path.write_text("index\tprediction\n" + "".join(rows), "utf-8", newline="\n")

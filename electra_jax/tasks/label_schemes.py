@@ -129,9 +129,9 @@ def guess_scheme(sequences: Sequence[Sequence[str]]) -> str:
         return "IO"
     # In BIO every span starts with B; in IOB1 only one that follows another of its kind.
     starts_inside = any(
-        label.startswith("I-") and (place == 0 or labels[place - 1][1:] != label[1:])
+        label.startswith("I-") and (index == 0 or labels[index - 1][1:] != label[1:])
         for labels in sequences
-        for place, label in enumerate(labels)
+        for index, label in enumerate(labels)
     )
     return "IOB1" if starts_inside else "BIO"
 
@@ -188,13 +188,13 @@ def to_bio(labels: Sequence[str], scheme: str) -> list[str]:
 def spans(words: Sequence[str], labels: Sequence[str]) -> list[dict[str, Any]]:
     """The spans that BIO labels mark: kind, first word, word past the last, text."""
     found: list[dict[str, Any]] = []
-    for place, label in enumerate(labels):
+    for index, label in enumerate(labels):
         mark, _, kind = label.partition("-")
-        goes_on = mark == "I" and found and found[-1]["end"] == place
+        goes_on = mark == "I" and found and found[-1]["end"] == index
         if goes_on and found[-1]["kind"] == kind:
-            found[-1]["end"] = place + 1
+            found[-1]["end"] = index + 1
         elif label != "O":
-            found.append({"kind": kind, "start": place, "end": place + 1})
+            found.append({"kind": kind, "start": index, "end": index + 1})
     for span in found:
         span["text"] = " ".join(words[span["start"] : span["end"]])
     return found

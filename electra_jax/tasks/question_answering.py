@@ -58,7 +58,7 @@ class Record(NamedTuple):
 class QuestionAnswering(Task):
     """A span of the context for each question; EM and F1 as the official evaluation has them.
 
-    Where there are questions without an answer, figures are those at the threshold of best F1,
+    Where there are questions without an answer, metrics are those at the threshold of best F1,
     as the official evaluation of SQuAD 2.0 finds it; it is kept with the model.
     """
 
@@ -116,7 +116,7 @@ class QuestionAnswering(Task):
         wrong: list[Record] = []
         unseen: list[Record] = []
         lost: list[Record] = []
-        for number, (record, question, ids) in enumerate(
+        for index, (record, question, ids) in enumerate(
             zip(records, questions, contexts, strict=True)
         ):
             offsets = np.array(self.tokenizer.offsets(record.context), np.int32).reshape(-1, 2)
@@ -140,7 +140,7 @@ class QuestionAnswering(Task):
                 )
             windows = cut_windows(len(ids), room, self.config.stride)
             examples += [
-                self._window(question, ids, offsets, window, span, number, labelled)
+                self._window(question, ids, offsets, window, span, index, labelled)
                 for window in windows
             ]
             if span and not any(x.start <= span[0] and span[1] < x.stop for x in windows):
@@ -191,7 +191,7 @@ class QuestionAnswering(Task):
             allowed[0] = 1  # [CLS] stands for no answer
         start = end = 0
         if span and window.start <= span[0] and span[1] < window.stop:
-            start, end = (before + place - window.start for place in span)
+            start, end = (before + index - window.start for index in span)
         targets = {
             "allowed": allowed, "first_character": characters[0], "last_character": characters[1]
         }  # fmt: skip
@@ -270,10 +270,10 @@ class QuestionAnswering(Task):
             normaliser = sum(_log_sum_exp(output[allowed, side]) for side in (0, 1))
             return found, float(output[0, 0] + output[0, 1]), normaliser
         start = output["start"] - _log_sum_exp(output["start"])
-        for place, first in enumerate(output["starts"][: c.candidates]):
+        for index, first in enumerate(output["starts"][: c.candidates]):
             if first >= size or not inside[first]:
                 continue
-            end = output["end"][place] - _log_sum_exp(output["end"][place])
+            end = output["end"][index] - _log_sum_exp(output["end"][index])
             reach = slice(first, min(size, first + c.answer_length))
             last = int(first + end[reach].argmax())
             found.append((float(start[first] + end[last]), int(first), last))
@@ -302,15 +302,15 @@ class QuestionAnswering(Task):
 
     def score(self, answers: Sequence[Answer], records: Sequence[Any]) -> dict[str, float]:
         threshold = self._best_threshold(answers, records)
-        figures: dict[str, list[float]] = collections.defaultdict(list)
+        metrics: dict[str, list[float]] = collections.defaultdict(list)
         for answer, record in zip(answers, records, strict=True):
             text = self._decide(answer, threshold)
             truth = [text for text, _ in record.answers]
-            figures["exact"].append(best_of(exact_match, text, truth))
-            figures["f1"].append(best_of(token_f1, text, truth))
+            metrics["exact"].append(best_of(exact_match, text, truth))
+            metrics["f1"].append(best_of(token_f1, text, truth))
             name = "has_answer_f1" if truth else "no_answer_accuracy"
-            figures[name].append(figures["f1"][-1])
-        return {name: float(np.mean(values)) for name, values in figures.items()}
+            metrics[name].append(metrics["f1"][-1])
+        return {name: float(np.mean(values)) for name, values in metrics.items()}
 
     def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """The sentence that shares most words with the question."""

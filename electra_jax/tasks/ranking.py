@@ -92,18 +92,18 @@ def ranking_metrics(
     rankings: dict[str, Ranking], relevant: dict[str, dict[str, int]]
 ) -> dict[str, float]:
     """nDCG@10 (linear gains), MRR@10 and recall, as means over the queries."""
-    figures: dict[str, list[float]] = {name: [] for name in RANKING_METRICS}
+    metrics: dict[str, list[float]] = {name: [] for name in RANKING_METRICS}
     for query, grades in relevant.items():
         found = [document for document, _ in rankings.get(query, [])]
         gains = [grades.get(document, 0) for document in found[:10]]
         ideal = sorted(grades.values(), reverse=True)[:10]
-        figures["ndcg@10"].append(_discounted(gains) / _discounted(ideal))
+        metrics["ndcg@10"].append(_discounted(gains) / _discounted(ideal))
         first = next((rank for rank, gain in enumerate(gains, start=1) if gain), math.inf)
-        figures["mrr@10"].append(1 / first)
+        metrics["mrr@10"].append(1 / first)
         for depth in (10, 100):
             hits = len(grades.keys() & set(found[:depth]))
-            figures[f"recall@{depth}"].append(hits / len(grades))
-    return {name: float(np.mean(values)) for name, values in figures.items()}
+            metrics[f"recall@{depth}"].append(hits / len(grades))
+    return {name: float(np.mean(values)) for name, values in metrics.items()}
 
 
 def _discounted(gains: Sequence[int]) -> float:

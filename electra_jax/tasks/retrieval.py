@@ -108,8 +108,8 @@ class Retrieval(Task):
         )
         collection = self._collect(train)
         pairs = [
-            Pair(query, collection.documents[document], number, int(document))
-            for number, (id, query) in enumerate(collection.queries.items())
+            Pair(query, collection.documents[document], index, int(document))
+            for index, (id, query) in enumerate(collection.queries.items())
             for document in collection.relevant[id]
         ]
         if not self.state:
@@ -160,10 +160,10 @@ class Retrieval(Task):
                 for record in records
             ]
         examples = []
-        for number, (row, target) in enumerate(zip(rows, targets, strict=True)):
+        for index, (row, target) in enumerate(zip(rows, targets, strict=True)):
             joined = [join_segments(tokenizer, ids, None, length) for ids in row]
             tokens, types = ([part[side] for part in joined] for side in (0, 1))
-            examples.append(Example(tokens, types, target, number))
+            examples.append(Example(tokens, types, target, index))
         return examples
 
     def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
@@ -185,13 +185,13 @@ class Retrieval(Task):
         self, outputs: Sequence[Any], examples: Sequence[Example], records: Sequence[Any]
     ) -> list[Answer]:
         vectors = np.stack([np.asarray(output) for output in outputs])
-        documents = [place for place, record in enumerate(records) if record.collection is None]
+        documents = [index for index, record in enumerate(records) if record.collection is None]
         answers: list[Answer] = []
-        for place, record in enumerate(records):
+        for index, record in enumerate(records):
             if record.collection is None:
-                answers.append({"id": record.id, "vector": vectors[place].tolist()})
+                answers.append({"id": record.id, "vector": vectors[index].tolist()})
                 continue
-            scores = vectors[documents] @ vectors[place]
+            scores = vectors[documents] @ vectors[index]
             best = np.argsort(-scores, kind="stable")[: DEPTH + 1]
             ranking = [(records[documents[i]].id, float(scores[i])) for i in best]
             answers.append(
@@ -202,8 +202,8 @@ class Retrieval(Task):
     def score(self, answers: Sequence[Answer], records: Sequence[Any]) -> dict[str, float]:
         rankings = {answer["id"]: answer["ranking"] for answer in answers if "ranking" in answer}
         collection = next(r.collection for r in records if r.collection is not None)
-        figures = ranking_metrics(rankings, collection.relevant)
-        return {name: figures[name] for name in self.metrics}
+        metrics = ranking_metrics(rankings, collection.relevant)
+        return {name: metrics[name] for name in self.metrics}
 
     def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """BM25."""
@@ -262,16 +262,16 @@ class Reranking(Retrieval):
         right: dict[int, set[str]] = {}
         for pair in pairs:
             right.setdefault(pair.query_number, set()).add(pair.document)
-        queries = {f"q{place}": pair.query for place, pair in enumerate(pairs)}
-        numbers = {str(place): text for place, text in enumerate(documents)}
+        queries = {f"q{index}": pair.query for index, pair in enumerate(pairs)}
+        numbers = {str(index): text for index, text in enumerate(documents)}
         wanted = self.config.negatives
         most = max(map(len, right.values()))
         found = bm25(Collection(queries, numbers, {}), wanted + most, self.config.stop_words)
         rng = np.random.default_rng(seed)
         train = []
-        for place, pair in enumerate(pairs):
+        for index, pair in enumerate(pairs):
             known = right[pair.query_number]
-            hard = [numbers[id] for id, _ in found[f"q{place}"] if numbers[id] not in known]
+            hard = [numbers[id] for id, _ in found[f"q{index}"] if numbers[id] not in known]
             drawn = [documents[i] for i in rng.integers(len(documents), size=4 * wanted)]
             easy = [text for text in drawn if text not in known]
             negatives = (hard[: (wanted + 1) // 2] + easy)[:wanted]
@@ -297,19 +297,19 @@ class Reranking(Retrieval):
             return tuple(tokenizer.encode([text])[0])
 
         examples = []
-        for number, record in enumerate(records):
+        for index, record in enumerate(records):
             if isinstance(record, Pair):
                 texts = [record.document, *record.negatives]
                 joined = [
                     join_segments(tokenizer, encode(record.query), encode(x), length) for x in texts
                 ]
                 tokens, types = ([part[side] for part in joined] for side in (0, 1))
-                examples.append(Example(tokens, types, {}, number))
+                examples.append(Example(tokens, types, {}, index))
                 continue
             for document in record.documents:
                 text = record.collection.documents[document]
                 row, kinds = join_segments(tokenizer, encode(record.text), encode(text), length)
-                examples.append(Example([row], [kinds], {}, number))
+                examples.append(Example([row], [kinds], {}, index))
         return examples
 
     def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:

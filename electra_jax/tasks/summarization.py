@@ -90,7 +90,7 @@ class ExtractiveSummarization(Task):
     ) -> list[Example]:
         tokenizer = self.tokenizer
         examples = []
-        for number, record in enumerate(records):
+        for index, record in enumerate(records):
             labels = [0] * len(record.sentences)
             if labelled:
                 labels = record.labels or self._chosen_by_oracle(record)
@@ -101,13 +101,13 @@ class ExtractiveSummarization(Task):
             for sentence, label in zip(pieces, labels, strict=True):
                 kept = [tokenizer.cls_id, *sentence[: length - 2], tokenizer.sep_id]
                 if tokens and len(tokens) + len(kept) > length:
-                    examples.append(self._window(tokens, targets, number))
+                    examples.append(self._window(tokens, targets, index))
                     tokens, targets = [], []
                 tokens += kept
                 targets += [label] + [-1] * (len(kept) - 1)
             if not tokens:
                 tokens, targets = [tokenizer.cls_id, tokenizer.sep_id], [-1, -1]
-            examples.append(self._window(tokens, targets, number))
+            examples.append(self._window(tokens, targets, index))
         return examples
 
     def _window(self, tokens: list[int], targets: list[int], number: int) -> Example:
@@ -116,7 +116,7 @@ class ExtractiveSummarization(Task):
 
     def _chosen_by_oracle(self, record: Record) -> list[int]:
         chosen = self._oracle(record)
-        return [int(place in chosen) for place in range(len(record.sentences))]
+        return [int(index in chosen) for index in range(len(record.sentences))]
 
     def _oracle(self, record: Record) -> frozenset[int]:
         return best_sentences(
@@ -144,17 +144,17 @@ class ExtractiveSummarization(Task):
         answers = []
         for record, values in zip(records, scores, strict=True):
             best = np.argsort(-np.array(values), kind="stable")[: self.config.sentences]
-            chosen = sorted(int(place) for place in best)
-            text = join_sentences(record.sentences[place] for place in chosen)
+            chosen = sorted(int(index) for index in best)
+            text = join_sentences(record.sentences[index] for index in chosen)
             shares = (1 / (1 + np.exp(-np.array(values)))).tolist()
             answers.append({"text": text, "sentences": chosen, "scores": shares})
         return answers
 
     def score(self, answers: Sequence[Answer], records: Sequence[Record]) -> dict[str, float]:
-        figures = rouge([answer["text"] for answer in answers], records)
+        metrics = rouge([answer["text"] for answer in answers], records)
         best = [join_sentences(r.sentences[i] for i in sorted(self._oracle(r))) for r in records]
         oracle = rouge(best, records)
-        return {**figures, **{f"oracle_{n}": oracle[n] for n in ("rouge1", "rougeL")}}
+        return {**metrics, **{f"oracle_{n}": oracle[n] for n in ("rouge1", "rougeL")}}
 
     def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """The first sentences."""
@@ -225,14 +225,14 @@ def best_sentences(
     best = 0.0
     for _ in range(count):
         scored = []
-        for place in set(range(len(sentences))) - chosen:
-            text = join_sentences(sentences[i] for i in sorted({*chosen, place}))
+        for index in set(range(len(sentences))) - chosen:
+            text = join_sentences(sentences[i] for i in sorted({*chosen, index}))
             score = _SCORER.score_multi(summaries, text)["rouge1"].fmeasure
-            scored.append((score, -place))
+            scored.append((score, -index))
         if not scored or max(scored)[0] <= best:
             break
-        best, place = max(scored)
-        chosen.add(-place)
+        best, index = max(scored)
+        chosen.add(-index)
     return frozenset(chosen)
 
 
@@ -261,7 +261,7 @@ class AbstractiveSummarization(ExtractiveSummarization):
         tokenizer = self.tokenizer
         texts = tokenizer.encode([record.text for record in records])
         examples, cut = [], 0
-        for number, (record, ids) in enumerate(zip(records, texts, strict=True)):
+        for index, (record, ids) in enumerate(zip(records, texts, strict=True)):
             tokens, types = join_segments(tokenizer, ids, None, length)
             # Trained on each of the summaries, judged by the first.
             summaries: Sequence[Any] = [None]
@@ -274,7 +274,7 @@ class AbstractiveSummarization(ExtractiveSummarization):
                     cut += len(written) > self.config.summary_length - 2
                     target, _ = join_segments(tokenizer, written, None, self.config.summary_length)
                     targets["target"] = target
-                examples.append(Example([tokens], [types], targets, number))
+                examples.append(Example([tokens], [types], targets, index))
         if cut:
             log.warning(
                 "%d summaries are cut to task.summary_length=%d tokens",

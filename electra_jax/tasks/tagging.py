@@ -89,10 +89,10 @@ def cut_words(tokenizer: Tokenizer, words: Sequence[str], length: int) -> list[W
     rows: list[tuple[list[int], list[int], int]] = []
     tokens, start = [tokenizer.cls_id], 0
     firsts: list[int] = []
-    for number, word in enumerate(pieces):
+    for index, word in enumerate(pieces):
         if len(tokens) + len(word) >= length:
             rows.append((tokens, firsts, start))
-            tokens, firsts, start = [tokenizer.cls_id], [], number
+            tokens, firsts, start = [tokenizer.cls_id], [], index
         firsts.append(len(tokens))
         tokens.extend(word)
     rows.append((tokens, firsts, start))
@@ -224,10 +224,10 @@ class Tagging(Task):
     def score(self, answers: Sequence[Answer], records: Sequence[Record]) -> dict[str, float]:
         truth = [self.truth(record) for record in records]
         guesses = [answer["labels"] for answer in answers]
-        figures = {"accuracy": seqeval_metrics.accuracy_score(truth, guesses)}
+        metrics = {"accuracy": seqeval_metrics.accuracy_score(truth, guesses)}
         if self.state["scheme"] != "none":  # without spans there is no F1 of them
-            figures.update(span_figures(truth, guesses))
-        return {name: float(value) for name, value in figures.items()}
+            metrics.update(span_metrics(truth, guesses))
+        return {name: float(value) for name, value in metrics.items()}
 
     def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """To each word the label it has most often in training; the commonest to others."""
@@ -297,7 +297,7 @@ def read_words(row: Row, column: str) -> list[str]:
     return re.findall(r"[^ \t\r\n]+", value) if isinstance(value, str) else row.texts(column)
 
 
-def span_figures(truth: list[list[str]], guesses: list[list[str]]) -> dict[str, Any]:
+def span_metrics(truth: list[list[str]], guesses: list[list[str]]) -> dict[str, Any]:
     """F1, precision and recall of whole spans, in BIO, as seqeval counts them."""
     return {
         "f1": seqeval_metrics.f1_score(truth, guesses, zero_division=0),

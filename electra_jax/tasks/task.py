@@ -53,7 +53,7 @@ class TaskConfig:
 
 
 class Task(abc.ABC):
-    """A task: labelled records to examples, outputs to answers, answers to figures.
+    """A task: labelled records to examples, outputs to answers, answers to metrics.
 
     A subclass that sets a `name` of its own is found by `task.name` of a config (see
     `electra_jax.plugins`). Subclasses without one are bases of others.

@@ -362,8 +362,8 @@ def test_answers_that_are_not_in_their_context_are_said(tmp_path, caplog):
 def test_labelled_rows_are_evaluated(finished, data, tmp_path, capsys):
     results = json.loads((finished / "results.json").read_text())
     assert main(["evaluate", "--workdir", str(finished), "--json"]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert figures == {"step": results["step"], **results["metrics"]}
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics == {"step": results["step"], **results["metrics"]}
     others = tmp_path / "others.csv"
     others.write_text("text,label\nbal good,bad\nbal good,bad\n")
     assert main(["evaluate", "--workdir", str(finished), "--data", str(others), "--json"]) == 0

@@ -318,9 +318,9 @@ def test_every_variant_trains_every_parameter(variant):
     # Not at step 0, whose learning rate is zero.
     state = TrainState.create(params, optimizer, sums).replace(step=jnp.int32(1))
     after = make_train_step(objective, optimizer)(state, BATCH, KEY, jnp.float32(0.1))
-    figures = objective.summarise(jax.device_get(after.metric_sums))
+    metrics = objective.summarise(jax.device_get(after.metric_sums))
     # The AUC of so few tokens may have one class alone.
-    assert all(np.isfinite(x) for name, x in figures.items() if "auc" not in name), figures
+    assert all(np.isfinite(x) for name, x in metrics.items() if "auc" not in name), metrics
     still = jax.tree_util.tree_map_with_path(
         lambda path, a, b: jax.tree_util.keystr(path) if np.array_equal(a, b) else None,
         state.params, after.params,

@@ -152,6 +152,6 @@ def test_slots_without_spans_have_no_f1(labels, figure):
     task, records = tagging(labels.split(), name="intent_slots")
     super(type(task), task).fit(records)
     answers = [{"labels": task.truth(records[0]), "intent": "i"}]
-    figures = task.score(answers, records)
-    assert figures[f"slot_{figure}"] == 1 and task.metric == "exact"
-    assert ("slot_f1" in figures) == (figure == "f1")
+    metrics = task.score(answers, records)
+    assert metrics[f"slot_{figure}"] == 1 and task.metric == "exact"
+    assert ("slot_f1" in metrics) == (figure == "f1")

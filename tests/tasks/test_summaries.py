@@ -56,8 +56,8 @@ def test_words_of_ascii_text_are_the_library_s(text):
 @given(st.text(max_size=20), st.text(min_size=1, max_size=20).filter(str.strip))
 def test_any_text_is_judged(text, target):
     task, record = parse("extractive_summarization", text, target)
-    figures = task.score([{"text": text}], [record])
-    assert all(0 <= value <= 1 for value in figures.values())
+    metrics = task.score([{"text": text}], [record])
+    assert all(0 <= value <= 1 for value in metrics.values())
     assert rouge([target], [record])["rouge1"] == float(bool(RougeTokenizer().tokenize(target)))
 
 
