@@ -21,15 +21,14 @@ from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError, above, at_least, check_fields, checked, within
 from electra_jax.models.electra import Electra, GeneratorConfig, generator_model
 from electra_jax.models.encoder import ModelConfig
-from electra_jax.objectives import objectives
+from electra_jax.objectives import find_objective
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.objectives.masking import SpecialTokens
 from electra_jax.objectives.objective import Objective
 from electra_jax.parallel.mesh import MeshConfig
 from electra_jax.parallel.rendezvous import ProcessesConfig
-from electra_jax.plugins import choose
-from electra_jax.tasks import tasks
-from electra_jax.tasks.task import Task, TaskConfig
+from electra_jax.tasks import find_task
+from electra_jax.tasks.task import TaskConfig
 from electra_jax.training.checkpoint import CheckpointConfig
 from electra_jax.training.loop import EvalConfig, TrainConfig
 from electra_jax.training.optimizer import OptimizerConfig
@@ -201,15 +200,6 @@ def finetune_defaults(task: str) -> ml_collections.ConfigDict:
     return _defaults(FinetuneConfig(find_task(task).Config(name=task)))
 
 
-def find_objective(name: str) -> type[Objective]:
-    """The class of an objective.
-
-    Raises:
-      UsageError: see `plugins.choose`.
-    """
-    return choose(objectives(), "objective.name", name)
-
-
 def build_objective(
     config: PretrainConfig, tokenizer: Tokenizer | None, unigram_entropy: float | None = None
 ) -> Objective:
@@ -222,15 +212,6 @@ def build_objective(
         continuation = tokenizer.continuation()
     kind = find_objective(config.objective.name)
     return kind(config.objective, config.electra, special, continuation, unigram_entropy)
-
-
-def find_task(name: str) -> type[Task]:
-    """The class of a task.
-
-    Raises:
-      UsageError: see `plugins.choose`.
-    """
-    return choose(tasks(), "task.name", name)
 
 
 def pretrain_defaults() -> ml_collections.ConfigDict:

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from electra_jax.config import FinetuneConfig, find_task, load_config, pretrain_config
+from electra_jax.config import FinetuneConfig, load_config, pretrain_config
 from electra_jax.data.tokenizer import WordPieceTokenizer
 from electra_jax.evaluate import _example, held_out_examples
 from electra_jax.objectives.masking import Masked
 from electra_jax.run_directory import save_config
+from electra_jax.tasks import find_task
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat"]
 

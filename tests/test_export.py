@@ -15,13 +15,7 @@ from tiny_model import APART, MODERN, PUBLISHED, TOKENIZER, make_params, run_con
 
 from electra_jax import cli
 from electra_jax import export as exchange
-from electra_jax.config import (
-    FinetuneConfig,
-    PretrainConfig,
-    find_task,
-    load_config,
-    pretrain_config,
-)
+from electra_jax.config import FinetuneConfig, PretrainConfig, load_config, pretrain_config
 from electra_jax.data.sampler import DataConfig
 from electra_jax.data.token_store import prepare
 from electra_jax.data.tokenizer import WordPieceTokenizer
@@ -41,6 +35,7 @@ from electra_jax.models.electra import (
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.pretraining.pretrain import pretrain
 from electra_jax.pretraining.warm_start import warm_start
+from electra_jax.tasks import find_task
 
 
 def write(folder, model, generator, params):

@@ -12,7 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from electra_jax.atomic_files import write_json
-from electra_jax.config import FinetuneConfig, config_fields, find_task
+from electra_jax.config import FinetuneConfig, config_fields
 from electra_jax.data.examples import Batches, Example, count_full
 from electra_jax.errors import UsageError
 from electra_jax.finetuning.linear import LINEAR, linear_metrics
@@ -51,6 +51,7 @@ from electra_jax.run_directory import (
     read_any_config,
     save_config,
 )
+from electra_jax.tasks import find_task
 from electra_jax.tasks.task import Task
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.loop import Clock, Loop

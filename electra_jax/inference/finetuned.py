@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from electra_jax.atomic_files import write_json
-from electra_jax.config import FinetuneConfig, find_task
+from electra_jax.config import FinetuneConfig
 from electra_jax.data.examples import Batches, count_full
 from electra_jax.data.labelled import Row
 from electra_jax.data.tokenizer import load_tokenizer
@@ -23,6 +23,7 @@ from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.run_directory import TASK_FILE, TOKENIZER, read_any_config
+from electra_jax.tasks import find_task
 from electra_jax.tasks.task import Answer, Task
 from electra_jax.training.checkpoint import Checkpoints
 

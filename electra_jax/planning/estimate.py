@@ -8,9 +8,10 @@ less than a few milliseconds will take longer than estimated.
 
 import dataclasses
 
-from electra_jax.config import PretrainConfig, find_objective
+from electra_jax.config import PretrainConfig
 from electra_jax.models.electra import generator_model
 from electra_jax.models.encoder import ModelConfig
+from electra_jax.objectives import find_objective
 from electra_jax.objectives.masking import max_masked
 from electra_jax.parallel.hardware import Chip
 from electra_jax.pretraining.program import flops_per_token

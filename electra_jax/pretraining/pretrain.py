@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.config import PretrainConfig, build_objective, config_fields, find_objective
+from electra_jax.config import PretrainConfig, build_objective, config_fields
 from electra_jax.data.minimal_pairs import read_minimal_pairs
 from electra_jax.data.mixture import Mixture
 from electra_jax.data.sampler import Sampler
@@ -20,6 +20,7 @@ from electra_jax.errors import UsageError
 from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.inference.scoring import PairSet, make_score
 from electra_jax.models.electra import count_params
+from electra_jax.objectives import find_objective
 from electra_jax.parallel.hardware import peak_flops
 from electra_jax.parallel.mesh import check_batch, make_mesh, replicated
 from electra_jax.parallel.runtime import (

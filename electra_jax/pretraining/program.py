@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from electra_jax.config import PretrainConfig, build_objective, find_objective
+from electra_jax.config import PretrainConfig, build_objective
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.models.electra import generator_model, init_params
 from electra_jax.models.flops import train_flops_per_token
+from electra_jax.objectives import find_objective
 from electra_jax.objectives.masking import max_masked
 from electra_jax.objectives.objective import Objective
 from electra_jax.parallel.mesh import batch_sharding

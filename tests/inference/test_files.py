@@ -5,9 +5,9 @@ import json
 import pytest
 from tiny_encoder import TOKENIZER
 
-from electra_jax.config import find_task
 from electra_jax.inference import files
 from electra_jax.inference.finetuned import FinetunedModel
+from electra_jax.tasks import find_task
 
 
 class Echo(FinetunedModel):

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from tiny_model import PUBLISHED, TOKENIZER, make_params
 
-from electra_jax.config import PretrainConfig, build_objective, find_objective
+from electra_jax.config import PretrainConfig, build_objective
 from electra_jax.data.minimal_pairs import MinimalPair
 from electra_jax.data.sampler import DataConfig
 from electra_jax.errors import UsageError
 from electra_jax.inference.pretrained import PretrainedModel
 from electra_jax.inference.scoring import PairSet, encode_sentences, make_score
 from electra_jax.models.electra import GeneratorConfig
+from electra_jax.objectives import find_objective
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.objectives.masked_lm import MaskedLM
 from electra_jax.parallel.mesh import MeshConfig, make_mesh

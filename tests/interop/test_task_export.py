@@ -8,13 +8,14 @@ from finetuning import test_learning
 from tiny_encoder import TOKENIZER, make_model
 
 from electra_jax import export
-from electra_jax.config import FinetuneConfig, find_task
+from electra_jax.config import FinetuneConfig
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
 from electra_jax.export import export_model
 from electra_jax.finetuning.finetune import finetune
 from electra_jax.inference.encoder import embed
 from electra_jax.inference.finetuned import FinetunedModel, load
+from electra_jax.tasks import find_task
 
 FEW = ["train.epochs=2", "checkpoint.every_steps=10000"]
 

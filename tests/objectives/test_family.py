@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from electra_jax.config import find_config, find_objective, load_config, pretrain_config
+from electra_jax.config import find_config, load_config, pretrain_config
 from electra_jax.errors import UsageError
 from electra_jax.models.electra import Electra, GeneratorConfig, init_params
 from electra_jax.models.encoder import ModelConfig
-from electra_jax.objectives import masking, objectives
+from electra_jax.objectives import find_objective, masking, objectives
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.objectives.masking import SpecialTokens
 from electra_jax.parallel.mesh import MeshConfig, make_mesh

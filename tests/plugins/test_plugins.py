@@ -11,12 +11,11 @@ import pytest
 
 import electra_jax.objectives
 from electra_jax import cli, plugins
-from electra_jax.config import find_objective, find_task
 from electra_jax.errors import UsageError
-from electra_jax.objectives import objectives
+from electra_jax.objectives import find_objective, objectives
 from electra_jax.objectives.objective import Objective
 from electra_jax.run_directory import read_any_config
-from electra_jax.tasks import tasks
+from electra_jax.tasks import find_task, tasks
 from electra_jax.tasks.task import Task
 
 

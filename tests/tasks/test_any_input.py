@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_encoder import TOKENIZER
 
-from electra_jax.config import find_task
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
+from electra_jax.tasks import find_task
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 SCALARS = st.one_of(

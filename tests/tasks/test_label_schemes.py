@@ -3,9 +3,9 @@
 import pytest
 from tiny_encoder import TOKENIZER
 
-from electra_jax.config import find_task
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
+from electra_jax.tasks import find_task
 from electra_jax.tasks.label_schemes import guess_scheme
 
 

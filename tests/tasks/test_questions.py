@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_encoder import TOKENIZER
 
-from electra_jax.config import find_task
 from electra_jax.data.labelled import Row, read_rows
 from electra_jax.errors import UsageError
+from electra_jax.tasks import find_task
 from electra_jax.tasks.answer_metrics import best_of, exact_match, token_f1
 from electra_jax.tasks.answer_spans import answer_text
 

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_encoder import TOKENIZER
 
-from electra_jax.config import find_task
 from electra_jax.data.collection import Collection
 from electra_jax.errors import UsageError
+from electra_jax.tasks import find_task
 from electra_jax.tasks.ranking import bm25, ranking_metrics, search_terms
 
 CHINESE = [

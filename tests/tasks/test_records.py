@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from tiny_encoder import TOKENIZER, WORDS
 
-from electra_jax.config import find_task
 from electra_jax.data.collection import Collection, collect_pairs
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
@@ -18,6 +17,7 @@ from electra_jax.inference.finetuned import init_head
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.partition import path_name
+from electra_jax.tasks import find_task
 from electra_jax.tasks.question_answering import cut_windows
 from electra_jax.tasks.retrieval import bm25, finds
 

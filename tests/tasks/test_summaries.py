@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 from tiny_encoder import TOKENIZER
 
-from electra_jax.config import find_task
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
+from electra_jax.tasks import find_task
 from electra_jax.tasks.summarization import ROUGE, RougeTokenizer, rouge
 
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_encoder import TOKENIZER
 
-from electra_jax.config import find_task
 from electra_jax.data.labelled import Row, read_rows
 from electra_jax.inference.files import open_output
+from electra_jax.tasks import find_task
 from electra_jax.tasks.classification import write_submission
 from electra_jax.tasks.tagging import Record, as_cell
 from electra_jax.tasks.task import one_cell
