@@ -5,8 +5,9 @@
         --config.init.from=MODEL --config.task.train=SST-2/train.tsv \
         --config.task.validation=SST-2/dev.tsv
 
-The rate is the official code's for Small and Base; `paper` after the variant (sst2-paper)
-takes the paper's for Small, 3e-4 (Base: 1e-4, Large: 5e-5), and no weight decay.
+`paper` after the variant (sst2-paper) takes the paper's settings: three epochs, or ten of RTE and
+STS-B, one rate for encoder and head, which is that for Small, 3e-4 (Base: 1e-4, Large: 5e-5), and
+no weight decay.
 """
 
 from electra_jax.config import choose_variant, finetune_defaults
@@ -37,5 +38,7 @@ def get_config(variant: str = ""):
     if name in ("rte", "stsb"):
         config.train.epochs = 10.0
     if paper:
+        config.train.epochs = config.train.epochs or 3.0
         config.optimizer.update(learning_rate=3e-4, weight_decay=0.0)
+        config.optimizer.update(separate="", separate_learning_rate=0.0)
     return config

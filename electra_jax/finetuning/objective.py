@@ -71,7 +71,7 @@ def peak_rate(model: ModelConfig) -> float:
     Near the published ones: 3e-4 for Small, 1e-4 for Base, 5e-5 for Large (Clark et al., 2020,
     Table 7).
     """
-    return min(3e-4, 1e-4 * 768 / model.hidden)
+    return 1e-4 * 768 / model.hidden
 
 
 def layer_scale(decay: float, layers: int) -> Callable[[str], float]:

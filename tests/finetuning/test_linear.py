@@ -73,7 +73,7 @@ def test_what_is_simpler_and_better_is_warned_of_and_in_the_table(caplog):
     assert "| a linear model of its word pieces | 50.0 |" in table
 
 
-@pytest.mark.parametrize(("hidden", "rate"), [(128, 3e-4), (256, 3e-4), (768, 1e-4)])
+@pytest.mark.parametrize(("hidden", "rate"), [(128, 6e-4), (256, 3e-4), (768, 1e-4)])
 def test_the_rate_follows_the_width_unless_it_is_given(hidden, rate):
     model = ModelConfig(hidden=hidden, heads=4, embedding=128)
     assert peak_rate(model) == pytest.approx(rate)
