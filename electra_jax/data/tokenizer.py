@@ -1,113 +1,226 @@
-"""SentencePiece and WordPiece behind one small protocol.
+"""Text to ids and back: any tokenizer of the tokenizers library behind one class.
 
-WordPiece is BERT's: the same normalisation, the same cut into words, the same ids for the same
-vocabulary. SentencePiece (unigram or BPE) needs no spaces between words and falls back to bytes,
-so that no text is unknown to it.
-
-Text never becomes a special token: a literal "[MASK]" in it is cut like any other characters,
-since in pretraining text it is a quotation and not a mask. Special ids are placed by whoever
-builds a row. Line breaks count as spaces.
+The library normalises, cuts and looks up, so ids are those that it gives everywhere else. What is
+added here is the roles of the special tokens, and that text never becomes one of them: a literal
+"[MASK]" in it is cut like any other characters, since in pretraining text it is a quotation and
+not a mask. Special ids are placed by whoever builds a row.
 """
 
-import difflib
+import bisect
 import hashlib
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import sentencepiece
-import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers
 
+from electra_jax.data import tokenizer_files, tokenizer_state
+from electra_jax.data.sentencepiece_model import sentencepiece_state
+from electra_jax.data.tokenizer_state import ROLES, SPECIAL_TOKENS, bert_settings, bert_state
 from electra_jax.errors import UsageError
 
-FORMAT_VERSION = 1
+# Folders of WordPiece have version 1, as they always had; 2 has a tokenizer.json.
+FORMAT_VERSION = 2
 RECORD_NAME = "electra_jax_tokenizer.json"
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 KINDS = ("unigram", "bpe", "wordpiece")
-_CONTENT_NAMES = {
-    "wordpiece": "vocab.txt",
-    "unigram": "sentencepiece.model",
-    "bpe": "sentencepiece.model",
-}
-
-# Long text is cut into segments, at a space where there is one. Words lie within a segment, so
-# ids stay the same, while memory stays flat, threads share a long document, and unigram's sums
-# of 32-bit scores stay exact. Only what every tokenizer takes for a space is one here.
-_SEGMENT = re.compile(r"(?s).{1,1000}(?![^ \n])|.{1,1000}")
-_SEGMENTS_AT_ONCE = 1024
+_SENTENCEPIECE_MODEL = "sentencepiece.model"  # of version 0.1
 _SURROGATES = re.compile("[\ud800-\udfff]")
-
-# A SentencePiece piece that starts with one of these starts a word of its own although no space
-# is before it: punctuation and symbols, and scripts written without spaces (Thai, Lao, Myanmar,
-# Khmer, kana, Han).
-_STARTS_WORD = re.compile(
-    r"[^\w\s]|_|[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-    r"\uf900-\ufaff\U00020000-\U0003ffff]"
-)
-_BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
+# Of version 0.1's SentencePiece: what only every tokenizer takes for a space is one.
+_SEGMENT = re.compile(r"(?s).{1,1000}(?![^ \n])|.{1000}[^ \n]*")
+# A unit of text: what lies between two spaces of `tokenizer_state.separators`. Equal units have
+# equal ids, so the library sees each of them once.
+_UNITS_KEPT = 2**18
+_LONGEST_KEPT = 64  # characters
 
 
-class Tokenizer(Protocol):
-    """Text to ids and back.
+class Tokenizer:
+    """A tokenizer of the tokenizers library with roles for its special tokens.
 
     Attributes:
-      kind: "wordpiece", "unigram" or "bpe".
+      library: the library's object; of text that spells a special token it makes pieces.
+      kind: its model: "wordpiece", "unigram", "bpe" or "wordlevel".
       vocab_size: number of ids.
       lower_case: whether text is lower-cased first.
       strip_accents: whether accents are taken off first.
+      pad_id, unk_id, cls_id, sep_id, mask_id: ids of the special tokens; unk_id is mask_id for a
+        vocabulary that knows every text.
       identity: a hash, in hexadecimal, of everything that determines ids.
     """
 
-    kind: str
-    vocab_size: int
-    lower_case: bool
-    strip_accents: bool
-    pad_id: int
-    unk_id: int
-    cls_id: int
-    sep_id: int
-    mask_id: int
-    identity: str
+    def __init__(self, state: Mapping[str, Any], roles: Mapping[str, str]) -> None:
+        """Takes the content of a tokenizer.json, and the token of each role.
+
+        Raises:
+          UsageError: the library cannot read it, or a role's token is missing or used twice.
+        """
+        self._state = dict(state)
+        self.roles = dict(roles)
+        self.kind = state["model"]["type"].lower()
+        ids = tokenizer_state.library_of(state).get_vocab(with_added_tokens=True)
+        # Ids between added tokens may have no piece.
+        self._pieces = [""] * (max(ids.values(), default=-1) + 1)
+        for piece, id in ids.items():
+            self._pieces[id] = piece
+        self.vocab_size = len(self._pieces)
+        self._take_roles(ids)
+        self.library = tokenizer_state.library_of(tokenizer_state.isolated(state, self.roles))
+        self.library.encode_special_tokens = True
+        self.lower_case, self.strip_accents = tokenizer_state.normalization(state)
+        self.identity = self._identity()
+        self._units = tokenizer_state.separators(self.library, state, self.roles)
+        self._cache: dict[str, list[int]] = {}
+        self._first_cache: dict[str, list[int]] = {}
+
+    def _take_roles(self, ids: Mapping[str, int]) -> None:
+        if missing := [token for token in self.roles.values() if token not in ids]:
+            raise UsageError(f"no {', '.join(missing)} in the vocabulary of {len(ids):,} pieces")
+        self.pad_id, self.cls_id, self.sep_id, self.mask_id = (
+            ids[self.roles[role]] for role in ("pad", "cls", "sep", "mask")
+        )
+        if self.mask_id in (self.pad_id, self.cls_id, self.sep_id):
+            raise UsageError(f"{self.roles['mask']} is the mask and another special token, too")
+        self.unk_id = ids[self.roles["unk"]] if "unk" in self.roles else self.mask_id
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.kind}, {self.vocab_size:,} pieces>"
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without special tokens; [] for a text of nothing but space."""
+        """Ids of each text, without special tokens."""
+        texts = [_without_surrogates(text) for text in texts]
+        if self._units is None:
+            return [list(ids) for ids in self._encode_batch(texts)]
+        split = [self._units.split(text) for text in texts]
+        firsts = {units[0] for units in split}.difference(self._first_cache)
+        others = set(itertools.chain.from_iterable(u[1:] for u in split)).difference(self._cache)
+        # In an order of their own: what the library does may not depend on a hash.
+        new_firsts, new_others = sorted(firsts), sorted(others)
+        encoded = iter(self._encode_batch([*new_firsts, *(f" {unit}" for unit in new_others)]))
+        self._first_cache.update(zip(new_firsts, encoded, strict=False))
+        self._cache.update(zip(new_others, encoded, strict=True))
+        all_ids = []
+        for first, *rest in split:
+            ids = list(self._first_cache[first])
+            ids += itertools.chain.from_iterable(map(self._cache.__getitem__, rest))
+            all_ids.append(ids)
+        for cache, new in ((self._first_cache, new_firsts), (self._cache, new_others)):
+            for unit in new:
+                if len(unit) > _LONGEST_KEPT:
+                    del cache[unit]
+            if len(cache) > _UNITS_KEPT:
+                cache.clear()
+        return all_ids
+
+    def encode_words(self, words: Sequence[str]) -> list[list[int]]:
+        """Ids of each word of a sentence, as they are where spaces stand between the words."""
+        ends = list(itertools.accumulate(len(word) + 1 for word in words))
+        text = _without_surrogates(" ".join(words))
+        encoding = self.library.encode(text, add_special_tokens=False)
+        ids: list[list[int]] = [[] for _ in words]
+        for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            # A piece begins with the space before its word, or is that space alone.
+            last = max(start, end - 1)
+            ids[bisect.bisect_left([*ends[:-1]], last + 1)].append(id)
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; padding, [CLS], [SEP] and [MASK] are left out."""
+        left_out = {self.pad_id, self.cls_id, self.sep_id, self.mask_id}
+        kept = [int(id) for id in ids if int(id) not in left_out]
+        text = self.library.decode(kept, skip_special_tokens=False)
+        return text.replace(tokenizer_state.HIDDEN, "")
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
+    def pieces(self, ids: Iterable[int]) -> list[str]:
         """The vocabulary's entry for each id."""
+        return [self._pieces[int(id)] for id in ids]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """For each id of `encode([text])`, the characters [start, end) of text it stands for.
 
-        A character spelt in bytes belongs to the last of them; the others are empty.
+        The space before a word is no part of it. Pieces that spell one character in bytes stand
+        each for all of it.
         """
+        text = _without_surrogates(text)
+        encoding = self.library.encode(text, add_special_tokens=False)
+        spans = []
+        for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if (
+                self._pieces[id] == "▁"
+            ):  # put before the text, the library has it stand for a letter
+                end = end if text[start:end].isspace() else start
+            spans.append((end - len(text[start:end].lstrip()), end))
+        return spans
 
     def continuation(self) -> np.ndarray:
         """Which pieces continue a word begun by the piece before: bool [vocab_size].
 
-        In SentencePiece, a piece that starts with a space, with punctuation, or in a script
-        written without spaces begins a word; every other continues one.
+        WordPiece marks them. In other vocabularies a piece that starts with a space, with
+        punctuation, or in a script written without spaces begins a word; every other continues
+        one.
         """
+        continues = tokenizer_state.continuation(self._state, self._pieces)
+        continues[[self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id]] = False
+        return continues
+
+    def knows_every_text(self) -> bool:
+        """Whether there is no unknown token, so that none can be in what text becomes."""
+        return self.unk_id == self.mask_id
+
+    def unknown_characters(self, characters: Iterable[str]) -> set[str]:
+        """Those that alone or within a word make it unknown."""
+        unknown = set()
+        for character in characters:
+            spelt = self.encode([character, f"a{character}"])
+            if any(self.unk_id in ids for ids in spelt):
+                unknown.add(character)
+        return unknown
+
+    def state(self) -> dict[str, Any]:
+        """The content of a tokenizer.json with the same ids."""
+        return dict(self._state)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes what `load_tokenizer` reads into `directory`, which is made if need be."""
+        record = {
+            "format_version": FORMAT_VERSION,
+            "kind": self.kind,
+            "lower_case": self.lower_case,
+            "strip_accents": self.strip_accents,
+            "roles": self.roles,
+        }
+        content = json.dumps(self._state, ensure_ascii=False).encode("utf-8")
+        self._save(Path(directory), record, "tokenizer.json", content)
+
+    def _save(self, directory: Path, record: dict[str, Any], name: str, content: bytes) -> None:
+        record = {**record, "vocab_size": self.vocab_size, "identity": self.identity}
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / name).write_bytes(content)
+            (directory / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot save a tokenizer in {directory}: {error.strerror}") from error
+
+    def _identity(self) -> str:
+        content = {name: self._state.get(name) for name in ("normalizer", "pre_tokenizer", "model")}
+        # Exports register the special tokens, too, which changes no ids here.
+        content["added_tokens"] = [
+            {name: value for name, value in token.items() if name != "special"}
+            for token in self._state.get("added_tokens") or []
+            if token["content"] not in self.roles.values()
+        ]
+        return _hash({"roles": self.roles}, json.dumps(content, sort_keys=True).encode())
+
+    def _encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        encodings = self.library.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
 
-class WordPieceTokenizer:
-    """BERT's tokenizer over a vocabulary; follows `Tokenizer`.
-
-    Attributes:
-      library: the same as an object of the tokenizers library.
-    """
-
-    kind = "wordpiece"
+class WordPieceTokenizer(Tokenizer):
+    """BERT's tokenizer over a vocabulary: a folder of it holds a vocab.txt."""
 
     def __init__(
         self,
@@ -123,56 +236,17 @@ class WordPieceTokenizer:
         Raises:
           UsageError: a piece occurs twice, or a special token is missing.
         """
-        ids = {piece: id for id, piece in enumerate(vocabulary)}
-        if len(ids) < len(vocabulary):
-            piece, id = next((p, i) for i, p in enumerate(vocabulary) if ids[p] != i)
-            raise UsageError(
-                f"piece {piece!r} occurs twice: in lines {id + 1} and {ids[piece] + 1}"
-            )
-        missing = [token for token in SPECIAL_TOKENS if token not in ids]
-        if missing:
-            raise UsageError(f"no {', '.join(missing)} in the vocabulary of {len(ids)} pieces")
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
-            ids[token] for token in SPECIAL_TOKENS
-        )
-        self.vocab_size = len(ids)
-        self.lower_case = lower_case
-        self.strip_accents = lower_case if strip_accents is None else strip_accents
         self._vocabulary = list(vocabulary)
-        # Special tokens are not registered, so the library splits them when they are in text.
-        self.library = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
-        self.library.normalizer, self.library.pre_tokenizer = bert_pipeline(
-            self.lower_case, self.strip_accents
-        )
-        # Its clean-up would also turn "do not" into "don't".
-        self.library.decoder = decoders.WordPiece(prefix="##", cleanup=False)
-        self.identity = _identity(self._settings(), self._content())
+        strip = lower_case if strip_accents is None else strip_accents
+        state = bert_state(self._vocabulary, lower_case=lower_case, strip_accents=strip)
+        super().__init__(state, dict(zip(ROLES, SPECIAL_TOKENS, strict=True)))
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return _encode_segments(texts, self._encode_batch)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self.library.decode(_without_specials(self, ids), skip_special_tokens=False)
-
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        return [self._vocabulary[id] for id in ids]
-
-    def offsets(self, text: str) -> list[tuple[int, int]]:
-        return [
-            (base + start, base + end)
-            for base, segment in segments(text)
-            for start, end in self.library.encode(segment, add_special_tokens=False).offsets
-        ]
-
-    def continuation(self) -> np.ndarray:
-        return np.array([piece.startswith("##") for piece in self._vocabulary])
+    def encode_words(self, words: Sequence[str]) -> list[list[int]]:
+        return self.encode(words)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        _save(self, directory, self._settings(), self._content())
-
-    def _encode_batch(self, segments: list[str]) -> list[list[int]]:
-        encodings = self.library.encode_batch_fast(segments, add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        record = {"format_version": 1, **self._settings()}
+        self._save(Path(directory), record, "vocab.txt", self._content())
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -185,117 +259,120 @@ class WordPieceTokenizer:
     def _content(self) -> bytes:
         return "".join(f"{piece}\n" for piece in self._vocabulary).encode("utf-8")
 
+    def _identity(self) -> str:
+        return _hash(self._settings(), self._content())
 
-class SentencePieceTokenizer:
-    """A SentencePiece model; follows `Tokenizer`.
 
-    Attributes:
-      library: the same as a sentencepiece.SentencePieceProcessor.
+class SentencePieceTokenizer(Tokenizer):
+    """A folder of version 0.1, with the ids that the SentencePiece library gives.
+
+    Its normalisation of text with combining characters is not quite any of the tokenizers
+    library's, which exports have.
     """
 
-    strip_accents = False
-
     def __init__(self, model: bytes, *, kind: str, lower_case: bool) -> None:
-        """Takes a serialised model made by `train_tokenizer`.
+        """Takes a serialised model.
 
         Raises:
           UsageError: not a model, or a special token is not among its control symbols.
         """
-        try:
-            self.library = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except (RuntimeError, ValueError) as error:
-            raise UsageError("not a SentencePiece model, or a damaged one") from error
-        self.kind = kind
-        self.lower_case = lower_case
-        self.vocab_size = self.library.get_piece_size()
-        ids = [self.library.piece_to_id(token) for token in SPECIAL_TOKENS]
-        for token, id in zip(SPECIAL_TOKENS, ids, strict=True):
-            # What is not a control symbol could be produced by text.
-            is_special = self.library.is_control(id) or self.library.is_unknown(id)
-            if not is_special or self.library.id_to_piece(id) != token:
-                raise UsageError(f"no {token} among the control symbols of the SentencePiece model")
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids
+        roles = dict(zip(ROLES, SPECIAL_TOKENS, strict=True))
+        self._settings = {
+            "kind": kind,
+            "lower_case": lower_case,
+            "strip_accents": False,
+            "normalization": "nmt_nfkc_cf" if lower_case else "nmt_nfkc",
+        }
         self._model = model
-        self.identity = _identity(self._settings(), model)
+        super().__init__(sentencepiece_state(model), roles)
+        self.lower_case, self.strip_accents = lower_case, False
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return _encode_segments(
-            texts, lambda segments: self.library.encode(segments, out_type=int, num_threads=1)
-        )
+        # Ids of version 0.1: a text is cut into segments, at a space, as unigram's sums of
+        # 32-bit scores are not those of the whole.
+        segments = [_SEGMENT.findall(_without_surrogates(text)) for text in texts]
+        encoded = iter(self._encode_batch(list(itertools.chain(*segments))))
+        return [list(itertools.chain(*itertools.islice(encoded, len(s)))) for s in segments]
+
+    def encode_words(self, words: Sequence[str]) -> list[list[int]]:
+        return self.encode(words)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self.library.decode(_without_specials(self, ids))
-
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        return [self.library.id_to_piece(int(id)) for id in ids]
+        left_out = {self.pad_id, self.cls_id, self.sep_id, self.mask_id}
+        return self._processor.decode([int(id) for id in ids if int(id) not in left_out])
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        spans = []
-        for base, segment in segments(text):
-            for start, end in self.library.encode_as_offset_mapping(segment)["offsets"]:
-                # The space that a piece begins with is not shown as a part of it.
-                space = end - start - len(segment[start:end].lstrip())
-                spans.append((base + start + space, base + end))
+        spans, base = [], 0
+        for segment in _SEGMENT.findall(_without_surrogates(text)):
+            for start, end in self._processor.encode_as_offset_mapping(segment)["offsets"]:
+                spans.append((base + end - len(segment[start:end].lstrip()), base + end))
+            base += len(segment)
         return spans
 
-    def continuation(self) -> np.ndarray:
-        continues = np.zeros(self.vocab_size, bool)
-        for id, piece in enumerate(self.pieces(range(self.vocab_size))):
-            if self.library.is_control(id) or self.library.is_unknown(id):
-                continue
-            is_byte = _BYTE_PIECE.fullmatch(piece) is not None
-            continues[id] = is_byte or not (piece[0] == "▁" or _STARTS_WORD.match(piece))
-        return continues
-
     def save(self, directory: str | os.PathLike[str]) -> None:
-        _save(self, directory, self._settings(), self._model)
+        record = {"format_version": 1, **self._settings}
+        self._save(Path(directory), record, _SENTENCEPIECE_MODEL, self._model)
 
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "lower_case": self.lower_case,
-            "strip_accents": self.strip_accents,
-            "normalization": sentencepiece_normalization(self.lower_case),
-        }
+    def _identity(self) -> str:
+        return _hash(self._settings, self._model)
+
+    def _encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._processor.encode(list(texts), out_type=int, num_threads=1)
 
 
 def load_tokenizer(
-    path: str | os.PathLike[str], *, lower_case: bool | None = None
-) -> WordPieceTokenizer | SentencePieceTokenizer:
-    """Opens a saved tokenizer, a BERT vocab.txt, or a directory that holds one.
+    path: str | os.PathLike[str],
+    *,
+    lower_case: bool | None = None,
+    special_tokens: Mapping[str, str] | None = None,
+) -> Tokenizer:
+    """Opens whatever holds a tokenizer.
 
-    A Hugging Face directory with the tokenizer.json of a WordPiece model is taken too. Of a
-    vocabulary without a record of its own, `lower_case` tells whether it is for lower-cased
-    text; by default tokenizer_config.json beside it tells, or else it is if no piece holds a
-    capital letter.
+    Args:
+      path: a folder of `electra-jax tokenizer`, a run directory or a token store, a Hugging Face
+        directory, or a file: tokenizer.json, a BERT vocab.txt, a SentencePiece model.
+      lower_case: of a vocab.txt, whether it is for lower-cased text; by default
+        tokenizer_config.json beside it tells, or else it is if no piece holds a capital letter.
+      special_tokens: tokens by role ("pad", "unk", "cls", "sep", "mask"), where the files beside
+        the tokenizer do not tell; one that is not in the vocabulary is added to it.
 
     Raises:
-      UsageError: nothing there, no tokenizer in it, a damaged file, a newer format, or
-        `lower_case` against the record.
+      UsageError: nothing there, no tokenizer in it, a damaged file, a newer format, one that
+        needs code of its own, a role that no token has, or `lower_case` against the record.
     """
     path = Path(path)
     if not path.exists():
         raise UsageError(f"no tokenizer at {path}: there is no such file or directory")
     try:
-        if path.is_file():
-            return _load_vocabulary(path, lower_case)
-        if (path / RECORD_NAME).exists():
-            return _load_saved(path, lower_case)
-        if (path / "vocab.txt").exists():
-            return _load_vocabulary(path / "vocab.txt", lower_case)
-        if (path / "tokenizer.json").exists():
-            return _load_hugging_face(path / "tokenizer.json", lower_case)
+        found = tokenizer_files.find(path, RECORD_NAME)
+        if found is None:
+            raise UsageError(
+                f"no tokenizer in {path}: it holds neither {RECORD_NAME} nor tokenizer.json,"
+                " vocab.txt or a SentencePiece model; make one with `electra-jax tokenizer`"
+            )
+        if found.name == RECORD_NAME:
+            if special_tokens:
+                raise UsageError("its special tokens are recorded and cannot be changed")
+            return _load_saved(found.parent, lower_case)
+        state, roles = tokenizer_files.read(found, lower_case, special_tokens or {})
+        return _make(state, roles)
     except UsageError as error:
+        if str(error).startswith("no tokenizer in"):
+            raise
         raise UsageError(f"tokenizer at {path}: {error}") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UsageError(f"tokenizer at {path} cannot be read: {error}") from error
-    raise UsageError(
-        f"no tokenizer in {path}: it holds neither {RECORD_NAME} nor vocab.txt;"
-        " make one with `electra-jax tokenizer`"
-    )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        detail = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise UsageError(f"tokenizer at {path} cannot be read: {detail}") from error
 
 
-def _load_saved(path: Path, lower_case: bool | None) -> WordPieceTokenizer | SentencePieceTokenizer:
+def _make(state: Mapping[str, Any], roles: Mapping[str, str]) -> Tokenizer:
+    """A tokenizer of its own class where it is BERT's."""
+    settings = bert_settings(state, roles)
+    return WordPieceTokenizer(**settings) if settings else Tokenizer(state, roles)
+
+
+def _load_saved(path: Path, lower_case: bool | None) -> Tokenizer:
     record = json.loads((path / RECORD_NAME).read_text("utf-8"))
     if record["format_version"] > FORMAT_VERSION:
         raise UsageError(
@@ -303,19 +380,22 @@ def _load_saved(path: Path, lower_case: bool | None) -> WordPieceTokenizer | Sen
             " that this version reads; upgrade electra-jax"
         )
     kind = record["kind"]
-    check_kind(kind)
     if lower_case not in (None, record["lower_case"]):
         raise UsageError(f"it was made with lower_case={record['lower_case']}; train another one")
-    content = (path / _CONTENT_NAMES[kind]).read_bytes()
-    tokenizer: WordPieceTokenizer | SentencePieceTokenizer
-    if kind == "wordpiece":
+    tokenizer: Tokenizer
+    if record["format_version"] > 1:
+        state = json.loads((path / "tokenizer.json").read_text("utf-8"))
+        tokenizer = Tokenizer(state, record["roles"])
+    elif kind == "wordpiece":
+        content = (path / "vocab.txt").read_bytes().decode("utf-8")
         tokenizer = WordPieceTokenizer(
-            content.decode("utf-8").removesuffix("\n").split("\n"),
+            content.removesuffix("\n").split("\n"),
             lower_case=record["lower_case"],
             strip_accents=record["strip_accents"],
         )
     else:
-        tokenizer = SentencePieceTokenizer(content, kind=kind, lower_case=record["lower_case"])
+        model = (path / _SENTENCEPIECE_MODEL).read_bytes()
+        tokenizer = SentencePieceTokenizer(model, kind=kind, lower_case=record["lower_case"])
     if tokenizer.identity != record["identity"]:
         raise UsageError(
             "its files were altered since it was saved; train it again or copy it anew"
@@ -323,125 +403,16 @@ def _load_saved(path: Path, lower_case: bool | None) -> WordPieceTokenizer | Sen
     return tokenizer
 
 
-def _load_vocabulary(file: Path, lower_case: bool | None) -> WordPieceTokenizer:
-    # Not splitlines: some pieces are characters that it takes for line ends.
-    text = file.read_text("utf-8").removesuffix("\n")
-    vocabulary = [line.removesuffix("\r") for line in text.split("\n")]
-    config_file = file.parent / "tokenizer_config.json"
-    config = json.loads(config_file.read_text("utf-8")) if config_file.exists() else {}
-    if lower_case is None:
-        lower_case = config.get("do_lower_case")
-    if lower_case is None:
-        pieces = (piece for piece in vocabulary if not piece.startswith("["))
-        lower_case = not any(re.search("[A-Z]", piece) for piece in pieces)
-    return WordPieceTokenizer(
-        vocabulary, lower_case=lower_case, strip_accents=config.get("strip_accents")
-    )
-
-
-def _load_hugging_face(file: Path, lower_case: bool | None) -> WordPieceTokenizer:
-    state = json.loads(file.read_text("utf-8"))
-    normalizer = state["normalizer"] or {}
-    if state["model"].get("type") != "WordPiece" or normalizer.get("type") != "BertNormalizer":
-        raise UsageError("its tokenizer.json is not a BERT WordPiece tokenizer")
-    ids = state["model"]["vocab"]
-    vocabulary = sorted(ids, key=ids.__getitem__)
-    if sorted(ids.values()) != list(range(len(ids))):
-        raise UsageError("its ids have gaps")
-    return WordPieceTokenizer(
-        vocabulary,
-        lower_case=normalizer["lowercase"] if lower_case is None else lower_case,
-        strip_accents=normalizer["strip_accents"],
-    )
-
-
-def _save(
-    tokenizer: Tokenizer,
-    directory: str | os.PathLike[str],
-    settings: dict[str, Any],
-    content: bytes,
-) -> None:
-    directory = Path(directory)
-    record = {
-        "format_version": FORMAT_VERSION,
-        **settings,
-        "vocab_size": tokenizer.vocab_size,
-        "identity": tokenizer.identity,
-    }
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / _CONTENT_NAMES[tokenizer.kind]).write_bytes(content)
-        (directory / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot save a tokenizer in {directory}: {error.strerror}") from error
-
-
-def _identity(settings: dict[str, Any], content: bytes) -> str:
+def _hash(settings: Mapping[str, Any], content: bytes) -> str:
     return hashlib.sha256(
         json.dumps(settings, sort_keys=True).encode() + b"\0" + content
     ).hexdigest()
 
 
-def bert_pipeline(
-    lower_case: bool, strip_accents: bool
-) -> tuple[normalizers.Normalizer, pre_tokenizers.PreTokenizer]:
-    """BERT's normalisation and its cut into words."""
-    normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=True,
-        strip_accents=strip_accents,
-        lowercase=lower_case,
-    )
-    return normalizer, pre_tokenizers.BertPreTokenizer()
-
-
-def sentencepiece_normalization(lower_case: bool) -> str:
-    """SentencePiece's name for NFKC, with or without case folding."""
-    return "nmt_nfkc_cf" if lower_case else "nmt_nfkc"
-
-
-def check_kind(kind: str) -> None:
-    """Refuses what is not in `KINDS`, with the nearest that is."""
-    if kind not in KINDS:
-        nearest = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0)[0]
-        raise UsageError(
-            f"unknown kind of tokenizer {kind!r}: did you mean {nearest}? ({', '.join(KINDS)})"
-        )
-
-
-def segments(text: str) -> Iterator[tuple[int, str]]:
-    """Yields position and text of each segment."""
+def _without_surrogates(text: str) -> str:
+    """Halves of surrogate pairs come from broken JSON; no library takes them."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        # Halves of surrogate pairs come from broken JSON; neither library takes them.
-        text = _SURROGATES.sub("\ufffd", text)
-    for match in _SEGMENT.finditer(text):
-        yield match.start(), match.group()
-
-
-def _encode_segments(texts: Sequence[str], encode_batch: Any) -> list[list[int]]:
-    ids: list[list[int]] = [[] for _ in texts]
-    owners: list[int] = []
-    batch: list[str] = []
-
-    def flush() -> None:
-        for owner, segment_ids in zip(owners, encode_batch(batch), strict=True):
-            ids[owner] += segment_ids
-        owners.clear()
-        batch.clear()
-
-    for owner, text in enumerate(texts):
-        for _, segment in segments(text):
-            owners.append(owner)
-            batch.append(segment)
-            if len(batch) == _SEGMENTS_AT_ONCE:
-                flush()
-    if batch:
-        flush()
-    return ids
-
-
-def _without_specials(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
-    left_out = {tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id}
-    return [int(id) for id in ids if int(id) not in left_out]
+        return _SURROGATES.sub("\ufffd", text)
+    return text

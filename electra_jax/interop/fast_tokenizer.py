@@ -1,7 +1,7 @@
 """Our tokenizers as the `tokenizer.json` that the transformers library loads.
 
-Its ids are ours on any text, but that special tokens in the text become special tokens
-there, as users of that library expect.
+Its ids are ours on any text, as both are the same object of the tokenizers library, but that
+special tokens in the text become special tokens there, as users of that library expect.
 """
 
 import json
@@ -9,20 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import processors
 
-from electra_jax.data.tokenizer import (
-    SPECIAL_TOKENS,
-    SentencePieceTokenizer,
-    Tokenizer,
-    WordPieceTokenizer,
-)
+from electra_jax.data.tokenizer import Tokenizer
+from electra_jax.data.tokenizer_state import library_of, steps
 
 
 def save_fast_tokenizer(
     tokenizer: Tokenizer, folder: Path, max_tokens: int, types: bool = False
 ) -> None:
-    """Writes tokenizer.json and tokenizer_config.json, and our own record beside them.
+    """Writes tokenizer.json, tokenizer_config.json and special_tokens_map.json.
 
     Args:
       tokenizer: which.
@@ -30,11 +26,12 @@ def save_fast_tokenizer(
       max_tokens: that a row of the model takes.
       types: whether its model tells the two texts of a pair apart by token types.
     """
-    tokenizer.save(folder)  # so that importing needs no guess
-    fast = fast_tokenizer(tokenizer)
-    fast.save(str(folder / "tokenizer.json"))
-    roles = {f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS}
+    state = fast_state(tokenizer)
+    content = json.dumps(state, ensure_ascii=False, indent=1)
+    (folder / "tokenizer.json").write_text(content, "utf-8")
+    roles = {f"{role}_token": token for role, token in tokenizer.roles.items()}
     config = {
+        # Its code leaves the file as it is; other classes make the tokenizer anew.
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_tokens,
         "do_lower_case": tokenizer.lower_case,
@@ -47,60 +44,46 @@ def save_fast_tokenizer(
         ],
         **roles,
     }
+    # Without it, the transformers library would turn the setting off.
+    step = state.get("pre_tokenizer") or {}
+    if "add_prefix_space" in step:
+        config["add_prefix_space"] = step["add_prefix_space"]
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
     (folder / "special_tokens_map.json").write_text(json.dumps(roles, indent=2) + "\n", "utf-8")
 
 
 def fast_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     """The same tokenizer as an object of the tokenizers library, with [CLS] A [SEP] B [SEP]."""
-    if isinstance(tokenizer, WordPieceTokenizer):
-        fast = tokenizers.Tokenizer.from_str(tokenizer.library.to_str())
-    else:
-        assert isinstance(tokenizer, SentencePieceTokenizer)
-        fast = _sentence_piece(tokenizer)
-    fast.add_special_tokens(list(SPECIAL_TOKENS))
-    fast.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", tokenizer.cls_id), ("[SEP]", tokenizer.sep_id)],
+    return tokenizers.Tokenizer.from_str(json.dumps(fast_state(tokenizer)))
+
+
+def fast_state(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The content of its tokenizer.json: special tokens are registered, rows are ours."""
+    state = tokenizer.state()
+    special = set(tokenizer.roles.values())
+    added = [t for t in state.get("added_tokens") or [] if t["content"] not in special]
+    known = {t["content"]: t for t in state.get("added_tokens") or []}
+    ids = library_of(state).get_vocab(with_added_tokens=True)
+    for token in sorted(special, key=ids.__getitem__):
+        default = {
+            "content": token, "single_word": False, "lstrip": False, "rstrip": False,
+            "normalized": False,
+        }  # fmt: skip
+        added.append({**default, **known.get(token, {}), "id": ids[token], "special": True})
+    cls, sep = tokenizer.roles["cls"], tokenizer.roles["sep"]
+    row = processors.TemplateProcessing(
+        single=f"{cls}:0 $A:0 {sep}:0",
+        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
+        special_tokens=list({cls: tokenizer.cls_id, sep: tokenizer.sep_id}.items()),
     )
-    return fast
-
-
-def _sentence_piece(tokenizer: SentencePieceTokenizer) -> tokenizers.Tokenizer:
-    from sentencepiece import sentencepiece_model_pb2
-
-    proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
-    proto.ParseFromString(tokenizer.library.serialized_model_proto())
-    pieces = [(piece.piece, piece.score) for piece in proto.pieces]
-    model: Any
-    if tokenizer.kind == "unigram":
-        model = models.Unigram(pieces, unk_id=tokenizer.unk_id, byte_fallback=True)
-    else:
-        ids = {piece: id for id, (piece, _) in enumerate(pieces)}
-        model = models.BPE(
-            ids, _merges(pieces, ids), unk_token="[UNK]", fuse_unk=True, byte_fallback=True
-        )
-    fast = tokenizers.Tokenizer(model)
-    steps: list[Any] = []
-    if charsmap := proto.normalizer_spec.precompiled_charsmap:
-        steps.append(normalizers.Precompiled(charsmap))
-    if proto.normalizer_spec.remove_extra_whitespaces:
-        steps += [normalizers.Strip(), normalizers.Replace(tokenizers.Regex(" {2,}"), " ")]
-    fast.normalizer = normalizers.Sequence(steps)
-    fast.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
-    fast.decoder = decoders.Sequence(
-        [decoders.ByteFallback(), decoders.Metaspace(replacement="▁", prepend_scheme="always")]
-    )
-    return fast
-
-
-def _merges(pieces: list[tuple[str, float]], ids: dict[str, int]) -> list[tuple[str, str]]:
-    """The merges of a SentencePiece BPE model, best first: all cuts of a piece in two."""
-    merges = []
-    for piece, _ in pieces:
-        cuts = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
-        known = [(a, b) for a, b in cuts if a in ids and b in ids]
-        merges += sorted(known, key=lambda cut: (ids[cut[0]], ids[cut[1]]))
-    scores = dict(pieces)
-    return sorted(merges, key=lambda cut: -scores[cut[0] + cut[1]])
+    processor: Any = row
+    if any(step["type"] == "ByteLevel" for step in steps(state, "pre_tokenizer")):
+        # Offsets without the space before a word.
+        processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), row])
+    return {
+        **state,
+        "truncation": None,
+        "padding": None,
+        "added_tokens": sorted(added, key=lambda token: token["id"]),
+        "post_processor": json.loads(processor.__getstate__()),
+    }

@@ -132,7 +132,7 @@ def test_case_changes_identity():
     [
         (lambda d: load_tokenizer(d / "none"), "no such file"),
         (lambda d: load_tokenizer(d), "no tokenizer in"),
-        (lambda d: (d / "vocab.txt").write_text("a\nb\n") and load_tokenizer(d), r"no \[PAD\]"),
+        (lambda d: (d / "vocab.txt").write_text("a\nb\n") and load_tokenizer(d), r"no \[UNK\]"),
         (lambda d: train_tokenizer([], "bpe", 500), "no text"),
         (lambda d: train_tokenizer(TEXTS, "wordpeice", 500), "did you mean wordpiece|wordpiece"),
         (lambda d: train_tokenizer(TEXTS, "wordpiece", 5), "too small"),
