@@ -110,9 +110,9 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> Chunk:
     hashes = [
         int.from_bytes(hashlib.blake2b(text, digest_size=6).digest()) / 2**48 for text in encoded
     ]
-    ids = tokenizer.encode(texts)
+    ids = tokenizer.encode_arrays(texts)
     return Chunk(
-        np.concatenate([np.array(i, dtype) for i in ids]) if ids else np.zeros(0, dtype),
+        np.concatenate(ids).astype(dtype) if ids else np.zeros(0, dtype),
         np.array([len(i) for i in ids], np.int64),
         np.array(hashes),
         sum(map(len, encoded)),

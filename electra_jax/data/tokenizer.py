@@ -6,10 +6,12 @@ added here is the roles of the special tokens, and that text never becomes one o
 not a mask. Special ids are placed by whoever builds a row.
 """
 
+import array
 import bisect
 import hashlib
 import itertools
 import json
+import operator
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,8 +75,7 @@ class Tokenizer:
         self.lower_case, self.strip_accents = tokenizer_state.normalization(state)
         self.identity = self._identity()
         self._units = tokenizer_state.separators(self.library, state, self.roles)
-        self._cache: dict[str, list[int]] = {}
-        self._first_cache: dict[str, list[int]] = {}
+        self._known_units: dict[str, bytes] = {}
 
     def _take_roles(self, ids: Mapping[str, int]) -> None:
         if missing := [token for token in self.roles.values() if token not in ids]:
@@ -91,29 +92,36 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
+        return [ids.tolist() for ids in self.encode_arrays(texts)]
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The same as arrays, uint32 [tokens]."""
         texts = [_without_surrogates(text) for text in texts]
         if self._units is None:
-            return [list(ids) for ids in self._encode_batch(texts)]
-        split = [self._units.split(text) for text in texts]
-        firsts = {units[0] for units in split}.difference(self._first_cache)
-        others = set(itertools.chain.from_iterable(u[1:] for u in split)).difference(self._cache)
+            return [np.array(ids, np.uint32) for ids in self._encode_batch(texts)]
+        known = self._known_units
+        parts = [self._units.split(text) for text in texts]
+        # A unit begins with what divides it from the one before; of a text's first, with "\0".
+        units = [["\0" + p[0], *map(operator.add, p[1::2], p[2::2])] for p in parts]
         # In an order of their own: what the library does may not depend on a hash.
-        new_firsts, new_others = sorted(firsts), sorted(others)
-        encoded = iter(self._encode_batch([*new_firsts, *(f" {unit}" for unit in new_others)]))
-        self._first_cache.update(zip(new_firsts, encoded, strict=False))
-        self._cache.update(zip(new_others, encoded, strict=True))
-        all_ids = []
-        for first, *rest in split:
-            ids = list(self._first_cache[first])
-            ids += itertools.chain.from_iterable(map(self._cache.__getitem__, rest))
-            all_ids.append(ids)
-        for cache, new in ((self._first_cache, new_firsts), (self._cache, new_others)):
-            for unit in new:
-                if len(unit) > _LONGEST_KEPT:
-                    del cache[unit]
-            if len(cache) > _UNITS_KEPT:
-                cache.clear()
-        return all_ids
+        new = sorted(set(itertools.chain(*units)).difference(known))
+        # As bytes, ids lie together in memory.
+        known.update(zip(new, map(_pack, self._encode_units(new)), strict=True))
+        arrays = [np.frombuffer(b"".join(map(known.__getitem__, u)), np.uint32) for u in units]
+        full = len(known) > _UNITS_KEPT
+        for unit in new:
+            if full or len(unit) > _LONGEST_KEPT:
+                del known[unit]
+        return arrays
+
+    def _encode_units(self, units: Sequence[str]) -> list[list[int]]:
+        """Ids of units; punctuation that ends a word is encoded behind a word."""
+        before = len(self._encode_batch(["a"])[0])
+        texts = [u[1:] if u[0] == "\0" else u if u[0] in " \n" else f"a{u}" for u in units]
+        return [
+            ids if unit[0] in "\0 \n" else ids[before:]
+            for unit, ids in zip(units, self._encode_batch(texts), strict=True)
+        ]
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         """Ids of each word of a sentence, as they are where spaces stand between the words."""
@@ -288,12 +296,15 @@ class SentencePieceTokenizer(Tokenizer):
         self.lower_case, self.strip_accents = lower_case, False
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
         # Ids of version 0.1: a text is cut into segments, at a space, as unigram's sums of
         # 32-bit scores are not those of the whole.
         segments = [_SEGMENT.findall(_without_surrogates(text)) for text in texts]
         encoded = iter(self._encode_batch(list(itertools.chain(*segments))))
-        return [list(itertools.chain(*itertools.islice(encoded, len(s)))) for s in segments]
+        return [
+            np.array([*itertools.chain(*itertools.islice(encoded, len(s)))], np.uint32)
+            for s in segments
+        ]
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         return self.encode(words)
@@ -407,6 +418,10 @@ def _hash(settings: Mapping[str, Any], content: bytes) -> str:
     return hashlib.sha256(
         json.dumps(settings, sort_keys=True).encode() + b"\0" + content
     ).hexdigest()
+
+
+def _pack(ids: Sequence[int]) -> bytes:
+    return array.array("I", ids).tobytes()
 
 
 def _without_surrogates(text: str) -> str:

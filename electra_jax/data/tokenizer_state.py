@@ -35,6 +35,7 @@ _LOCAL_PRE_TOKENIZERS = {
     "Digits", "Punctuation", "UnicodeScripts",
 }  # fmt: skip
 _PROBES = ("ab cd ef", "Ab, (Cd) 12 3 x9", "x. y) z! ü é ж 東 the end", "it's \"so\" 'no 're")
+ENDS = ",.;:!?)\"'"  # of words, none of which means something in a set of characters
 # A space is no place to cut after a letter that Unicode joins to what follows, nor before one
 # that it joins to what precedes.
 _JOINS_NEXT = (
@@ -114,51 +115,79 @@ def normalization(state: Mapping[str, Any]) -> tuple[bool, bool]:
 def separators(
     library: tokenizers.Tokenizer, state: Mapping[str, Any], roles: Mapping[str, str]
 ) -> re.Pattern | None:
-    """Finds the spaces at which text can be cut: each part keeps its ids, the space before it.
+    """Finds where text can be cut so that each part keeps its ids.
+
+    That is before a space, which stays with what follows, and before the punctuation that ends
+    a word. What the pattern consumes, its only group, is the first character of a part.
 
     None if this tokenizer's pieces, or what it does to text, may reach over a space.
     """
+    if not _is_local(state, roles):
+        return None
+    for probe in _PROBES:
+        parts = re.split("(?= )", probe)
+        apart = sum((_words(library, part) for part in parts), []) == _words(library, probe)
+        if not apart or not _cut_keeps_pieces(library, probe, "(?= )"):
+            return None
+    spaces = " "
+    if any(step["type"] in ("BertNormalizer", "Nmt") for step in steps(state, "normalizer")):
+        spaces = " \n"  # in which both are the same
+    ends = "".join(_ends_of_words(library, state))
+    cut = rf"(?<=[^\s{_JOINS_NEXT}][{spaces}])(?=[!-~\w])(?![{_JOINS_LAST}])"
+    if ends and all(_cut_keeps_pieces(library, p, rf"(?<=\w)(?=[{ends}])") for p in _PROBES):
+        cut = rf"(?:{cut}|(?<=[A-Za-z0-9][{ends}])(?=[{ends}]*(?:[{spaces}]|\Z)))"
+    return re.compile(f"([{spaces}{ends}]){cut}")
+
+
+def _is_local(state: Mapping[str, Any], roles: Mapping[str, str]) -> bool:
+    """Whether its parts are of the kinds that look no further than from space to space."""
     for token in state.get("added_tokens") or []:
         content = token["content"]
-        if content in roles.values():
-            continue
-        if token["rstrip"] or (content.strip() and re.search(r"\s", content)):
-            return None
+        reaches = token["rstrip"] or (content.strip() and re.search(r"\s", content))
+        if reaches and content not in roles.values():
+            return False
     for step in steps(state, "normalizer"):
         pattern = step.get("pattern") or {}
         if step["type"] not in _LOCAL_NORMALIZERS or " " in pattern.get("String", ""):
-            return None
+            return False
         if step["type"] == "Replace" and pattern.get("Regex", " {2,}") != " {2,}":
-            return None
+            return False
     for step in steps(state, "pre_tokenizer"):
         pattern = step.get("pattern") or {}
         if step["type"] not in _LOCAL_PRE_TOKENIZERS or "(?<" in pattern.get("Regex", ""):
-            return None
-    if not all(_cut_keeps_pieces(library, probe) for probe in _PROBES):
-        return None
-    ends_line = all(
-        library.encode(probe.replace(" ", "\n"), add_special_tokens=False).ids
-        == library.encode(probe, add_special_tokens=False).ids
-        for probe in _PROBES
-    ) and any(step["type"] in ("BertNormalizer", "Nmt") for step in steps(state, "normalizer"))
-    space = "[ \n]" if ends_line else " "
-    return re.compile(rf"{space}(?=[!-~\w])(?<=[^\s{_JOINS_NEXT}]{space})(?![{_JOINS_LAST}])")
+            return False
+    return True
 
 
-def _cut_keeps_pieces(library: tokenizers.Tokenizer, text: str) -> bool:
-    """Whether text becomes the same pieces if it is cut before each space."""
+def _ends_of_words(library: tokenizers.Tokenizer, state: Mapping[str, Any]) -> list[str]:
+    """The punctuation that is never in one piece with a letter or a digit before it."""
+    pieces = set(library.get_vocab(with_added_tokens=True))
+    inside = {found for piece in pieces for found in re.findall(r"(?<=[A-Za-z0-9])[^\w\s]", piece)}
+    # Unknown characters side by side can become one token.
+    alone = {*ENDS} & pieces - inside if state["model"]["type"] in ("Unigram", "BPE") else set()
+    return [c for c in ENDS if c in alone or _words(library, f"ab{c}")[1:] == [c]]
 
-    def words(text: str) -> list[str]:
-        normal = library.normalizer.normalize_str(text) if library.normalizer else text
-        if library.pre_tokenizer is None:
-            return [normal]
-        return [word for word, _ in library.pre_tokenizer.pre_tokenize_str(normal)]
 
-    first, *rest = text.split(" ")
-    parts = [first, *(f" {part}" for part in rest)]
-    ids = [library.encode(part, add_special_tokens=False).ids for part in parts]
-    whole = library.encode(text, add_special_tokens=False).ids
-    return sum(ids, []) == whole and sum(map(words, parts), []) == words(text)
+def _cut_keeps_pieces(library: tokenizers.Tokenizer, text: str, cut: str) -> bool:
+    """Whether text becomes the same pieces if it is cut."""
+    first, *rest = re.split(cut, text)
+    ids = library.encode(first, add_special_tokens=False).ids
+    word = library.encode("a", add_special_tokens=False).ids
+    for part in rest:
+        behind = "" if part[0] == " " else "a"
+        encoded = library.encode(behind + part, add_special_tokens=False).ids
+        if behind and encoded[: len(word)] != word:
+            return False
+        ids += encoded[len(word) :] if behind else encoded
+    return ids == library.encode(text, add_special_tokens=False).ids
+
+
+def _words(library: tokenizers.Tokenizer, text: str) -> list[str]:
+    """What the library's model sees at once."""
+    normal = library.normalizer.normalize_str(text) if library.normalizer else text
+    if library.pre_tokenizer is None:
+        return [normal]
+    return [word for word, _ in library.pre_tokenizer.pre_tokenize_str(normal)]
 
 
 def continuation(state: Mapping[str, Any], pieces: Sequence[str]) -> np.ndarray:
