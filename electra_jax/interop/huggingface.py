@@ -39,6 +39,12 @@ MAIN = ("discriminator", "masked_lm", "encoder")  # the folders that a main netw
 # Where embeddings and encoder may lie, by their model type.
 PREFIXES = {"electra": ("electra.", ""), "bert": ("bert.", ""), "modernbert": ("model.", "")}
 LABELS = ("original", "replaced")
+# The first parts of the names of a network's head.
+HEADS = {
+    "discriminator": {"discriminator_predictions", "head", "classifier"},
+    "masked_lm": {"generator_predictions", "generator_lm_head", "head", "decoder"},
+    "generator": {"generator_predictions", "generator_lm_head", "head", "decoder"},
+}
 
 
 @dataclasses.dataclass
@@ -71,6 +77,7 @@ def hugging_face_config(
     common = {
         "architectures": [opens_with],
         "dtype": "float32",
+        "torch_dtype": "float32",  # its name before version 4.56 of transformers
         "vocab_size": model.vocab_size,
         "hidden_size": model.hidden,
         "num_hidden_layers": model.layers,
@@ -119,6 +126,10 @@ def _modernbert_fields(model: ModelConfig, tokenizer: Tokenizer) -> dict[str, An
             "full_attention" if window is None else "sliding_attention" for window in windows
         ],
         "local_attention": 2 * model.local_window or 128,
+        # What versions of transformers before 5 read instead of layer_types and rope_parameters.
+        "global_attn_every_n_layers": model.global_every if model.local_window else 1,
+        "global_rope_theta": GLOBAL_THETA,
+        "local_rope_theta": LOCAL_THETA,
         "rope_parameters": {
             "full_attention": {"rope_type": "default", "rope_theta": GLOBAL_THETA},
             "sliding_attention": {"rope_type": "default", "rope_theta": LOCAL_THETA},
@@ -360,6 +371,8 @@ def _read_network(
             raise UsageError(f"it is no {CLASSES[model.architecture, 'generator']}")
         flat = names.read_tensors(table, tensors)
         _check_shapes(model, flat)
+        _check_tied(config, model, network, tensors, flat)
+        _check_unread(tensors, {name.theirs for name in table}, prefix, network)
     except UsageError as error:
         raise UsageError(f"{folder}: {error}") from error
     except (KeyError, TypeError) as error:
@@ -381,6 +394,63 @@ def _find_network(config: Mapping[str, Any], model: ModelConfig, networks: Seque
             continue
         return network
     return ""
+
+
+def _check_tied(
+    config: Mapping[str, Any],
+    model: ModelConfig,
+    network: str,
+    tensors: Mapping[str, np.ndarray],
+    flat: Mapping[str, np.ndarray],
+) -> None:
+    """Refuses an output matrix that is not the embeddings'.
+
+    Raises:
+      UsageError: there is one, or should be.
+    """
+    if network not in ("generator", "masked_lm"):
+        return
+    name = names.tied_output(model)
+    words = flat["embeddings/word"]
+    if name in tensors:
+        if np.array_equal(np.asarray(tensors[name], np.float32), words):
+            return
+    elif config.get("tie_word_embeddings", True):
+        return
+    raise UsageError(
+        f"its output matrix ({name}) is not that of its embeddings (tie_word_embeddings=false), "
+        "which this model's is: to import the encoder alone, set architectures in config.json to "
+        f"{CLASSES[model.architecture, 'encoder']}"
+    )
+
+
+def _check_unread(
+    tensors: Mapping[str, np.ndarray], read: set[str], prefix: str, network: str
+) -> None:
+    """Refuses tensors that would change what is read; logs those of heads that are left out.
+
+    Raises:
+      UsageError: names the first.
+    """
+    unread = [name for name in sorted(tensors) if name not in read and not _is_known(name)]
+    body = {name.split(".")[0] for name in read} - {"head", "classifier", "decoder"}
+    parts = ("embeddings.", "embeddings_project.", "encoder.", "layers.", "final_norm.")
+    for name in unread:
+        inside = name.startswith(tuple(prefix + part for part in parts))
+        if inside or (network and name.split(".")[0] in body | HEADS[network]):
+            raise UsageError(
+                f"tensor {name} is not read: the model has a part, or a setting, that this "
+                "encoder has not"
+            )
+    if left := sorted({".".join(name.split(".")[:2]) for name in unread}):
+        log.info("%-11s left out: %s", "tensors", ", ".join(left))
+
+
+def _is_known(name: str) -> bool:
+    """Whether a tensor says nothing that the model's shape does not."""
+    return name.endswith((".position_ids", ".token_type_ids", ".inv_freq")) or name in (
+        "generator_lm_head.weight", "decoder.weight"
+    )  # fmt: skip
 
 
 def _find_prefix(tensors: Mapping, prefixes: tuple[str, ...], model: ModelConfig) -> str:

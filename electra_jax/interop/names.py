@@ -100,6 +100,11 @@ def head(config: ModelConfig, network: str) -> list[Name]:
     ]
 
 
+def tied_output(config: ModelConfig) -> str:
+    """The output matrix of a masked language model, which is the one of the embeddings."""
+    return "decoder.weight" if config.architecture == "modern" else "generator_lm_head.weight"
+
+
 def task_head(config: ModelConfig, kind: str) -> list[Name]:
     """A task's head, by the end of the name of Hugging Face's class."""
     if kind == "Model":

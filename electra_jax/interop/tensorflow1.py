@@ -6,6 +6,7 @@ The released ones lack the optimizer's slots; checkpoints of one's own runs have
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def read_checkpoint(prefix: str | Path) -> TensorFlow1Model:
         needed = [name.theirs for table in tables.values() for name in table]
         if missing := [name for name in needed if name not in shapes]:
             raise UsageError(f"variable {missing[0]} is missing")
+        _check_unread(shapes, set(needed), tables.keys())
         slots = all(f"{name}/{slot}" in shapes for name in needed for slot in ("adam_m", "adam_v"))
 
         def read(suffix: str) -> dict[str, Any]:
@@ -88,6 +90,22 @@ def read_checkpoint(prefix: str | Path) -> TensorFlow1Model:
         )
     except (tf.errors.OpError, IndexError, UsageError) as error:
         raise UsageError(f"{prefix}: {str(error).splitlines()[0]}") from error
+
+
+def _check_unread(shapes: Iterable[str], read: set[str], networks: Iterable[str]) -> None:
+    """Refuses variables of the networks that would change what is read.
+
+    Raises:
+      UsageError: names the first; a generator's own embeddings, for one.
+    """
+    roots = {"discriminator": ("electra/", "discriminator_predictions/"),
+             "generator": ("generator/", "generator_predictions/")}  # fmt: skip
+    for name in sorted(shapes):
+        variable = re.sub("/(adam_m|adam_v)$", "", name)
+        inside = variable.startswith(tuple(root for n in networks for root in roots[n]))
+        # The official code's pooler serves its fine-tuning.
+        if inside and variable not in read and "/pooler/" not in variable:
+            raise UsageError(f"variable {name} is not read: this model has no place for it")
 
 
 def _shape(shapes: dict[str, list[int]], root: str) -> ModelConfig:
