@@ -125,7 +125,11 @@ def task_card(model: FinetunedModel, opens_with: str, metrics: Mapping[str, floa
 
 
 def import_model(
-    path: str | Path, to: str | Path, generator: str | Path | None = None, vocab: str | Path = ""
+    path: str | Path,
+    to: str | Path,
+    generator: str | Path | None = None,
+    vocab: str | Path = "",
+    special_tokens: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Makes a run directory of a Hugging Face directory or of an official TF1 checkpoint.
 
@@ -136,6 +140,7 @@ def import_model(
       to: is made; must not hold anything yet.
       generator: a Hugging Face generator, where it lies apart.
       vocab: the vocab.txt of a TF1 checkpoint; by default the one beside it.
+      special_tokens: see `load_tokenizer`.
 
     Returns:
       The parts that were not there and are fresh.
@@ -147,10 +152,12 @@ def import_model(
     to = _empty(to)
     slots: dict[str, Any] = {}
     if huggingface.is_hugging_face(path):
-        source = load_hugging_face(path, generator)
+        source = load_hugging_face(path, generator, special_tokens)
     elif tensorflow1.is_checkpoint(path):
         read = tensorflow1.read_checkpoint(path)
-        tokenizer = load_tokenizer(vocab or Path(path).parent / "vocab.txt")
+        tokenizer = load_tokenizer(
+            vocab or Path(path).parent / "vocab.txt", special_tokens=special_tokens
+        )
         if tokenizer.vocab_size != read.model.vocab_size:
             raise UsageError(
                 f"the vocabulary has {tokenizer.vocab_size} pieces, the checkpoint "

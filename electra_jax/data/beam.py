@@ -361,12 +361,12 @@ def _read_chunks(path: str, record: _Record) -> Iterator[Chunk]:
         file = _Summed(stream)
         for _ in range(record.chunks):
             try:
-                tokens, lengths, hashes, text_bytes = (
+                tokens, lengths, hashes, text_bytes, unknown = (
                     np.lib.format.read_array(file) for _ in Chunk._fields
                 )
             except ValueError as error:
                 raise damaged from error
-            yield Chunk(tokens, lengths, hashes, int(text_bytes))
+            yield Chunk(tokens, lengths, hashes, int(text_bytes), unknown)
     if file.sha256.hexdigest() != record.sha256:
         raise damaged
 

@@ -30,6 +30,7 @@ class Chunk(NamedTuple):
     lengths: np.ndarray  # int64, tokens of each document
     hashes: np.ndarray  # float64, of each document's text, in [0, 1)
     text_bytes: int
+    unknown: np.ndarray  # int64 [characters, 2], those that have no piece, and how often each is
 
 
 def token_dtype(tokenizer: Tokenizer) -> np.dtype:
@@ -111,9 +112,16 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> Chunk:
         int.from_bytes(hashlib.blake2b(text, digest_size=6).digest()) / 2**48 for text in encoded
     ]
     ids = tokenizer.encode_arrays(texts)
+    unknown: collections.Counter[str] = collections.Counter()
+    if not tokenizer.knows_every_text:
+        for text, text_ids in zip(texts, ids, strict=True):
+            if (text_ids == tokenizer.unk_id).any():
+                for character in tokenizer.unknown_characters(text):
+                    unknown[character] += text.count(character)
     return Chunk(
         np.concatenate(ids).astype(dtype) if ids else np.zeros(0, dtype),
         np.array([len(i) for i in ids], np.int64),
         np.array(hashes),
         sum(map(len, encoded)),
+        np.array([(ord(c), n) for c, n in sorted(unknown.items())], np.int64).reshape(-1, 2),
     )

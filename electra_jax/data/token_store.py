@@ -11,6 +11,7 @@ A store is a directory:
 It is written under a temporary name and renamed when it is whole.
 """
 
+import collections
 import contextlib
 import fcntl
 import functools
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 STORE_VERSION = 1
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation")
+UNKNOWN_CHARACTERS = 10  # the commonest, that a manifest names
+MOST_UNKNOWN = 0.01  # share of tokens, without a warning
 HEADER_BYTES = 128  # of a .npy file with one dimension
 
 
@@ -108,6 +111,25 @@ class TokenStore:
         if tokenizer.identity != self.manifest["tokenizer"]["identity"]:
             raise UsageError(f"{self.path}/tokenizer was changed: prepare the store again")
         return tokenizer
+
+    def describe_unknown(self) -> str:
+        """The share of unknown tokens, and what they stand for; "" if the store does not say."""
+        splits = self.manifest["splits"]
+        found = splits["train"].get("unknown_of_both_splits")
+        if found is None:
+            return ""
+        share = found["tokens"] / max(1, sum(splits[name]["tokens"] for name in SPLITS))
+        text = f"unknown tokens: {share:.2%}"
+        if found["characters"]:
+            counts = (f"{c!r} {count:,}" for c, count in found["characters"].items())
+            text += f" (characters without a piece: {', '.join(counts)})"
+        if share > MOST_UNKNOWN:
+            log.warning(
+                "%.1f %% of the tokens are unknown, which the model cannot tell apart: train a "
+                "larger vocabulary (--vocab-size), or --kind unigram, to which no text is unknown",
+                100 * share,
+            )
+        return text
 
     def verify(self) -> None:
         """Reads all files and compares their checksums.
@@ -314,7 +336,8 @@ def _write(
     dtype = token_dtype(tokenizer)
     frequencies = {split: np.zeros(tokenizer.vocab_size, np.int64) for split in SPLITS}
     totals: dict[str, dict[str, Any]] = {s: {"tokens": 0, "documents": 0} for s in SPLITS}
-    text_bytes = 0
+    text_bytes = unknown_tokens = 0
+    unknown: collections.Counter[str] = collections.Counter()
     with contextlib.ExitStack() as stack:
         files = {
             (split, name): stack.enter_context(_ArrayFile(folder / split / f"{name}.npy", kind))
@@ -340,6 +363,10 @@ def _write(
                 total["documents"] += len(lengths)
                 frequencies[split] += np.bincount(tokens, minlength=tokenizer.vocab_size)
             text_bytes += chunk.text_bytes
+            for character, count in chunk.unknown.tolist():
+                unknown[chr(character)] += count
+            if not tokenizer.knows_every_text:
+                unknown_tokens += int(np.count_nonzero(chunk.tokens == tokenizer.unk_id))
             done = fraction()
             if done:
                 bar.total = round(text_bytes / done)
@@ -358,6 +385,11 @@ def _write(
     }
     train["unigram_entropy"] = entropy(frequencies["train"])
     train["text_bytes_of_both_splits"] = text_bytes
+    commonest = sorted(unknown, key=lambda c: (-unknown[c], c))[:UNKNOWN_CHARACTERS]
+    train["unknown_of_both_splits"] = {
+        "tokens": unknown_tokens,
+        "characters": {character: unknown[character] for character in commonest},
+    }
     return totals
 
 

@@ -76,6 +76,7 @@ class Tokenizer:
         self.identity = self._identity()
         self._units = tokenizer_state.separators(self.library, state, self.roles)
         self._known_units: dict[str, bytes] = {}
+        self._character_is_unknown: dict[str, bool] = {}
 
     def _take_roles(self, ids: Mapping[str, int]) -> None:
         if missing := [token for token in self.roles.values() if token not in ids]:
@@ -174,18 +175,21 @@ class Tokenizer:
         continues[[self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id]] = False
         return continues
 
+    @property
     def knows_every_text(self) -> bool:
         """Whether there is no unknown token, so that none can be in what text becomes."""
         return self.unk_id == self.mask_id
 
-    def unknown_characters(self, characters: Iterable[str]) -> set[str]:
-        """Those that alone or within a word make it unknown."""
-        unknown = set()
-        for character in characters:
-            spelt = self.encode([character, f"a{character}"])
-            if any(self.unk_id in ids for ids in spelt):
-                unknown.add(character)
-        return unknown
+    def unknown_characters(self, text: str) -> set[str]:
+        """Those of a text's characters that alone or within a word make it unknown."""
+        new = set(text).difference(self._character_is_unknown)
+        [[*letter]] = self._encode_batch(["a"])
+        for character in new:
+            alone, within = self._encode_batch([character, f"a{character}"])
+            # A letter that is unknown itself tells nothing about what is within a word.
+            unknown = self.unk_id in alone or (self.unk_id in within and self.unk_id not in letter)
+            self._character_is_unknown[character] = unknown
+        return {character for character in set(text) if self._character_is_unknown[character]}
 
     def state(self) -> dict[str, Any]:
         """The content of a tokenizer.json with the same ids."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -234,7 +234,11 @@ def imported_config(
     )
 
 
-def load_hugging_face(path: str | Path, generator: str | Path | None = None) -> PretrainedModel:
+def load_hugging_face(
+    path: str | Path,
+    generator: str | Path | None = None,
+    special_tokens: Mapping[str, str] | None = None,
+) -> PretrainedModel:
     """Loads a Hugging Face directory; heads and a generator that it lacks are missing.
 
     A masked language model is one of the objective `mlm`, beside a generator of `replace_mlm`.
@@ -242,7 +246,7 @@ def load_hugging_face(path: str | Path, generator: str | Path | None = None) -> 
     Raises:
       UsageError: see `huggingface.read_model`.
     """
-    read = huggingface.read_model(path, generator)
+    read = huggingface.read_model(path, generator, special_tokens)
     shares = read.generator
     if shares is None:
         modern = read.model.architecture == "modern"

@@ -139,7 +139,11 @@ def _holds_model(folder: Path) -> bool:
     return file.is_file() and "model_type" in read_json(file)
 
 
-def read_model(path: str | Path, generator: str | Path | None = None) -> HuggingFaceModel:
+def read_model(
+    path: str | Path,
+    generator: str | Path | None = None,
+    special_tokens: Mapping[str, str] | None = None,
+) -> HuggingFaceModel:
     """Reads a discriminator or a masked language model, and a generator if there is one.
 
     Of any other model of their kind it reads the encoder.
@@ -147,6 +151,7 @@ def read_model(path: str | Path, generator: str | Path | None = None) -> Hugging
     Args:
       path: a directory with the model, or with one of `MAIN` and perhaps `generator/`.
       generator: the generator's directory, where it lies elsewhere.
+      special_tokens: see `load_tokenizer`.
 
     Raises:
       UsageError: nothing there, another kind of model, missing or misshapen tensors, a
@@ -163,7 +168,7 @@ def read_model(path: str | Path, generator: str | Path | None = None) -> Hugging
         generator = path / "generator"
     model, network, flat = _read_network(folder, ("discriminator", "masked_lm"))
     masked_lm = network == "masked_lm"
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, special_tokens=special_tokens)
     if tokenizer.vocab_size > model.vocab_size:
         raise UsageError(
             f"{folder}: its tokenizer has {tokenizer.vocab_size} pieces, its model "

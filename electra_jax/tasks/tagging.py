@@ -85,7 +85,7 @@ def cut_words(tokenizer: Tokenizer, words: Sequence[str], length: int) -> list[W
 
     A word without pieces is one unknown token; of one longer than a row, the start stays.
     """
-    pieces = [p[: length - 2] or [tokenizer.unk_id] for p in tokenizer.encode(words)]
+    pieces = [p[: length - 2] or [tokenizer.unk_id] for p in tokenizer.encode_words(words)]
     rows: list[tuple[list[int], list[int], int]] = []
     tokens, start = [tokenizer.cls_id], 0
     firsts: list[int] = []
