@@ -24,6 +24,7 @@ import sentencepiece
 from electra_jax.data import tokenizer_files, tokenizer_state
 from electra_jax.data.sentencepiece_model import sentencepiece_state
 from electra_jax.data.tokenizer_state import ROLES, SPECIAL_TOKENS, bert_settings, bert_state
+from electra_jax.data.unigram_engine import UnigramEngine, can_encode
 from electra_jax.errors import UsageError
 
 # Folders of WordPiece have version 1, as they always had; 2 has a tokenizer.json.
@@ -75,6 +76,11 @@ class Tokenizer:
         self.lower_case, self.strip_accents = tokenizer_state.normalization(state)
         self.identity = self._identity()
         self._units = tokenizer_state.separators(self.library, state, self.roles)
+        self._engine = (
+            UnigramEngine(self.library, state, self.roles)
+            if can_encode(state, self.roles)
+            else None
+        )
         self._known_units: dict[str, bytes] = {}
         self._character_is_unknown: dict[str, bool] = {}
 
@@ -98,6 +104,8 @@ class Tokenizer:
     def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The same as arrays, uint32 [tokens]."""
         texts = [_without_surrogates(text) for text in texts]
+        if self._engine:
+            return self._engine.encode(texts)
         if self._units is None:
             return [np.array(ids, np.uint32) for ids in self._encode_batch(texts)]
         known = self._known_units

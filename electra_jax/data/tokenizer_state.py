@@ -43,6 +43,8 @@ _JOINS_NEXT = (
     "\U000113d1\U0001193f\U00011941\U00011a3a\U00011a84-\U00011a89\U00011d46\U00011f02"
 )
 _JOINS_LAST = "\uff9e\uff9f\u0e33\u0eb3"
+# Where text is cut before a space.
+CUT = rf"(?= [!-~\w])(?<=[!-~\w])(?<![{_JOINS_NEXT}])(?! [{_JOINS_LAST}])"
 
 
 def library_of(state: Mapping[str, Any]) -> tokenizers.Tokenizer:
@@ -133,7 +135,7 @@ def separators(
     if any(step["type"] in ("BertNormalizer", "Nmt") for step in steps(state, "normalizer")):
         spaces = " \n"  # in which both are the same
     ends = "".join(_ends_of_words(library, state))
-    cut = rf"(?<=[^\s{_JOINS_NEXT}][{spaces}])(?=[!-~\w])(?![{_JOINS_LAST}])"
+    cut = rf"(?<=[!-~\w][{spaces}])(?=[!-~\w])(?<![{_JOINS_NEXT}][{spaces}])(?![{_JOINS_LAST}])"
     if ends and all(_cut_keeps_pieces(library, p, rf"(?<=\w)(?=[{ends}])") for p in _PROBES):
         cut = rf"(?:{cut}|(?<=[A-Za-z0-9][{ends}])(?=[{ends}]*(?:[{spaces}]|\Z)))"
     return re.compile(f"([{spaces}{ends}]){cut}")

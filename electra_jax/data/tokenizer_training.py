@@ -15,6 +15,7 @@ from tokenizers import normalizers
 from electra_jax.data.sentencepiece_model import collapse_spaces, model_state, read_model
 from electra_jax.data.tokenizer import KINDS, Tokenizer, WordPieceTokenizer
 from electra_jax.data.tokenizer_state import ROLES, SPECIAL_TOKENS, bert_pipeline
+from electra_jax.data.unigram_engine import GRID
 from electra_jax.data.wordpiece_training import wordpiece_vocabulary
 from electra_jax.errors import UsageError
 
@@ -23,6 +24,7 @@ SAMPLE_LINES = 2_000_000
 # With byte fallback every byte has a piece.
 LEAST_PIECES = {"wordpiece": 100, "unigram": 400, "bpe": 400}
 CHARACTER_COVERAGE = 0.9995  # bytes stand in for the rest
+LEAST_COVERAGE = 0.98  # that SentencePiece takes
 _UNITS_AT_ONCE = 1_000_000  # different ones in memory, about 100 MB of them
 _SEED = 0
 _SEGMENT = re.compile(r"(?s).{1,1000}(?![^ \n])|.{1,1000}")
@@ -162,6 +164,9 @@ def _train_sentencepiece(
     except (RuntimeError, OSError) as error:
         raise UsageError(f"cannot train {vocab_size} pieces: {_reason(error)}") from error
     proto: Any = read_model(model.getvalue())
+    if kind == "unigram":
+        for piece in proto.pieces:
+            piece.score = round(piece.score / GRID) * GRID
     state = model_state(proto, [*normalization, *collapse_spaces()])
     return Tokenizer(state, dict(zip(ROLES, SPECIAL_TOKENS, strict=True)))
 
@@ -180,6 +185,6 @@ def _reason(error: Exception) -> str:
             f"too high for so little text, which gives {int(match[1]):,} at most: lower "
             "--vocab-size, or give more text"
         )
-    return text.replace("vocab_size", "--vocab-size").replace(
-        "character_coverage", "--character-coverage"
-    )
+    if "character_coverage" in text:
+        return f"--character-coverage must be from {LEAST_COVERAGE} to 1"
+    return text.replace("vocab_size", "--vocab-size")
