@@ -24,7 +24,9 @@ _SEGMENT_LENGTH = 250  # characters; of shorter ones more are ASCII, which is qu
 # Cut at spaces where nothing is joined over them.
 _SEGMENT = re.compile(rf"(?s).{{1,{_SEGMENT_LENGTH}}}(?:\Z|{CUT})|.+?(?:\Z|{CUT})")
 # Spaces of other kinds, and pieces that stand for bytes, spelt out.
-_UNUSUAL = re.compile(r"[^\S ]|[\0▁]|<0x")
+_UNUSUAL = re.compile(
+    "[\0▁\t\n-\r\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+)
 _BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 _NORMALIZERS = {"Nmt", "NFKD", "StripAccents", "NFKC", "Lowercase"}
 _UNKNOWN, _CONTROL, _BYTE = 2, 3, 6  # SentencePiece's numbers of its kinds of pieces
@@ -95,13 +97,15 @@ class UnigramEngine:
 
     @staticmethod
     def _is_unusual(text: str) -> bool:
-        if text.isascii():
-            return "<0x" in text or "\0" in text
-        return bool(_UNUSUAL.search(text))
+        if "<0x" in text:
+            return True
+        return "\0" in text if text.isascii() else bool(_UNUSUAL.search(text))
 
     def _normal(self, text: str) -> str:
         if text.isascii():
-            text = text.translate(_ASCII)
+            text = text.replace("\n", " ")
+            if not text.isprintable():
+                text = text.translate(_ASCII)
             return text.lower() if self._lower else text
         return " ".join(map(self._normalize, text.split(" ")))
 
