@@ -134,14 +134,14 @@ class Tokenizer:
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         """Ids of each word of a sentence, as they are where spaces stand between the words."""
-        ends = list(itertools.accumulate(len(word) + 1 for word in words))
+        spaces = [end - 1 for end in itertools.accumulate(len(word) + 1 for word in words[:-1])]
         text = _without_surrogates(" ".join(words))
         encoding = self.library.encode(text, add_special_tokens=False)
         ids: list[list[int]] = [[] for _ in words]
         for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             # A piece begins with the space before its word, or is that space alone.
             last = max(start, end - 1)
-            ids[bisect.bisect_left([*ends[:-1]], last + 1)].append(id)
+            ids[bisect.bisect_right(spaces, last)].append(id)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -234,14 +234,16 @@ def _read_vocab_txt(
     words = [p for p in vocabulary if p not in special and not re.fullmatch(r"\[.*\]|<.*>", p)]
     if lower_case is None:
         lower_case = config.get("do_lower_case")
+    accents = config.get("strip_accents")
     if lower_case is None:
         cased = next((piece for piece in words if piece != piece.lower()), None)
         lower_case = cased is None
-    accents = config.get("strip_accents")
-    if accents is None and lower_case:
-        accents = not any(map(_has_accent, words))
-        if not accents:
-            log.info("%-11s strip_accents=False, as pieces have accents", "tokenizer")
+        if accents is None and lower_case:
+            accents = not any(map(_has_accent, words))
+        log.info(
+            "%-11s read as lower_case=%s, strip_accents=%s, as its pieces are: %s", "tokenizer",
+            lower_case, bool(accents), cased or "no capitals",
+        )  # fmt: skip
     return bert_state(
         vocabulary,
         lower_case=lower_case,
