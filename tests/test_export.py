@@ -11,6 +11,8 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+import tokenizers
+from data.test_tokenizer_ids import with_bytes
 from tiny_model import APART, MODERN, PUBLISHED, TOKENIZER, make_params, run_config
 
 from electra_jax import cli
@@ -450,3 +452,96 @@ def test_an_exported_model_is_fine_tuned_in_pytorch(shapes, tmp_path):
         optimizer.zero_grad()
         losses.append(loss.item())
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+
+
+def test_earlier_versions_of_transformers_find_their_own_settings():
+    """Before version 5 these said which layers are local, and the angles."""
+    for model, every in ((MODERN[0], 2), (dataclasses.replace(MODERN[0], local_window=0), 1)):
+        config = huggingface.hugging_face_config(model, "ModernBertModel", TOKENIZER)
+        assert config["global_attn_every_n_layers"] == every
+        assert (config["global_rope_theta"], config["local_rope_theta"]) == (160000.0, 10000.0)
+        before = {k: v for k, v in config.items() if k not in ("layer_types", "rope_parameters")}
+        for layer in range(model.layers):
+            assert huggingface.model_config(before).window(layer) == model.window(layer)
+
+
+def change(folder, new=(), **fields):
+    """Adds tensors to a directory, or changes them, and settings."""
+    file = folder / "model.safetensors"
+    tensors = {**safetensors.numpy.load_file(file), **dict(new)}
+    file.write_bytes(safetensors.numpy.save(tensors, metadata={"format": "pt"}))
+    edit(folder / "config.json", **fields)
+    return folder
+
+
+@pytest.mark.parametrize("shapes", [PUBLISHED, MODERN], ids=["published", "modern"])
+def test_an_output_matrix_of_its_own_is_refused(shapes, tmp_path):
+    folder = write(tmp_path / "out", *shapes, make_params(*shapes)) / "generator"
+    shape = generator_model(*shapes)
+    name = names.tied_output(shape)
+
+    def read(new=(), **fields):
+        return huggingface.read_model(change(folder, new, **fields))
+
+    with pytest.raises(UsageError, match=r"output matrix .* is not that of its embeddings"):
+        read(tie_word_embeddings=False)
+    words = safetensors.numpy.load_file(folder / "model.safetensors")[
+        next(n.theirs for n in names.body(shape) if n.ours == ("embeddings/word",))
+    ]
+    assert read({name: words}).masked_lm  # as some files have it
+    with pytest.raises(UsageError, match=r"set architectures in config.json to \w+Model"):
+        read({name: words + 1}, tie_word_embeddings=True)
+    kind = huggingface.CLASSES[shape.architecture, "encoder"]
+    assert not read(architectures=[kind]).masked_lm
+
+
+@pytest.mark.parametrize("shapes", [PUBLISHED, MODERN], ids=["published", "modern"])
+def test_a_tensor_that_is_not_read_is_refused(shapes, tmp_path, caplog):
+    folder = write(tmp_path / "out", *shapes, make_params(*shapes)) / "discriminator"
+    prefix = {"published": "electra.", "modern": "model."}[shapes[0].architecture]
+    some = np.zeros(4, np.float32)
+    with caplog.at_level("INFO", logger="electra_jax"):
+        change(folder, {"other_head.weight": some, f"{prefix}embeddings.position_ids": some})
+        huggingface.read_model(folder)
+    assert "left out: other_head.weight" in caplog.text and "position_ids" not in caplog.text
+    for name in ("embeddings.extra.weight", "layers.9.new", "encoder.layer.0.crossattention.x"):
+        copy = shutil.copytree(folder, tmp_path / name)
+        with pytest.raises(UsageError, match=f"tensor {prefix}{name} is not read"):
+            huggingface.read_model(change(copy, {prefix + name: some}))
+
+
+@pytest.mark.slow
+def test_a_model_with_byte_level_pieces_is_pretrained_on_and_exported(tmp_path):
+    """As ModernBERT's are: import, a store, a run from it, an export with the same ids."""
+    library = with_bytes(add_prefix_space=False)
+    model = dataclasses.replace(MODERN[0], vocab_size=library.get_vocab_size() + 8)
+    params = make_params(model, MODERN[1])
+    flat = names.split_networks(params)["discriminator"]
+    folder = tmp_path / "theirs"
+    huggingface.write_network(folder, "discriminator", flat, model, TOKENIZER)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        (folder / name).unlink()
+    library.save(str(folder / "tokenizer.json"))
+    import_model(folder, tmp_path / "imported")
+    texts = [f"The cats' number {n} café, isn't it? 東" for n in range(60)]
+    tokenizer = load_pretrained(tmp_path / "imported").tokenizer
+    assert tokenizer.encode(texts) == [
+        library.encode(text, add_special_tokens=False).ids for text in texts
+    ]
+    prepare(texts, tokenizer, tmp_path / "store", workers=1, progress=False)
+    fields = [
+        f"data.store={tmp_path / 'store'}", f"init.from={folder}", "train.steps=2",
+        "train.batch_size=8", "eval.batch_size=8", "data.length=16", "generator.depth=0.5",
+        "optimizer.warmup_steps=1",
+        *(f"model.{name}={getattr(model, name)}" for name in (
+            "layers", "hidden", "heads", "intermediate", "embedding", "max_positions",
+            "vocab_size", "local_window", "global_every")),
+    ]  # fmt: skip
+    pretrain(pretrain_config(load_config("pretrain/tiny", fields).to_dict()), tmp_path / "run")
+    export_model(tmp_path / "run", tmp_path / "exported")
+    exported = tokenizers.Tokenizer.from_file(
+        str(tmp_path / "exported" / "discriminator" / "tokenizer.json")
+    )
+    for text in texts[:5]:
+        assert exported.encode(text, add_special_tokens=False).ids == library.encode(text).ids
+    assert load_pretrained(tmp_path / "exported").tokenizer.identity == tokenizer.identity

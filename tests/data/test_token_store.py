@@ -207,3 +207,24 @@ def test_text_without_tokens_and_outputs_of_other_kinds_are_refused(tmp_path, to
     with pytest.raises(UsageError, match="not a token store"):
         make(tmp_path / "full", tokenizer)
     assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
+
+
+def test_unknown_tokens_are_counted_and_their_characters_named(tmp_path, tokenizer, caplog):
+    strange = [*TEXTS, *["中文 中文 ж and cats"] * 60]
+    store = make(tmp_path / "store", tokenizer, strange)
+    assert store.manifest["splits"]["train"]["unknown_of_both_splits"] == {
+        "tokens": 5 * 60, "characters": {"中": 120, "文": 120, "ж": 60},
+    }  # fmt: skip
+    text = store.describe_unknown()
+    tokens = sum(len(store.split(name).tokens) for name in token_store.SPLITS)
+    assert f"unknown tokens: {300 / tokens:.2%}" in text and "'中' 120" in text
+    assert "of the tokens are unknown" in caplog.text
+    caplog.clear()
+    plain = make(tmp_path / "plain", tokenizer)
+    assert plain.describe_unknown() == "unknown tokens: 0.00%" and not caplog.text
+
+
+def test_stores_of_before_do_not_tell_of_unknown_tokens(tmp_path, tokenizer):
+    store = make(tmp_path / "store", tokenizer)
+    del store.manifest["splits"]["train"]["unknown_of_both_splits"]
+    assert store.describe_unknown() == ""

@@ -1,10 +1,18 @@
 """Tokenizers: BERT's rules, scripts without spaces, byte fallback, saving and refusing."""
 
 import json
+import os
+import random
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from electra_jax.data import tokenizer as tokenizer_module
+from electra_jax.data import tokenizer_training
 from electra_jax.data.tokenizer import (
     KINDS,
     RECORD_NAME,
@@ -13,6 +21,7 @@ from electra_jax.data.tokenizer import (
     load_tokenizer,
 )
 from electra_jax.data.tokenizer_training import train_tokenizer
+from electra_jax.data.wordpiece_training import wordpiece_vocabulary
 from electra_jax.errors import UsageError
 
 TEXTS = [
@@ -154,3 +163,118 @@ def test_an_altered_tokenizer_is_refused(tmp_path):
     (tmp_path / RECORD_NAME).write_text(json.dumps({**record, "format_version": 99}))
     with pytest.raises(UsageError, match="newer"):
         load_tokenizer(tmp_path)
+
+
+WORDS = {"low": 5, "lower": 2, "newest": 6, "widest": 3, "a": 1, "b": 1}
+
+
+def test_wordpiece_training_breaks_ties_by_the_pieces_own_order():
+    """Not by the order of a hash table: whatever the words' order, and in another process."""
+    given = dict(reversed(WORDS.items()))
+    pieces = wordpiece_vocabulary(WORDS, 40, SPECIAL_TOKENS)
+    assert wordpiece_vocabulary(given, 40, SPECIAL_TOKENS) == pieces
+    # "lo" and "##ow" are as frequent: ids decide.
+    merged = [piece for piece in pieces[5:] if len(piece.removeprefix("##")) > 1]
+    assert merged[:4] == ["##es", "##est", "##ow", "low"]
+    assert len(pieces) <= 40 and len(set(pieces)) == len(pieces)
+
+
+def test_trained_twice_in_other_processes_is_the_same(tmp_path):
+    script = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "from data.test_tokenizer import TEXTS, SIZES\n"
+        "from electra_jax.data.tokenizer_training import train_tokenizer\n"
+        "for kind, size in SIZES.items():\n"
+        "    print(kind, train_tokenizer(TEXTS, kind, size).identity)\n"
+    )
+    root = Path(__file__).parents[2]
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": threads},
+        ).stdout
+        for seed, threads in (("1", "1"), ("2", "2"))
+    ]  # fmt: skip
+    assert runs[0] == runs[1] and len(runs[0].split()) == 6
+
+
+def test_a_sample_of_a_large_text_is_the_same_each_time(monkeypatch):
+    monkeypatch.setattr(tokenizer_training, "SAMPLE_LINES", 110)
+    identities = {train_tokenizer(TEXTS, "unigram", 400).identity for _ in range(3)}
+    assert len(identities) == 1
+
+
+def test_the_alphabet_takes_what_the_vocabulary_leaves_free():
+    rng = random.Random(0)
+    characters = [chr(0x4E00 + 7 * index) for index in range(600)]
+    weights = [1 / (index + 5) for index in range(600)]
+    texts = ["".join(rng.choices(characters, weights, k=40)) for _ in range(300)]
+    for size, most in ((100, 0.6), (400, 0.08), (700, 0.0)):
+        tokenizer = train_tokenizer(texts, "wordpiece", size)
+        ids = np.concatenate(tokenizer.encode_arrays(texts))
+        assert (ids == tokenizer.unk_id).mean() <= most
+        assert tokenizer.vocab_size == min(size, len({*"".join(texts)}) + 5)
+
+
+def test_character_coverage_limits_the_alphabet():
+    texts = ["ab " * 500 + " ü"]
+    narrow = train_tokenizer(texts, "wordpiece", 100, strip_accents=False, character_coverage=0.99)
+    wide = train_tokenizer(texts, "wordpiece", 100, strip_accents=False)
+    assert [t.unk_id in t.encode(["ü"])[0] for t in (narrow, wide)] == [True, False]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_accents_are_kept_or_taken_off(kind):
+    for strip in (True, False):
+        tokenizer = train_tokenizer(TEXTS, kind, SIZES[kind], strip_accents=strip)
+        assert tokenizer.strip_accents is strip
+        plain, accented = tokenizer.encode(["creme", "crème"])
+        assert (plain == accented) is strip
+
+
+def test_decomposed_text_has_the_ids_of_composed_text():
+    tokenizer = train_tokenizer([*TEXTS, "한국 ガギ Tiếng Việt"], "unigram", 430)
+    for text in ("한국", "ガギ", "Tiếng Việt"):
+        both = tokenizer.encode([text, unicodedata.normalize("NFD", text)])
+        assert both[0] == both[1]
+    assert tokenizer.encode(["ｶﾞ"]) == tokenizer.encode(["ガ"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_space_is_put_into_long_text_without_spaces(kind):
+    tokenizer = train_tokenizer(TEXTS, kind, SIZES[kind])
+    text = "東京は日本の首都です。" * 300
+    [ids] = tokenizer.encode([text])
+    assert ids == tokenizer.library.encode(text, add_special_tokens=False).ids
+    assert sum(piece.startswith("▁") for piece in tokenizer.pieces(ids)) <= 1
+
+
+def test_what_is_looked_up_again_is_the_same(monkeypatch):
+    """Also if little is kept."""
+    monkeypatch.setattr(tokenizer_module, "_UNITS_KEPT", 3)
+    tokenizer = train_tokenizer(TEXTS, "wordpiece", 250)
+    expected = [tokenizer.library.encode(t, add_special_tokens=False).ids for t in TEXTS[:6]]
+    for _ in range(3):
+        assert tokenizer.encode(TEXTS[:6]) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "coverage", "message"),
+    [
+        (400, None, r"need [\d,]+ alone: raise --vocab-size, or lower --character-coverage"),
+        (90_000, None, r"gives [\d,]+ at most: lower --vocab-size"),
+        (1000, 0.5, r"--character-coverage must be from 0\.98 to 1"),
+        (1000, 1.5, "character_coverage=1.5: above 0, to 1"),
+    ],
+)
+def test_advice_is_in_terms_of_our_flags(size, coverage, message):
+    texts = ["".join(chr(0x4E00 + 7 * (i + j)) for i in range(40)) for j in range(800)]
+    with pytest.raises(UsageError, match=message):
+        train_tokenizer(texts, "unigram", size, character_coverage=coverage)
+
+
+def test_unknown_characters_are_found_alone_and_within_words():
+    tokenizer = WordPieceTokenizer([*SPECIAL_TOKENS, "a", "##b", "c"], lower_case=False)
+    # "b" has no piece to begin a word with, and "c" none to go on with.
+    assert tokenizer.unknown_characters("ab c x") == {"b", "c", "x", "a"}
+    assert not tokenizer.knows_every_text
