@@ -528,9 +528,10 @@ def test_a_model_with_byte_level_pieces_is_pretrained_on_and_exported(tmp_path):
     assert tokenizer.encode(texts) == [
         library.encode(text, add_special_tokens=False).ids for text in texts
     ]
-    prepare(texts, tokenizer, tmp_path / "store", workers=1, progress=False)
+    store = tmp_path / "store"
+    prepare(texts, tokenizer, store, workers=1, validation_share=0.2, progress=False)
     fields = [
-        f"data.store={tmp_path / 'store'}", f"init.from={folder}", "train.steps=2",
+        f"data.store={store}", f"init.from={folder}", "train.steps=2",
         "train.batch_size=8", "eval.batch_size=8", "data.length=16", "generator.depth=0.5",
         "optimizer.warmup_steps=1",
         *(f"model.{name}={getattr(model, name)}" for name in (

@@ -189,14 +189,14 @@ class Tokenizer:
         return self.unk_id == self.mask_id
 
     def unknown_characters(self, text: str) -> set[str]:
-        """Those of a text's characters that alone or within a word make it unknown."""
+        """Those of a text's characters that have no piece, neither alone nor within a word."""
         new = set(text).difference(self._character_is_unknown)
         [[*letter]] = self._encode_batch(["a"])
         for character in new:
             alone, within = self._encode_batch([character, f"a{character}"])
             # A letter that is unknown itself tells nothing about what is within a word.
-            unknown = self.unk_id in alone or (self.unk_id in within and self.unk_id not in letter)
-            self._character_is_unknown[character] = unknown
+            known = self.unk_id not in within and self.unk_id not in letter
+            self._character_is_unknown[character] = self.unk_id in alone and not known
         return {character for character in set(text) if self._character_is_unknown[character]}
 
     def state(self) -> dict[str, Any]:
