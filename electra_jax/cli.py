@@ -104,22 +104,13 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", required=True, metavar="DIR")
     sub.add_argument("--kind", default="wordpiece", help="wordpiece (default), unigram or bpe")
     sub.add_argument("--lower-case", action=argparse.BooleanOptionalAction, default=True)
-    sub.add_argument(
-        "--strip-accents", action=argparse.BooleanOptionalAction, default=None,
-        help="default: of wordpiece, as --lower-case",
-    )  # fmt: skip
-    sub.add_argument(
-        "--character-coverage", type=float, default=None, metavar="SHARE",
-        help="of the characters that get pieces; default: 0.9995, and what wordpiece has room for",
-    )  # fmt: skip
+    sub.add_argument("--strip-accents", action=argparse.BooleanOptionalAction, default=None)
+    sub.add_argument("--character-coverage", type=float, default=None, metavar="SHARE")
 
     sub = command("prepare", run_prepare, "turn text into a token store")
     add_source_flags(sub)
-    sub.add_argument(
-        "--tokenizer", required=True, metavar="DIR|FILE",
-        help="of `tokenizer`, of a run, of Hugging Face; or tokenizer.json, vocab.txt, X.model",
-    )  # fmt: skip
-    add_special_token_flag(sub)
+    sub.add_argument("--tokenizer", required=True, metavar="DIR", help="or a file (vocab.txt, …)")
+    sub.add_argument("--special-token", action="append", default=[], metavar="ROLE=TOKEN")
     sub.add_argument("--output", required=True, metavar="STORE")
     sub.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N")
     sub.add_argument("--validation-share", type=float, default=0.005, metavar="SHARE")
@@ -208,7 +199,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--to", required=True, metavar="DIR")
     sub.add_argument("--generator", default=None, metavar="DIR", help="where it lies apart")
     sub.add_argument("--vocab", default="", metavar="FILE", help="vocab.txt of a TF1 checkpoint")
-    add_special_token_flag(sub)
+    sub.add_argument("--special-token", action="append", default=[], metavar="ROLE=TOKEN")
 
     sub = command("plan", run_plan, "what a config costs, and whether it fits a TPU slice")
     add_config_flags(sub)
@@ -234,26 +225,6 @@ def add_source_flags(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--max-characters", type=int, default=None, metavar="N")
     sub.add_argument("--deduplicate", action="store_true", help="drop exact duplicates")
     sub.add_argument("--data-dir", default=None, metavar="DIR", help="of tfds")
-
-
-def add_special_token_flag(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--special-token", action="append", default=[], metavar="ROLE=TOKEN",
-        help="pad, unk, cls, sep or mask, if the tokenizer's files do not tell; may be repeated",
-    )  # fmt: skip
-
-
-def special_tokens(args: argparse.Namespace) -> dict[str, str]:
-    """Tokens by role, as the flags of `add_special_token_flag` give them.
-
-    Raises:
-      UsageError: a flag without a token.
-    """
-    pairs = [flag.partition("=") for flag in args.special_token]
-    for role, _, token in pairs:
-        if not token:
-            raise UsageError(f"--special-token {role}: give it as ROLE=TOKEN, such as mask=[MASK]")
-    return {role: token for role, _, token in pairs}
 
 
 def add_config_flags(sub: argparse.ArgumentParser) -> None:
@@ -321,7 +292,7 @@ def run_prepare(args: argparse.Namespace) -> None:
     if args.beam_flags and not args.beam:
         raise UsageError(f"{args.beam_flags[0]}: only --beam takes flags after --")
     options = document_options(args)
-    tokenizer = load_tokenizer(args.tokenizer, special_tokens=special_tokens(args))
+    tokenizer = load_tokenizer(args.tokenizer, special_tokens=args.special_token)
     if args.beam:
         from electra_jax.data.beam import prepare_on_beam
 
@@ -452,7 +423,7 @@ def run_export(args: argparse.Namespace) -> None:
 def run_import(args: argparse.Namespace) -> None:
     from electra_jax.export import import_model
 
-    fresh = import_model(args.source, args.to, args.generator, args.vocab, special_tokens(args))
+    fresh = import_model(args.source, args.to, args.generator, args.vocab, args.special_token)
     made = f" (made fresh: {', '.join(fresh)})" if fresh else ""
     print(f"imported: {args.to}{made}")
 

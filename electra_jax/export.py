@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def import_model(
     to: str | Path,
     generator: str | Path | None = None,
     vocab: str | Path = "",
-    special_tokens: Mapping[str, str] | None = None,
+    special_tokens: Mapping[str, str] | Sequence[str] = (),
 ) -> list[str]:
     """Makes a run directory of a Hugging Face directory or of an official TF1 checkpoint.
 

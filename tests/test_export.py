@@ -227,7 +227,7 @@ def test_pretraining_goes_on_from_an_exported_model(exported, tmp_path, caplog):
     fields = [
         "model.layers=2", "model.hidden=16", "model.heads=2", "model.intermediate=32",
         "model.embedding=8", "model.max_positions=16", "generator.width=0.25", "data.length=16",
-        "train.batch_size=8", "eval.batch_size=8", "train.steps=2", "optimizer.warmup_steps=1",
+        "train.batch_size=8", "eval.batch_size=8", "train.steps=2", "optimizer.warmup_steps=1", "train.time_budget=",
         f"data.store={store}", "optimizer.learning_rate=0.0",
     ]  # fmt: skip
 
@@ -533,7 +533,7 @@ def test_a_model_with_byte_level_pieces_is_pretrained_on_and_exported(tmp_path):
     fields = [
         f"data.store={store}", f"init.from={folder}", "train.steps=2",
         "train.batch_size=8", "eval.batch_size=8", "data.length=16", "generator.depth=0.5",
-        "optimizer.warmup_steps=1",
+        "optimizer.warmup_steps=1", "train.time_budget=",
         *(f"model.{name}={getattr(model, name)}" for name in (
             "layers", "hidden", "heads", "intermediate", "embedding", "max_positions",
             "vocab_size", "local_window", "global_every")),

@@ -348,7 +348,7 @@ def load_tokenizer(
     path: str | os.PathLike[str],
     *,
     lower_case: bool | None = None,
-    special_tokens: Mapping[str, str] | None = None,
+    special_tokens: Mapping[str, str] | Sequence[str] = (),
 ) -> Tokenizer:
     """Opens whatever holds a tokenizer.
 
@@ -357,8 +357,8 @@ def load_tokenizer(
         directory, or a file: tokenizer.json, a BERT vocab.txt, a SentencePiece model.
       lower_case: of a vocab.txt, whether it is for lower-cased text; by default
         tokenizer_config.json beside it tells, or else it is if no piece holds a capital letter.
-      special_tokens: tokens by role ("pad", "unk", "cls", "sep", "mask"), where the files beside
-        the tokenizer do not tell; one that is not in the vocabulary is added to it.
+      special_tokens: tokens by role ("pad", "unk", "cls", "sep", "mask"), or "ROLE=TOKEN" each,
+        where the files beside the tokenizer do not tell; a new one is added to the vocabulary.
 
     Raises:
       UsageError: nothing there, no tokenizer in it, a damaged file, a newer format, one that
@@ -378,7 +378,7 @@ def load_tokenizer(
             if special_tokens:
                 raise UsageError("its special tokens are recorded and cannot be changed")
             return _load_saved(found.parent, lower_case)
-        state, roles = tokenizer_files.read(found, lower_case, special_tokens or {})
+        state, roles = tokenizer_files.read(found, lower_case, special_tokens)
         return _make(state, roles)
     except UsageError as error:
         if str(error).startswith("no tokenizer in"):

@@ -73,7 +73,7 @@ def find(path: Path, record: str) -> Path | None:
 
 
 def read(
-    file: Path, lower_case: bool | None, special_tokens: Mapping[str, str]
+    file: Path, lower_case: bool | None, special_tokens: Mapping[str, str] | Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The content of a tokenizer.json, and the token of each role.
 
@@ -98,6 +98,9 @@ def read(
         state = sentencepiece_state(content)
         config = {**_roles_of_model(content), **config}
     state = _with_added_tokens(state, file.parent, config)
+    if not isinstance(special_tokens, Mapping):
+        pairs = [flag.partition("=") for flag in special_tokens]
+        special_tokens = {role: token for role, _, token in pairs}
     return _with_roles(state, file.parent, config, special_tokens)
 
 
@@ -319,6 +322,8 @@ def _with_roles(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     if unknown := set(given) - set(ROLES):
         raise UsageError(f"no special token is called {min(unknown)!r} ({', '.join(ROLES)})")
+    if empty := [role for role, token in given.items() if not token]:
+        raise UsageError(f"--special-token {empty[0]}: give ROLE=TOKEN, such as mask=[MASK]")
     known = library_of(state).get_vocab(with_added_tokens=True)
     named = {**_tokens(_read_object(folder / "special_tokens_map.json")), **_tokens(config)}
     roles = {}

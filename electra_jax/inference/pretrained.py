@@ -237,7 +237,7 @@ def imported_config(
 def load_hugging_face(
     path: str | Path,
     generator: str | Path | None = None,
-    special_tokens: Mapping[str, str] | None = None,
+    special_tokens: Mapping[str, str] | Sequence[str] = (),
 ) -> PretrainedModel:
     """Loads a Hugging Face directory; heads and a generator that it lacks are missing.
 

@@ -142,7 +142,7 @@ def _holds_model(folder: Path) -> bool:
 def read_model(
     path: str | Path,
     generator: str | Path | None = None,
-    special_tokens: Mapping[str, str] | None = None,
+    special_tokens: Mapping[str, str] | Sequence[str] = (),
 ) -> HuggingFaceModel:
     """Reads a discriminator or a masked language model, and a generator if there is one.
 
