@@ -227,7 +227,7 @@ def test_pretraining_goes_on_from_an_exported_model(exported, tmp_path, caplog):
     fields = [
         "model.layers=2", "model.hidden=16", "model.heads=2", "model.intermediate=32",
         "model.embedding=8", "model.max_positions=16", "generator.width=0.25", "data.length=16",
-        "train.batch_size=8", "eval.batch_size=8", "train.steps=2", "optimizer.warmup_steps=1", "train.time_budget=",
+        "train.batch_size=8", "eval.batch_size=8", "train.steps=2", "optimizer.warmup_steps=1",
         f"data.store={store}", "optimizer.learning_rate=0.0",
     ]  # fmt: skip
 
