@@ -172,7 +172,6 @@ class FinetuneConfig:
 
     task: TaskConfig
     train: FinetuneTrainConfig = dataclasses.field(default_factory=FinetuneTrainConfig)
-    # A learning rate of 0 is that for the encoder's width (`finetuning.objective.peak_rate`).
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(
             learning_rate=0.0,
@@ -185,6 +184,13 @@ class FinetuneConfig:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     processes: ProcessesConfig = dataclasses.field(default_factory=ProcessesConfig)
     init: EncoderInitConfig = dataclasses.field(default_factory=EncoderInitConfig)
+
+    def learning_rate(self, model: ModelConfig) -> float:
+        """The peak rate of an encoder; 0 stands for about that of published ones of its width.
+
+        Those are 3e-4 for Small, 1e-4 for Base, 5e-5 for Large (Clark et al., 2020, Table 7).
+        """
+        return self.optimizer.learning_rate or 1e-4 * 768 / model.hidden
 
     def __post_init__(self) -> None:
         metrics = find_task(self.task.name).metrics

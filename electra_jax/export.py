@@ -58,7 +58,9 @@ def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> 
         for network, flat in networks.items():
             folder = to / network
             shape = small if network == "generator" else model.config.model
-            huggingface.write_network(folder, network, flat, shape, model.tokenizer)
+            huggingface.write_network(
+                folder, network, flat, shape, model.tokenizer, model.config.data.length
+            )
             (folder / "README.md").write_text(card, "utf-8")
         (to / "README.md").write_text(card, "utf-8")
     return [str(to / network) for network in networks]
@@ -76,7 +78,7 @@ def _export_task_model(model: FinetunedModel, path: str | Path, to: Path) -> str
         opens_with = huggingface.write_task_model(
             to, kind, names.flatten(jax.device_get(model.params)), model.model, task.tokenizer,
             task.state.get("labels", ["score"] if kind == "ForSequenceClassification" else ()),
-            getattr(task.config, "pooling", ""),
+            task.row_pooling(model.model), model.config.train.length,
         )  # fmt: skip
         (to / "README.md").write_text(task_card(model, opens_with, metrics), "utf-8")
     return str(to)
@@ -113,7 +115,7 @@ def task_card(model: FinetunedModel, opens_with: str, metrics: Mapping[str, floa
         "",
         f"Fine-tuned with electra-jax from `{Path(model.config.init.from_).name}`: "
         f"{model.step:,} steps of {train.batch_size} rows of at most {train.length} tokens, "
-        f"learning rate {model.config.optimizer.learning_rate:g}, seed {train.seed}.",
+        f"learning rate {model.config.learning_rate(model.model):g}, seed {train.seed}.",
         f"Opens with `{opens_with}`.",
         *([f"Its scores are to be multiplied by {scale:g}."] if scale != 1 else []),
         "",

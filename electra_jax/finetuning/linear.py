@@ -43,7 +43,8 @@ def linear_metrics(
     tfidf = TfidfVectorizer(analyzer=_pieces, sublinear_tf=True)
     features: dict[str, Any] = {"words": (tfidf.fit_transform(known), tfidf.transform(new))}
     if encoder is not None:
-        features["frozen"] = (embed_examples(encoder, known), embed_examples(encoder, new))
+        pooling = encoder.model.pooling or "mean"
+        features["frozen"] = tuple(embed_examples(encoder, part, pooling) for part in (known, new))
     return {
         name: task.score(task.linear_answers(train, *pair), validation)
         for name, pair in features.items()

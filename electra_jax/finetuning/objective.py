@@ -61,17 +61,8 @@ def run_optimizer(config: FinetuneConfig, model: ModelConfig, steps: int) -> Opt
     return dataclasses.replace(
         config.optimizer,
         warmup_steps=max(1, round(config.train.warmup_share * steps)),
-        learning_rate=config.optimizer.learning_rate or peak_rate(model),
+        learning_rate=config.learning_rate(model),
     )
-
-
-def peak_rate(model: ModelConfig) -> float:
-    """The learning rate for an encoder of this width.
-
-    Near the published ones: 3e-4 for Small, 1e-4 for Base, 5e-5 for Large (Clark et al., 2020,
-    Table 7).
-    """
-    return 1e-4 * 768 / model.hidden
 
 
 def layer_scale(decay: float, layers: int) -> Callable[[str], float]:

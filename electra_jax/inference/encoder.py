@@ -13,8 +13,8 @@ from tqdm import tqdm
 from electra_jax.data.examples import Batches, Example, join_segments
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.models.encoder import ModelConfig
-from electra_jax.models.heads import POOLINGS, EncoderWithHead, PoolingHead
+from electra_jax.models.encoder import POOLINGS, ModelConfig
+from electra_jax.models.heads import EncoderWithHead, PoolingHead
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.parallel.runtime import global_batches, to_host
 

@@ -80,9 +80,9 @@ class PretrainedModel:
         )
 
     def embed(self, texts: Sequence[str], pooling: str = "", progress: bool = False) -> np.ndarray:
-        """See `inference.encoder.embed`; by default the mean."""
-        length = self.config.data.length
-        return embed(self.encoder, texts, length, pooling or "mean", progress)
+        """See `inference.encoder.embed`; by default pooled as the model was trained."""
+        length, known = self.config.data.length, self.config.model.pooling
+        return embed(self.encoder, texts, length, pooling or known or "mean", progress)
 
     def inspect(self, text: str, suggestions: int = 3) -> list[TokenReport]:
         """For each token, whether it looks replaced and what the generator would put there.
@@ -221,10 +221,17 @@ def load_pretrained(path: str | Path, checkpoint: str = "best") -> PretrainedMod
 
 
 def imported_config(
-    model: ModelConfig, generator: GeneratorConfig, objective: str = "electra"
+    model: ModelConfig, generator: GeneratorConfig, objective: str = "electra", length: int = 0
 ) -> PretrainConfig:
-    """The config of a model whose training is not known: that of the published Small."""
-    length = min(model.max_positions, LONGEST_ROW)
+    """The config of a model whose training is not known: that of the published Small.
+
+    Args:
+      model: its shape.
+      generator: its generator's, or that of a fresh one.
+      objective: its name.
+      length: tokens of a text at most; 0: not known.
+    """
+    length = min(model.max_positions, length or LONGEST_ROW)
     layout = "pair" if model.block.rotary or model.token_types > 1 else "packed"
     return PretrainConfig(
         model=model,
@@ -256,5 +263,5 @@ def load_hugging_face(
         objective = "replace_mlm" if read.generator else "mlm"
     if objective == "mlm":
         shares = dataclasses.replace(shares, kind="none")
-    config = imported_config(read.model, shares, objective)
+    config = imported_config(read.model, shares, objective, read.length)
     return PretrainedModel(config, jax.tree.map(jnp.asarray, read.params), read.tokenizer, step=0)

@@ -26,6 +26,11 @@ from electra_jax.interop.huggingface_config import (
     model_config,
     require,
 )
+from electra_jax.interop.sentence_transformers import (
+    SentenceVectors,
+    read_sentence_vectors,
+    write_sentence_vectors,
+)
 from electra_jax.interop.tensor_checks import check_shapes, check_tied, check_unread
 from electra_jax.interop.tensor_files import read_json, read_tensors
 from electra_jax.models.electra import GeneratorConfig, generator_model
@@ -51,6 +56,7 @@ class HuggingFaceModel:
     params: dict[str, Any]
     tokenizer: Tokenizer
     masked_lm: bool = False
+    length: int = 0  # tokens of a text at most, if that is known
 
 
 def write_network(
@@ -59,6 +65,7 @@ def write_network(
     params: Mapping[str, np.ndarray],
     model: ModelConfig,
     tokenizer: Tokenizer,
+    length: int = 0,
 ) -> None:
     """Writes one network as a directory of config, safetensors and fast tokenizer.
 
@@ -67,6 +74,8 @@ def write_network(
       network: "generator", or one of `MAIN`.
       params: flat, as `names.split_networks` gives them.
       model: the network's own shape.
+      tokenizer: of the model.
+      length: tokens of a text at most; 0: as many as there are positions.
     """
     prefix = "" if network == "encoder" else None
     table = [*names.body(model, prefix), *names.head(model, network)]
@@ -75,6 +84,9 @@ def write_network(
     opens_with = CLASSES[model.architecture, network]
     config = hugging_face_config(model, opens_with, tokenizer, labels)
     _write(Path(folder), config, tensors, tokenizer)
+    if network in MAIN:
+        vectors = SentenceVectors(model.pooling, length or model.max_positions)
+        write_sentence_vectors(Path(folder), vectors, model.hidden)
 
 
 def write_task_model(
@@ -85,6 +97,7 @@ def write_task_model(
     tokenizer: Tokenizer,
     labels: Sequence[str] = (),
     pooling: str = "",
+    length: int = 0,
 ) -> str:
     """Writes a fine-tuned model; returns the class that opens it.
 
@@ -95,6 +108,7 @@ def write_task_model(
       model: the encoder's shape.
       labels: of a classifier.
       pooling: of its head, by default the architecture's; the published classes know [CLS] alone.
+      length: tokens of a text at most; 0: as many as there are positions.
 
     Raises:
       UsageError: there is no such class.
@@ -113,6 +127,9 @@ def write_task_model(
     if modern:
         config["classifier_pooling"] = pooling
     _write(Path(folder), config, tensors, tokenizer)
+    if kind == "Model":
+        vectors = SentenceVectors(pooling, length or model.max_positions)
+        write_sentence_vectors(Path(folder), vectors, model.hidden)
     return opens_with
 
 
@@ -168,6 +185,8 @@ def read_model(
         generator = path / "generator"
     model, network, flat = _read_network(folder, ("discriminator", "masked_lm"))
     masked_lm = network == "masked_lm"
+    vectors = read_sentence_vectors(folder)
+    model = dataclasses.replace(model, pooling=vectors.pooling)
     tokenizer = load_tokenizer(folder, special_tokens=special_tokens)
     if tokenizer.vocab_size > model.vocab_size:
         raise UsageError(
@@ -176,7 +195,7 @@ def read_model(
         )
     params = _as_network(flat, "discriminator")
     if generator is None:
-        return HuggingFaceModel(model, None, params, tokenizer, masked_lm)
+        return HuggingFaceModel(model, None, params, tokenizer, masked_lm, vectors.length)
     small, _, flat = _read_network(Path(generator), ("generator",))
     config = _generator_config(model, small)
     read = _as_network(flat, "generator")
@@ -188,7 +207,8 @@ def read_model(
         config = dataclasses.replace(config, share="embeddings")
     else:
         params["generator_embeddings"] = embeddings
-    return HuggingFaceModel(model, config, {**params, **read}, tokenizer, masked_lm)
+    params |= read
+    return HuggingFaceModel(model, config, params, tokenizer, masked_lm, vectors.length)
 
 
 def _read_network(
@@ -252,7 +272,7 @@ def _generator_config(model: ModelConfig, small: ModelConfig) -> GeneratorConfig
         width=small.hidden / model.hidden, depth=small.layers / model.layers, share="nothing"
     )
     expected = generator_model(model, config)
-    free = ("dropout", "attention_dropout", "local_window", "global_every")
+    free = ("dropout", "attention_dropout", "local_window", "global_every", "pooling")
     differences = [
         (field.name, getattr(expected, field.name), getattr(small, field.name))
         for field in dataclasses.fields(ModelConfig)

@@ -35,6 +35,7 @@ ARCHITECTURES = {
     "published": Architecture(False, True, False, False, 1e-12, False, "cls"),
     "modern": Architecture(True, False, True, True, 1e-5, True, "mean"),
 }
+POOLINGS = ("cls", "mean")
 GLOBAL_THETA, LOCAL_THETA = 160_000.0, 10_000.0
 
 
@@ -56,6 +57,8 @@ class ModelConfig:
     global_every: int = checked(3, at_least(1))  # with local_window: every n-th layer is global
     dropout: float = checked(0.1, within("[0, 1)"))
     attention_dropout: float = checked(0.1, within("[0, 1)"))
+    # Of a text's vector, as the model was trained for; empty: not known.
+    pooling: str = checked("", one_of(("", *POOLINGS)))
     # Of the computation; auto: bfloat16 on accelerators, else float32.
     dtype: str = checked("auto", one_of(("auto", "float32", "bfloat16")))
     attention: str = checked("xla", one_of(attention.KERNELS))  # the kernel

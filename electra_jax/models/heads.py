@@ -17,7 +17,6 @@ from flax import linen as nn
 from electra_jax.models.attention import positions_in_documents
 from electra_jax.models.encoder import Dense, Embeddings, Encoder, ModelConfig, gelu, norm
 
-POOLINGS = ("cls", "mean")
 JOINT_WIDTH = 512  # of its hidden layers
 
 

@@ -44,7 +44,7 @@ class RetrievalConfig(TaskConfig):
     name: str = "retrieval"
     query: str = "query"  # column
     positive: str = "positive"  # column of the document that answers it
-    pooling: str = checked("mean", pooling_name)
+    pooling: str = checked("", pooling_name)  # empty: as the encoder was trained, or the mean
     temperature: float = checked(0.05, above(0))
     # The language of the words that BM25 leaves out; none: it leaves out none.
     stop_words: str = checked("en", one_of(tuple(STOP_WORDS)))
@@ -120,7 +120,10 @@ class Retrieval(Task):
         return pairs, self.texts(self._collect(validation))
 
     def vector_pooling(self, model: ModelConfig) -> str:
-        return self.config.pooling or model.block.pooling
+        return self.config.pooling or model.pooling or "mean"
+
+    def row_pooling(self, model: ModelConfig) -> str:
+        return self.vector_pooling(model)
 
     def group(self, row: Row) -> str:
         """Queries on one document are held out together."""
@@ -219,7 +222,6 @@ class Retrieval(Task):
 @dataclasses.dataclass(frozen=True)
 class RerankingConfig(RetrievalConfig):
     name: str = "reranking"
-    pooling: str = checked("", pooling_name)
     # Wrong documents beside the right one: what BM25 finds, and random ones.
     negatives: int = checked(3, at_least(1))
     candidates: int = checked(50, at_least(1))  # of BM25, to be put in order
@@ -283,6 +285,12 @@ class Reranking(Retrieval):
     @property
     def exported_as(self) -> str:
         return "ForSequenceClassification" if self.config.head == "default" else ""
+
+    def vector_pooling(self, model: ModelConfig) -> str:
+        return self.config.pooling or model.block.pooling
+
+    def row_pooling(self, model: ModelConfig) -> str:
+        return self.config.pooling
 
     def head(self, model: ModelConfig) -> nn.Module:
         return RowHead(model, 1, self.config.pooling, self.config.head == "official")

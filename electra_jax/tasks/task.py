@@ -22,8 +22,7 @@ from electra_jax.data.labelled_row import warn_of_joined_labels, with_labels
 from electra_jax.data.source_list import split_list, unescape
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError, at_least, check_fields, checked, one_of, within
-from electra_jax.models.encoder import ModelConfig
-from electra_jax.models.heads import POOLINGS
+from electra_jax.models.encoder import POOLINGS, ModelConfig
 
 log = logging.getLogger(__name__)
 
@@ -269,7 +268,11 @@ class Task(abc.ABC):
 
     def vector_pooling(self, model: ModelConfig) -> str:
         """The pooling of a text's vector from its tokens' (see `inference.finetuned`)."""
-        return "mean"
+        return model.pooling or "mean"
+
+    def row_pooling(self, model: ModelConfig) -> str:
+        """The pooling of a row for the head, or of its vector if that is all there is."""
+        return getattr(self.config, "pooling", "")
 
     def write(self, answers: Sequence[Answer], records: Sequence[Any], path: Path) -> None:
         """Writes answers in the task's own format; by default JSON lines."""

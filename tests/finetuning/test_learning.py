@@ -96,7 +96,7 @@ def config_of(name, data, encoder, *overrides):
         f"init.from={encoder}", f"task.train={data}", f"task.validation={data}",
         "train.length=32", "train.epochs=40", "train.dropout=0.0", "train.layer_decay=1.0",
         "optimizer.learning_rate=5e-3", "optimizer.bias_correction=true", "train.batch_size=16",
-        "train.evaluations=0.05", *overrides,
+        "optimizer.separate_learning_rate=5e-3", "train.evaluations=0.05", *overrides,
     ]  # fmt: skip
     return finetune_config(load_config(spec, fields))
 

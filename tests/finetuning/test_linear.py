@@ -11,7 +11,7 @@ from electra_jax.config import FinetuneConfig, finetune_config, load_config
 from electra_jax.finetuning import finetune as module
 from electra_jax.finetuning.finetune import read_data, warn_of_simpler
 from electra_jax.finetuning.linear import linear_metrics
-from electra_jax.finetuning.objective import peak_rate, run_optimizer
+from electra_jax.finetuning.objective import run_optimizer
 from electra_jax.finetuning.sweep import render
 from electra_jax.inference.encoder import embed
 from electra_jax.inference.finetuned import load
@@ -76,7 +76,6 @@ def test_what_is_simpler_and_better_is_warned_of_and_in_the_table(caplog):
 @pytest.mark.parametrize(("hidden", "rate"), [(128, 6e-4), (256, 3e-4), (768, 1e-4)])
 def test_the_rate_follows_the_width_unless_it_is_given(hidden, rate):
     model = ModelConfig(hidden=hidden, heads=4, embedding=128)
-    assert peak_rate(model) == pytest.approx(rate)
     config = FinetuneConfig(TaskConfig("classification"))
     assert run_optimizer(config, model, 100).learning_rate == pytest.approx(rate)
     given = finetune_config(load_config("finetune/tagging", ["optimizer.learning_rate=2e-5"]))

@@ -267,6 +267,9 @@ def test_retrieval_embeds_as_it_was_trained():
     assert make_task("reranking").vector_pooling(published) == "cls"
     assert make_task("reranking").vector_pooling(modern) == "mean"
     assert make_task("classification").vector_pooling(published) == "mean"
+    known = ModelConfig(pooling="cls")
+    assert make_task("retrieval").vector_pooling(known) == "cls"
+    assert make_task("retrieval").vector_pooling(published) == "mean"
 
 
 def test_halves_of_surrogate_pairs_are_replaced(tmp_path):
