@@ -35,6 +35,7 @@ from electra_jax.tasks.ranking import (
 from electra_jax.tasks.task import Answer, Task, TaskConfig, pooling_name, warn_of_empty
 
 DEPTH = 100  # documents of a ranking
+ranking_figures = ranking_metrics  # its name in version 0.1
 
 
 @dataclasses.dataclass(frozen=True)
