@@ -20,7 +20,7 @@ from electra_jax.errors import UsageError
 DAMAGE = (EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError, MemoryError)
 READ_SIZE = 1 << 20
 _INPUT_SIZE = 1 << 16
-_ZSTANDARD_INPUT_SIZE = 1 << 10  # small: 4 bytes of input can unfold to 128 KiB
+_ZSTANDARD_INPUT_SIZE = 1 << 9  # small: 4 bytes of input can unfold to 128 KiB
 _HEAD = 512  # bytes: a tar header
 
 

@@ -190,12 +190,11 @@ class RougeTokenizer(tokenizers.DefaultTokenizer):
         super().__init__(use_stemmer=True)
 
     def tokenize(self, text: str) -> list[str]:
+        tokenize = super().tokenize  # which comprehensions do not know before Python 3.12
         if text.isascii():
-            return super().tokenize(text)
+            return tokenize(text)
         return [
-            stem
-            for word in words(text)
-            for stem in (super().tokenize(word) if word.isascii() else [word])
+            stem for word in words(text) for stem in (tokenize(word) if word.isascii() else [word])
         ]
 
 
