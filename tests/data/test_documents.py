@@ -283,6 +283,7 @@ def test_what_exists_as_it_is_written_is_not_a_pattern(tmp_path):
 # --- memory ---
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_on_text_that_unfolds_to_much(tmp_path, monkeypatch):
     monkeypatch.setattr(text_files, "_LONGEST", 1 << 20)
     block = b"some words of a paragraph without any end, " * 4096
@@ -485,6 +486,7 @@ def test_reading_files_imports_neither_tensorflow_nor_jax(tmp_path):
 # --- installed documentation ---
 
 
+@pytest.mark.slow
 def test_docs_of_a_few_packages_read_as_english_and_name_their_versions():
     read = Documents(["docs:click,einops,optax"])
     texts = list(read)

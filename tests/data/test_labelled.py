@@ -279,6 +279,7 @@ def test_a_missing_file_or_column_is_named(tmp_path):
         row.texts("words")
 
 
+@pytest.mark.slow
 def test_tensorflow_data_sets_are_read_as_files_are(tmp_path, monkeypatch):
     """Class numbers become names (-1: none), and SQuAD's answers a list."""
     folder = write_tfds(

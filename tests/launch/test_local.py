@@ -87,6 +87,7 @@ def test_an_error_to_mend_is_told_whenever_it_comes(local):
     assert local("1,-", TERM_STATUS="2").returncode == 2
 
 
+@pytest.mark.slow
 def test_processes_that_heed_nothing_are_killed(local):
     result = local("1,deaf", "--grace=1")
     assert result.returncode == 1

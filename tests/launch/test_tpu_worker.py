@@ -70,6 +70,7 @@ def test_it_starts_once(worker):
     assert (worker.folder / "log").read_text().count("words:") == 1
 
 
+@pytest.mark.slow
 def test_a_stopped_program_saves_and_starts_again(worker):
     worker("start", "wait")
     wait_for(worker, "running")
@@ -90,6 +91,7 @@ def test_a_killed_program_has_not_finished(worker):
     wait_for(worker, "ended 137")
 
 
+@pytest.mark.slow
 def test_a_program_that_heeds_nothing_is_killed(worker):
     program = worker.folder / "venv" / "bin" / "electra-jax"
     program.write_text("#!/usr/bin/env bash\ntrap '' TERM\nwhile :; do sleep 0.05; done\n")

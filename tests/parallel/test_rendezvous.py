@@ -108,6 +108,7 @@ def test_a_silent_or_senseless_caller_holds_nobody_up(address, monkeypatch):
     assert told == {0: "", 1: ""}
 
 
+@pytest.mark.slow
 def test_an_early_process_waits_as_long_as_process_0_does(address):
     told = {}
 
