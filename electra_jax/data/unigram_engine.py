@@ -5,7 +5,6 @@ multiples of `GRID`, so that sums in 32 bits and in 64 are the same. Text that t
 would read in two ways goes to the tokenizers library.
 """
 
-import functools
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -52,7 +51,7 @@ class UnigramEngine:
         normalizer = normalizers.Sequence(
             [getattr(normalizers, name)() for name in names if name in _NORMALIZERS]
         )
-        self._normalize = functools.lru_cache(2**17)(normalizer.normalize_str)
+        self._normalize = normalizer.normalize_str
         proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
         unknown = state["model"]["unk_id"]
         for index, (piece, score) in enumerate(state["model"]["vocab"]):
@@ -107,7 +106,7 @@ class UnigramEngine:
             if not text.isprintable():
                 text = text.translate(_ASCII)
             return text.lower() if self._lower else text
-        return " ".join(map(self._normalize, text.split(" ")))
+        return self._normalize(text)
 
 
 def can_encode(state: Mapping[str, Any], roles: Mapping[str, str]) -> bool:
