@@ -73,7 +73,7 @@ def _export_task_model(model: FinetunedModel, path: str | Path, to: Path) -> str
             f"transformers has no class for the task {task.name} with head={task.config.head}: "
             "keep the run directory, and use `predict`"
         )
-    metrics = _read_metrics(path, model.step)
+    metrics = _metrics_at(path, model.step)
     with _writing(to):
         opens_with = huggingface.write_task_model(
             to, kind, names.flatten(jax.device_get(model.params)), model.model, task.tokenizer,
@@ -84,7 +84,7 @@ def _export_task_model(model: FinetunedModel, path: str | Path, to: Path) -> str
     return str(to)
 
 
-def _read_metrics(path: str | Path, step: int) -> dict[str, float]:
+def _metrics_at(path: str | Path, step: int) -> dict[str, float]:
     """The metrics of a fine-tuning run at a step: its results, or what it logged then."""
     file = Path(path) / RESULTS_FILE
     try:

@@ -370,9 +370,9 @@ def test_a_card_has_the_figures_of_the_checkpoint_that_was_asked_for(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(results))
     line = {"step": 5, "seconds": 1.0, "eval/loss": 2.0, "eval/mrr": 0.25}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-    assert exchange._read_metrics(tmp_path, 3) == {"mrr": 0.5}
-    assert exchange._read_metrics(tmp_path, 5) == {"loss": 2.0, "mrr": 0.25}
-    assert exchange._read_metrics(tmp_path, 4) == {}
+    assert exchange._metrics_at(tmp_path, 3) == {"mrr": 0.5}
+    assert exchange._metrics_at(tmp_path, 5) == {"loss": 2.0, "mrr": 0.25}
+    assert exchange._metrics_at(tmp_path, 4) == {}
 
 
 def test_a_discriminator_alone_is_not_evaluated(exported, tmp_path):

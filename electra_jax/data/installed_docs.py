@@ -24,7 +24,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from electra_jax.data import prose
-from electra_jax.data.text_files import without_surrogates
+from electra_jax.data.json_values import without_surrogates
 from electra_jax.errors import UsageError
 
 # Raised when the rules below change what text comes out, so that a store made by older

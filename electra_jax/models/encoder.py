@@ -132,6 +132,7 @@ def dense(
     *,
     bias: bool | None = None,
     output: bool = False,
+    kernel_init: nn.initializers.Initializer | None = None,
 ) -> Dense:
     """A dense layer of the block; `output` marks those that write to the residual stream."""
     scaled = output and config.block.scaled_output_init
@@ -140,7 +141,7 @@ def dense(
         features,
         use_bias=config.block.bias if bias is None else bias,
         dtype=config.compute_dtype,
-        kernel_init=init if scaled else normal_init,
+        kernel_init=kernel_init or (init if scaled else normal_init),
         name=name,
     )
 

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from electra_jax.models.attention import positions_in_documents
-from electra_jax.models.encoder import Dense, Embeddings, Encoder, ModelConfig, gelu, norm
+from electra_jax.models.encoder import Dense, Embeddings, Encoder, ModelConfig, dense, gelu, norm
 
+fresh_init = nn.initializers.glorot_uniform()
 JOINT_WIDTH = 512  # of its hidden layers
 
 
@@ -91,20 +92,12 @@ class Transform(nn.Module):
         return drop(gelu(self._dense()(drop(x))))
 
     def _dense(self) -> Dense:
-        c = self.config
-        return Dense(
-            c.hidden,
-            use_bias=c.block.bias,
-            dtype=c.compute_dtype,
-            kernel_init=nn.initializers.glorot_uniform(),
-            name="dense",
-        )
+        return dense(self.config, self.config.hidden, "dense", kernel_init=fresh_init)
 
 
 def scores(features: int, name: str = "classifier") -> Dense:
     """The last layer, in float32."""
-    init = nn.initializers.glorot_uniform()
-    return Dense(features, dtype=jnp.float32, kernel_init=init, name=name)
+    return Dense(features, dtype=jnp.float32, kernel_init=fresh_init, name=name)
 
 
 class RowHead(nn.Module):

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.config import PretrainConfig, build_objective, config_fields
+from electra_jax.config import PretrainConfig, config_fields
 from electra_jax.data.minimal_pairs import read_minimal_pairs
 from electra_jax.data.mixture import Mixture
 from electra_jax.data.sampler import Sampler
@@ -21,6 +21,7 @@ from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.inference.scoring import PairSet, make_score
 from electra_jax.models.electra import count_params
 from electra_jax.objectives import find_objective
+from electra_jax.objectives.objective import Objective
 from electra_jax.parallel.hardware import peak_flops
 from electra_jax.parallel.mesh import check_batch, make_mesh, replicated
 from electra_jax.parallel.runtime import (
@@ -204,7 +205,8 @@ def held_out_evaluation(
         sampler = held_out.sampler("validation", config.data, rows, config.train.seed)
         evaluations.append(make_evaluate(program, sampler, config.eval.max_batches))
     if pairs is not None:
-        score = make_score(build_objective(config, mixture.tokenizer), program.mesh)
+        assert isinstance(program.objective, Objective)
+        score = make_score(program.objective, program.mesh)
         evaluations.append(lambda params: pairs.accuracy(score(params, pairs.sentences)).metrics)
     if not evaluations:
         return None

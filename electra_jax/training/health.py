@@ -8,7 +8,6 @@ the learning rates of its steps, as a network at half the rate takes twice the s
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 
 LINES = 3  # of the log, one after another, until a finding begins or ends
 RISE = 2.0  # of the loss, over the lowest of all lines
@@ -18,19 +17,8 @@ RISEN = "loss_risen"
 Metrics = Mapping[str, float]
 
 
-class Finding(NamedTuple):
-    """A finding of a diagnosis.
-
-    Attributes:
-      text: what is wrong and what to try, to stand behind "for 500 steps ".
-      patience: sum of learning rates over which a sound run may show it, too.
-    """
-
-    text: str
-    patience: float
-
-
-# The metrics of a line → findings by name; a finding is a (text, patience) pair (see `Finding`).
+# The metrics of a line → findings by name: what is wrong and what to try, to stand behind "for 500
+# steps ", and the sum of learning rates over which a sound run may show it, too.
 Diagnose = Callable[[Metrics], Mapping[str, tuple[str, float]]]
 Changes = dict[str, str | None]  # warnings that begin, by name; None for one that is over
 
@@ -113,7 +101,7 @@ class Monitor:
         self._last = (step, rate, rate_sum)
         return changes
 
-    def _risen(self, metrics: Metrics) -> dict[str, Finding]:
+    def _risen(self, metrics: Metrics) -> dict[str, tuple[str, float]]:
         """The finding that the loss is far above what it was."""
         loss, lowest = metrics["loss"], self._lowest
         self._lowest = min(lowest, loss)  # a loss that is no number is not below it
@@ -123,4 +111,4 @@ class Monitor:
             f"the loss has been far above its lowest ({loss:.4g}, and {lowest:.4g} before): the "
             "run diverges; try a lower optimizer.learning_rate or more optimizer.warmup_steps"
         )
-        return {RISEN: Finding(text, 0.0)}
+        return {RISEN: (text, 0.0)}
