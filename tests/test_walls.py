@@ -8,13 +8,14 @@ import pytest
 import electra_jax
 
 ROOT = Path(electra_jax.__file__).parent
-EVERYONE = {"errors", "atomic_files", "plugins"}  # may be imported from everywhere
+EVERYONE = {"errors", "atomic_files", "json_files", "plugins"}  # may be imported from everywhere
 # What each room may import besides.
 MACHINERY = {"models", "data", "parallel", "objectives", "training", "tasks", "interop"}
 GROUND = MACHINERY | {"config", "placement", "run_directory"}
 ROOMS = {
     "errors": set(),
     "atomic_files": set(),
+    "json_files": set(),
     "plugins": set(),
     "models": set(),
     "data": set(),

@@ -1,0 +1,86 @@
+"""JSON files that stand beside models, runs and stores, read on the guard.
+
+They may be cut, damaged, of another program, or written by somebody else: whatever they
+hold, what is wrong with them is told in one line.
+"""
+
+import contextlib
+import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from electra_jax.errors import UsageError
+
+LARGEST = 256 << 20  # bytes; a tokenizer.json of a large vocabulary has some 30 MB
+DAMAGE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Explains in one line, with the file's name, what a damaged file causes in the block.
+
+    Raises:
+      UsageError: the block fails as it does where a file cannot be read, or does not hold what
+        it should.
+    """
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    except DAMAGE as error:
+        raise UsageError(f"{path} cannot be read: {short_reason(error)}") from error
+
+
+def short_reason(error: BaseException) -> str:
+    """The first line of an error, shortened."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, LookupError):
+        return f"{error.args[0]!r} is missing" if error.args else repr(error)
+    return (str(error).strip() or repr(error)).splitlines()[0][:200]
+
+
+def read_bytes(path: str | Path, most: int = LARGEST) -> bytes:
+    """The content of a small file.
+
+    Raises:
+      UsageError: it is missing, cannot be read, is not a regular file (a pipe would wait for
+        ever), or is larger than `most` bytes.
+    """
+    with reading(path):
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError("it is not a regular file")
+        if status.st_size > most:
+            raise UsageError(f"it has {status.st_size:,} bytes, and at most {most:,} are read")
+        return Path(path).read_bytes()
+
+
+def read_json(path: str | Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+      UsageError: as `read_bytes`, or it is not UTF-8, not JSON, or nested too deeply.
+    """
+    content = read_bytes(path)
+    with reading(path):
+        try:
+            return json.loads(content.decode("utf-8-sig"))
+        except RecursionError:
+            raise UsageError("it is nested too deeply") from None
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """The object of a JSON file.
+
+    Raises:
+      UsageError: as `read_json`, or it holds another kind of value.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} cannot be read: it holds a {type(value).__name__}, not an object")
+    return value
