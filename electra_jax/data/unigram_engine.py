@@ -19,9 +19,15 @@ from electra_jax.data.tokenizer_state import CUT, steps
 
 GRID = 1 / 256
 _LONGEST = 1000  # characters, whose scores sum up exactly in 32 bits
-_SEGMENT_LENGTH = 250  # characters; of shorter ones more are ASCII, which is quick
-# Cut at spaces where nothing is joined over them.
-_SEGMENT = re.compile(rf"(?s).{{1,{_SEGMENT_LENGTH}}}(?:\Z|{CUT})|.+?(?:\Z|{CUT})")
+
+
+def _pieces(most: int) -> re.Pattern[str]:
+    """Matches up to so many characters, cut at a space over which nothing is joined."""
+    return re.compile(rf"(?s).{{1,{most}}}(?:\Z|{CUT})|.+?(?:\Z|{CUT})")
+
+
+_SEGMENT = _pieces(750)  # characters may become several
+_PART = _pieces(150)  # of shorter ones more are ASCII, which is quick
 # Spaces of other kinds, and pieces that stand for bytes, spelt out.
 _UNUSUAL = re.compile(
     "[\0▁\t\n-\r\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
@@ -82,16 +88,17 @@ class UnigramEngine:
         ]
         for index in unusual:
             normal[index] = ""
-        ids = self._processor.encode(normal, out_type=int, num_threads=1)
+        ids = self._processor.encode_as_numpy(normal, num_threads=1)
         if unusual:
             encodings = self._library.encode_batch_fast(
                 [segments[index] for index in unusual], add_special_tokens=False
             )
             for index, encoding in zip(unusual, encodings, strict=True):
-                ids[index] = encoding.ids
+                ids[index] = np.array(encoding.ids, np.int32)
         encoded = iter(ids)
+        none = np.zeros(0, np.int32)
         return [
-            np.array([*itertools.chain(*itertools.islice(encoded, len(c)))], np.uint32) for c in cut
+            np.concatenate([none, *itertools.islice(encoded, len(c))]).view(np.uint32) for c in cut
         ]
 
     @staticmethod
@@ -106,7 +113,8 @@ class UnigramEngine:
             if not text.isprintable():
                 text = text.translate(_ASCII)
             return text.lower() if self._lower else text
-        return self._normalize(text)
+        parts = _PART.findall(text)
+        return self._normalize(text) if len(parts) < 2 else " ".join(map(self._normal, parts))
 
 
 def can_encode(state: Mapping[str, Any], roles: Mapping[str, str]) -> bool:
