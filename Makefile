@@ -21,7 +21,7 @@ define make_environment
 		$(1)/bin/python -m pip install -q -c $$pins -e '.[$(3)]'
 endef
 
-.PHONY: quickstart test test-oldest test-all check quick format lock clean
+.PHONY: quickstart test test-oldest test-all check quick faults format lock clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/electra-jax quickstart --workdir $(WORKDIR)
@@ -37,6 +37,10 @@ check: $(VENV)/installed
 
 quick: $(VENV)/installed
 	$(PYTEST) $(PARALLEL) -m "not slow and not full"
+
+# FAULTS="--kills 20 --seed 1": how many, and which (tests/faults/run.py).
+faults: $(VENV)/installed
+	$(BIN)/python tests/faults/run.py $(FAULTS)
 
 # The other end of the ranges in pyproject.toml.
 test-oldest:
