@@ -97,7 +97,8 @@ def check_end(ended: Ended) -> str:
     return ""
 
 
-def _remove(out: Path) -> None:
+def remove(out: Path) -> None:
+    """Removes an output and what a command may have left beside it."""
     for path in [out, *out.parent.glob(f".{out.name}*"), *out.parent.glob(f"{out.name}*")]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
