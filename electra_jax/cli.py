@@ -328,8 +328,11 @@ def run_pretrain(args: argparse.Namespace) -> None:
     from electra_jax.parallel.runtime import enable_compilation_cache, process_group
     from electra_jax.pretraining.pretrain import pretrain
     from electra_jax.pretraining.resume import run_fingerprint
+    from electra_jax.pretraining.warm_start import adopt_shape
 
-    config = pretrain_config(load_config(args.config, args.overrides))
+    fields = load_config(args.config, args.overrides)
+    adopt_shape(fields, args.overrides, args.workdir)
+    config = pretrain_config(fields)
     enable_compilation_cache()
     with process_group(lambda: {**args.shared, **run_fingerprint(config)}, config.processes):
         pretrain(config, args.workdir)

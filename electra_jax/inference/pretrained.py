@@ -220,6 +220,19 @@ def load_pretrained(path: str | Path, checkpoint: str = "best") -> PretrainedMod
     return PretrainedModel(config, params, load_tokenizer(Path(path) / TOKENIZER), step)
 
 
+def read_shape(path: str | Path) -> tuple[ModelConfig, GeneratorConfig | None]:
+    """The shape of a model, and that of its generator; None if it has none.
+
+    Raises:
+      UsageError: see `load_pretrained`.
+    """
+    if huggingface.is_hugging_face(path):
+        read = huggingface.read_model(path)
+        return read.model, read.generator
+    config = read_config(path)
+    return config.model, config.generator if config.generator.kind == "transformer" else None
+
+
 def imported_config(
     model: ModelConfig, generator: GeneratorConfig, objective: str = "electra", length: int = 0
 ) -> PretrainConfig:

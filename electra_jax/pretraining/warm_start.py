@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,16 @@ import numpy as np
 from electra_jax.config import PretrainConfig
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.inference.pretrained import PretrainedModel
+from electra_jax.inference.pretrained import PretrainedModel, read_shape
 from electra_jax.interop.names import flatten, unflatten
-from electra_jax.models.electra import generator_model, stack_params, unstack_params
+from electra_jax.models.electra import (
+    GeneratorConfig,
+    generator_model,
+    stack_params,
+    unstack_params,
+)
 from electra_jax.models.encoder import ModelConfig
+from electra_jax.run_directory import CONFIG_FILE, read_config
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +29,50 @@ BY_PIECE = (
     "embeddings/word", "generator_embeddings/word", "embedding_delta", "generator/bias",
     "discriminator/bias",
 )  # fmt: skip
+# What a run takes from the model that it starts from.
+MODEL_SHAPE = (
+    "architecture", "layers", "hidden", "heads", "intermediate", "embedding", "max_positions",
+    "token_types", "local_window", "global_every", "pooling", "dtype",
+)  # fmt: skip
+GENERATOR_SHAPE = ("width", "depth")
 GENERATOR_ENCODERS = ("generator/encoder/", "generator/left/", "generator/right/")
+
+
+def adopt_shape(fields: Any, overrides: Sequence[str], workdir: str | Path) -> None:
+    """Gives a config's fields the shape of the model that `init.from` names.
+
+    Only what overrides say of the shape stays. A run that has begun keeps the shape it began with,
+    and does not need that model any more.
+
+    Args:
+      fields: a ConfigDict of `load_config`, which is changed.
+      overrides: those it was made with.
+      workdir: of the run.
+
+    Raises:
+      UsageError: there is no such model, or its config cannot be read.
+    """
+    source = fields.init["from"]
+    if not source:
+        return
+    generator: GeneratorConfig | None
+    begun = read_config(workdir) if (Path(workdir) / CONFIG_FILE).is_file() else None
+    if begun is not None and begun.init.from_ == source:
+        model, generator = begun.model, begun.generator
+    else:
+        model, generator = read_shape(source)
+    typed = {override.partition("=")[0] for override in overrides}
+    adopted = []
+    for section, shape, names in (
+        ("model", model, MODEL_SHAPE), ("generator", generator, GENERATOR_SHAPE),
+    ):  # fmt: skip
+        for name in names if shape else ():
+            value, field = getattr(shape, name), f"{section}.{name}"
+            if field not in typed and fields[section][name] != value:
+                fields[section][name] = value
+                adopted.append(f"{field}={value}")
+    if adopted:
+        log.info("%-11s as in init.from: %s", "shape", ", ".join(adopted))
 
 
 def warm_start(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_model import APART, MODERN, PIECES, PUBLISHED, TOKENIZER, make_params, run_config
 
-from electra_jax.config import PretrainConfig
+from electra_jax.config import InitConfig, PretrainConfig, load_config
 from electra_jax.data.sampler import DataConfig
 from electra_jax.data.token_store import prepare
 from electra_jax.data.tokenizer import WordPieceTokenizer, load_tokenizer
@@ -17,7 +17,7 @@ from electra_jax.models.electra import Electra, GeneratorConfig, stack_params
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.pretraining.pretrain import pretrain
 from electra_jax.pretraining.resume import IMPORTED
-from electra_jax.pretraining.warm_start import change_vocabulary, warm_start
+from electra_jax.pretraining.warm_start import adopt_shape, change_vocabulary, warm_start
 from electra_jax.run_directory import save_config
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.loop import TrainConfig
@@ -173,3 +173,40 @@ def test_a_run_from_nothing_freezes_nothing(store, tmp_path):
     with pytest.raises(UsageError, match="give --config.init.from=DIR"):
         pretrain(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def adopted(source, workdir, *overrides):
+    """The model's and the generator's fields of a run of `tiny` that starts from a model."""
+    overrides = [f"init.from={source}", *overrides]
+    fields = load_config("pretrain/tiny", overrides)
+    adopt_shape(fields, overrides, workdir)
+    return fields
+
+
+def test_a_run_has_the_shape_of_the_model_it_starts_from(tmp_path, caplog):
+    """Its dropout stays that of the config, and a shape that is typed stays as it is typed."""
+    caplog.set_level("INFO")
+    source = tmp_path / "source"
+    source.mkdir()
+    model = dataclasses.replace(PUBLISHED[0], dtype="bfloat16", dropout=0.3)
+    save_config(run_config(model, PUBLISHED[1]), source)
+    fields = adopted(source, tmp_path / "new", "model.layers=1", "generator.depth=0.25")
+    assert fields.model.architecture == "published" and fields.model.dtype == "bfloat16"
+    assert (fields.model.layers, fields.model.hidden, fields.model.dropout) == (1, 16, 0.0)
+    assert (fields.generator.width, fields.generator.depth) == (0.5, 0.25)
+    assert "as in init.from: model.architecture=published" in caplog.text
+
+
+def test_a_run_that_has_begun_needs_the_shape_of_its_model_no_more(tmp_path):
+    source, workdir = tmp_path / "gone", tmp_path / "run"
+    workdir.mkdir()
+    begun = dataclasses.replace(run_config(*MODERN), init=InitConfig(from_=str(source)))
+    save_config(begun, workdir)
+    assert adopted(source, workdir).model.hidden == MODERN[0].hidden
+    with pytest.raises(UsageError, match="is not a run directory"):
+        adopted(source, tmp_path / "new")
+
+
+def test_a_model_without_a_generator_leaves_the_one_of_the_config(encoder_dir, tmp_path):
+    fields = adopted(encoder_dir, tmp_path / "new")
+    assert fields.model.hidden == 32 and fields.generator.depth == 0.5
