@@ -1,24 +1,27 @@
-"""A run's config, assembled from the fields that each part declares beside its code.
-
-A config file is Python with `get_config(variant) -> ConfigDict`; command-line overrides
-`--config.section.field=value` take the type of the field they override.
-"""
+"""A run's config, assembled from the fields that each part declares beside its code."""
 
 import dataclasses
-import difflib
-import importlib.util
 import keyword
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
 import numpy as np
 
+from electra_jax.config_files import choose_variant as choose_variant
+from electra_jax.config_files import flatten_fields, join_names
+from electra_jax.config_files import load_config as load_config
 from electra_jax.data.sampler import DataConfig
 from electra_jax.data.tokenizer import Tokenizer
-from electra_jax.errors import UsageError, above, at_least, check_fields, checked, within
+from electra_jax.errors import (
+    UsageError,
+    above,
+    at_least,
+    check_fields,
+    checked,
+    within,
+)
 from electra_jax.models.electra import Electra, GeneratorConfig, generator_model
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives import find_objective
@@ -34,18 +37,7 @@ from electra_jax.training.loop import EvalConfig, TrainConfig
 from electra_jax.training.optimizer import OptimizerConfig
 from electra_jax.training.profile import parse_steps
 
-PACKAGE = Path(__file__).parent
 BERT_TOKENS = SpecialTokens(pad=0, cls=101, sep=102, mask=103)
-
-# Shipped configs that had other names in version 0.1; both are read.
-FORMER_NAMES = {
-    "finetune/answer": "finetune/question_answering",
-    "finetune/choose": "finetune/choice",
-    "finetune/classify": "finetune/classification",
-    "finetune/retrieve": "finetune/retrieval",
-    "finetune/summarize": "finetune/summarization",
-    "finetune/tag": "finetune/tagging",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +79,9 @@ class FinetuneTrainConfig:
 
     epochs: float = checked(0.0, at_least(0))  # 0: three, or as many as make 500 steps
     batch_size: int = checked(32, at_least(1))  # rows, over all devices and hosts
-    accumulate: int = checked(1, at_least(1))
+    accumulate: int = checked(1, at_least(1))  # microbatches that a batch is cut into
     length: int = checked(128, at_least(8))  # tokens of a row, at most
-    dropout: float = checked(0.1, within("[0, 1)"))
+    dropout: float = checked(0.1, within("[0, 1)"))  # of layers and attention
     warmup_share: float = checked(0.1, within("[0, 1)"))  # of the steps
     # Of the learning rate, from the head down.
     layer_decay: float = checked(0.8, within("(0, 1]"))
@@ -97,10 +89,10 @@ class FinetuneTrainConfig:
     evaluations: float = checked(1.0, above(0))  # in each epoch, or in each third of 500 steps
     # Evaluations without a gain after which a run ends; 0: never.
     patience: int = checked(0, at_least(0))
-    eval_batch_size: int = checked(64, at_least(1))
-    log_every: int = checked(50, at_least(1))
+    eval_batch_size: int = checked(64, at_least(1))  # rows
+    log_every: int = checked(50, at_least(1))  # steps
     profile: str = ""  # steps to trace, such as 100:110
-    seed: int = checked(0, at_least(0))
+    seed: int = checked(0, at_least(0))  # of the head's start, order and dropout
 
     def __post_init__(self) -> None:
         check_fields("train", self)
@@ -267,7 +259,7 @@ def _typed(config: Any, kinds: Mapping[str, Any], fields: Fields) -> Any:
     fields = {**fields}
     if "init" in fields:
         init = {**fields["init"]}
-        _join_names(init)
+        join_names(init)
         fields["init"] = {name: value for name, value in init.items() if name != "model"}
     for section, values in fields.items():
         if section not in kinds:
@@ -287,144 +279,6 @@ def _typed(config: Any, kinds: Mapping[str, Any], fields: Fields) -> Any:
         if section.name in fields
     }
     return config(**sections)
-
-
-def _join_names(init: Any) -> None:
-    """Moves `init.model` to `init.from`.
-
-    Raises:
-      UsageError: they differ.
-    """
-    model, source = init.get("model", ""), init.get("from", "")
-    if model and source and model != source:
-        raise UsageError(
-            f"init.model={model!r} and init.from={source!r} are two names of one field: give one"
-        )
-    if model:
-        init["from"], init["model"] = model, ""
-
-
-def load_config(spec: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
-    """Reads FILE[:variant] and applies overrides.
-
-    Args:
-      spec: a Python file, or the name of one that is shipped, such as `pretrain/tiny`.
-      overrides: "section.field=value" strings.
-
-    Raises:
-      UsageError: no such file, variant or field, or a value of the wrong type.
-    """
-    file, variant = split_variant(spec)
-    path = find_config(file)
-    module_spec = importlib.util.spec_from_file_location("electra_jax_config", path)
-    if module_spec is None or module_spec.loader is None:
-        raise UsageError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-        config = module.get_config(variant)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
-    except Exception as error:
-        raise UsageError(f"{path} is not an usable config: {error!r}") from error
-    if not isinstance(config, ml_collections.ConfigDict):
-        raise UsageError(f"{path}: get_config returns no ConfigDict but {config!r:.60}")
-    for section, values in config.items():
-        if not isinstance(values, ml_collections.ConfigDict):
-            raise UsageError(f"{path}: config.{section} is {values!r:.60} and not a section")
-    init = config.get("init", {})
-    _join_names(init)
-    if any(override.startswith("init.model=") for override in overrides):
-        init["from"] = ""  # what the file says is overridden under either name
-    for override in overrides:
-        _override(config, override)
-    _join_names(init)
-    return config
-
-
-def split_variant(spec: str) -> tuple[str, str]:
-    """The file and the variant of FILE[:variant]; a file whose path has colons is that file."""
-    parts = spec.split(":")
-    for end in range(len(parts), 0, -1):
-        file = ":".join(parts[:end])
-        if Path(file).is_file():
-            return file, ":".join(parts[end:])
-    return parts[0], ":".join(parts[1:])
-
-
-def find_config(file: str) -> Path:
-    """The file itself, or the shipped config of that name (`configs/` and `.py` may be left out).
-
-    Raises:
-      UsageError: there is none; lists those that are shipped.
-    """
-    path = Path(file)
-    if path.is_file():
-        return path
-    # In a wheel the shipped configs lie in the package, in a checkout beside it.
-    roots = [PACKAGE / "configs", PACKAGE.parent / "configs"]
-    name = file.removeprefix("configs/").removesuffix(".py")
-    name = FORMER_NAMES.get(name, name) + ".py"
-    for root in roots:
-        if (root / name).is_file():
-            return root / name
-    shipped = sorted(
-        str(found.relative_to(root))
-        for root in roots
-        for found in root.glob("*/*.py")
-        if found.stem != "__init__"
-    )
-    raise UsageError(f"no config file {file}; shipped with the package: {', '.join(shipped)}")
-
-
-def choose_variant(variant: str, known: Sequence[str]) -> str:
-    """The variant, if a config file knows it.
-
-    Raises:
-      UsageError: it does not.
-    """
-    if variant and variant not in known:
-        raise UsageError(f"no variant {variant!r}; there are {', '.join(known)}")
-    return variant
-
-
-def _override(config: ml_collections.ConfigDict, override: str) -> None:
-    path, equals, text = override.partition("=")
-    names = {name: value for name, value in flatten_fields(config)}
-    if not equals:
-        raise UsageError(f"--config.{path} needs a value: --config.{path}=VALUE")
-    if path not in names:
-        close = difflib.get_close_matches(path, names, n=1, cutoff=0.5)
-        hint = f"; did you mean --config.{close[0]}?" if close else ""
-        raise UsageError(f"--config.{path}: there is no such field{hint}")
-    section, field = path.rsplit(".", 1)
-    config[section][field] = _parse(path, text, names[path])
-
-
-def _parse(path: str, text: str, current: Any) -> Any:
-    kind = type(current)
-    try:
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if kind is int:
-            value = float(text)  # 1e6 is a welcome way to write a million
-            if value != int(value):
-                raise ValueError
-            return int(text) if text.lstrip("+-").isdecimal() else int(value)
-        return kind(text)
-    except (KeyError, ValueError, OverflowError):
-        raise UsageError(
-            f"--config.{path}={text}: not of type {kind.__name__} (now {current!r})"
-        ) from None
-
-
-def flatten_fields(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """("section.field", value) pairs."""
-    for name, value in config.items():
-        if isinstance(value, Mapping | ml_collections.ConfigDict):
-            yield from flatten_fields(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def first_difference(

@@ -1,11 +1,12 @@
 """Errors that end in one line, and the range checks of config fields, which raise one."""
 
 import dataclasses
+import difflib
 import math
 import numbers
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 PREEMPTED = 75  # nothing is lost: launchers rerun the command, at will
@@ -43,6 +44,12 @@ class Stopped(Exception):
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)
         self.signal = signal.Signals(signal_number)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint at the closest of the known names; "" if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 Check = Callable[[Any], str]  # a value → what is wrong, to stand behind the field's name; or ""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from electra_jax import __version__, cli
+from electra_jax.command_line import split_overrides
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import ElectraError, ProcessMissing, UsageError
 from electra_jax.training.checkpoint import SaveFailed
@@ -46,7 +47,7 @@ def test_help_and_version_are_there_and_quick():
 
 def test_overrides_may_stand_anywhere():
     argv = ["--config.a.b=1", "pretrain", "--config.c", "2", "--workdir", "w", "--config", "f"]
-    flags, overrides = cli.split_overrides(argv)
+    flags, overrides = split_overrides(argv)
     assert flags == ["pretrain", "--workdir", "w", "--config", "f"]
     assert overrides == ["a.b=1", "c=2"]
 
@@ -67,7 +68,11 @@ def test_tokenizer_and_prepare(text, tmp_path, capsys):
     ("argv", "message"),
     [
         ([], "COMMAND"),
-        (["pretrian"], "invalid choice"),
+        (["pretrian"], "did you mean pretrain?"),
+        (["pretrain", "--confg", "x"], "no such flag; did you mean --config?"),
+        (["embed", "--modle=x"], "no such flag; did you mean --model?"),
+        (["config", "pretrain/tyni"], "did you mean pretrain/tiny?"),
+        (["config", "pretrain/small:modren"], "did you mean modern?"),
         (["pretrain", "--workdir", "w"], "--config"),
         (["pretrain", "--config", "nowhere", "--workdir", "{tmp}/w"], "no config file nowhere"),
         (["pretrain", "--config", "pretrain/tiny", "--workdir", "{tmp}/w"], "data.store is empty"),
@@ -131,6 +136,6 @@ def test_every_declared_error_has_its_line_and_status(kind, status, monkeypatch,
     def fail(args):
         raise kind("what is wrong")
 
-    monkeypatch.setattr(cli, "run_report", fail)
+    monkeypatch.setitem(cli.COMMANDS, "report", fail)
     assert cli.main(["report", "--workdir", "w"]) == status
     assert capsys.readouterr().err == "electra-jax: what is wrong\n"

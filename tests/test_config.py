@@ -7,17 +7,14 @@ from pathlib import Path
 import pytest
 
 from electra_jax.config import (
-    FORMER_NAMES,
     config_fields,
-    find_config,
     finetune_config,
     finetune_defaults,
-    flatten_fields,
     load_config,
     pretrain_config,
     pretrain_defaults,
-    split_variant,
 )
+from electra_jax.config_files import FORMER_NAMES, find_config, flatten_fields, split_variant
 from electra_jax.errors import UsageError
 from electra_jax.run_directory import CONFIG_FILE, read_config, save_config
 from electra_jax.tasks import tasks
@@ -90,8 +87,11 @@ def test_bad_overrides_are_named(override, message):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("nowhere.py", "no config file nowhere.py; shipped with the package: .*pretrain/tiny.py"),
-        ("pretrain/small:moddern", "no variant 'moddern'; there are modern"),
+        ("nowhere.py", "no config file nowhere.py; shipped with the package: .*pretrain/tiny"),
+        (
+            "pretrain/small:moddern",
+            "no variant 'moddern'; did you mean modern\\?; there are modern",
+        ),
     ],
 )
 def test_bad_specs_are_named(spec, message):

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from electra_jax.config import FinetuneConfig, config_fields, first_difference, flatten_fields
+from electra_jax.config import FinetuneConfig, config_fields, first_difference
+from electra_jax.config_files import flatten_fields
 from electra_jax.data.collection import SCHEME, locate_collection
 from electra_jax.data.labelled import locate, split_sources
 from electra_jax.data.text_files import checksum

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax.atomic_files import write_json
-from electra_jax.config import FinetuneConfig, finetune_config, flatten_fields, load_config
+from electra_jax.config import FinetuneConfig, finetune_config, load_config
+from electra_jax.config_files import flatten_fields
 from electra_jax.errors import UsageError
 from electra_jax.finetuning.finetune import check_resume, finetune
 from electra_jax.finetuning.linear import LINEAR

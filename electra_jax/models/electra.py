@@ -49,9 +49,11 @@ class GeneratorConfig:
     no gradient into them (He et al., 2023, DeBERTaV3, section 3.3).
     """
 
+    # transformer, two_tower, unigram, uniform or none (docs/objectives.md)
     kind: str = checked("transformer", one_of(KINDS))
     width: float = checked(0.25, within("(0, 4]"))  # of hidden, intermediate and heads
     depth: float = checked(1.0, within("(0, 4]"))  # of layers
+    # with the discriminator: embeddings, nothing, all or disentangled
     share: str = checked("embeddings", one_of(SHARED))
 
     def __post_init__(self) -> None:

@@ -43,20 +43,22 @@ GLOBAL_THETA, LOCAL_THETA = 160_000.0, 10_000.0
 class ModelConfig:
     """An encoder's shape. Lengths are counted in tokens."""
 
+    # published: BERT's block, as in the paper; modern: ModernBERT's
     architecture: str = checked("published", one_of(tuple(ARCHITECTURES)))
     vocab_size: int = checked(0, at_least(0))  # 0: the tokenizer's
-    layers: int = checked(12, at_least(1))
-    hidden: int = checked(256, at_least(1))
-    heads: int = checked(4, at_least(1))
-    intermediate: int = checked(1024, at_least(1))
+    layers: int = checked(12, at_least(1))  # of the discriminator
+    hidden: int = checked(256, at_least(1))  # width of the layers
+    heads: int = checked(4, at_least(1))  # of attention; hidden is a multiple of it
+    intermediate: int = checked(1024, at_least(1))  # width within the feed-forward networks
+    # width of the embeddings; modern: that of the layers
     embedding: int = checked(128, at_least(1))
-    max_positions: int = checked(512, at_least(1))
-    token_types: int = checked(2, at_least(1))
+    max_positions: int = checked(512, at_least(1))  # tokens of the longest row; modern: any
+    token_types: int = checked(2, at_least(1))  # texts of a row that are told apart; modern: none
     # Reach to each side of local layers; 0: all layers are global.
     local_window: int = checked(0, at_least(0))
     global_every: int = checked(3, at_least(1))  # with local_window: every n-th layer is global
-    dropout: float = checked(0.1, within("[0, 1)"))
-    attention_dropout: float = checked(0.1, within("[0, 1)"))
+    dropout: float = checked(0.1, within("[0, 1)"))  # of embeddings and of what sublayers add
+    attention_dropout: float = checked(0.1, within("[0, 1)"))  # of the weights of attention
     # Of a text's vector, as the model was trained for; empty: not known.
     pooling: str = checked("", one_of(("", *POOLINGS)))
     # Of the computation; auto: bfloat16 on accelerators, else float32.

@@ -10,9 +10,9 @@ class ObjectiveConfig:
     """The objective of a run, and its settings."""
 
     name: str = "electra"  # of an objective, perhaps of a plugin
-    mask_rate: float = checked(0.15, within("(0, 1)"))
+    mask_rate: float = checked(0.15, within("(0, 1)"))  # share of the tokens that are masked
     whole_word: bool = False  # mask the tokens of a word together
-    generator_weight: float = checked(1.0, at_least(0))
+    generator_weight: float = checked(1.0, at_least(0))  # of its loss in the sum
     discriminator_weight: float = checked(50.0, at_least(0))  # of the main network's loss
     temperature: float = checked(1.0, above(0))  # of the sampling
     final_temperature: float = checked(0.0, at_least(0))  # that it falls to; 0: it stays

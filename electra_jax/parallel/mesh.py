@@ -26,9 +26,9 @@ def _size(x: int) -> str:
 class MeshConfig:
     """Devices along each axis; at most one may be -1, which takes what is left."""
 
-    data: int = checked(-1, _size)
-    fsdp: int = checked(1, _size)
-    tensor: int = checked(1, _size)
+    data: int = checked(-1, _size)  # devices that share the rows of a batch; -1: all that are left
+    fsdp: int = checked(1, _size)  # that share the rows and the parameters
+    tensor: int = checked(1, _size)  # that share each matrix and the heads
 
     def __post_init__(self) -> None:
         check_fields("mesh", self)

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax.config import PretrainConfig, config_fields, first_difference, flatten_fields
+from electra_jax.config import PretrainConfig, config_fields, first_difference
+from electra_jax.config_files import flatten_fields
 from electra_jax.data.minimal_pairs import fingerprint
 from electra_jax.data.mixture import Mixture, source_of_row
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer

@@ -46,6 +46,7 @@ class RetrievalConfig(TaskConfig):
     query: str = "query"  # column
     positive: str = "positive"  # column of the document that answers it
     pooling: str = checked("", pooling_name)  # empty: as the encoder was trained, or the mean
+    # that scores are divided by in the softmax over a batch
     temperature: float = checked(0.05, above(0))
     # The language of the words that BM25 leaves out; none: it leaves out none.
     stop_words: str = checked("en", one_of(tuple(STOP_WORDS)))

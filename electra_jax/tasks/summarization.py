@@ -240,7 +240,7 @@ class AbstractiveConfig(SummarizationConfig):
     name: str = "abstractive_summarization"
     layers: int = checked(2, at_least(1))  # of the decoder
     summary_length: int = checked(48, at_least(4))  # tokens, at most
-    beam: int = checked(4, at_least(1))
+    beam: int = checked(4, at_least(1))  # summaries kept while one is written
 
 
 class AbstractiveSummarization(ExtractiveSummarization):

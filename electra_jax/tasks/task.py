@@ -35,9 +35,9 @@ Answer = dict[str, Any]
 class TaskConfig:
     """The labelled data of a task (see `electra_jax.data.labelled`), and the head."""
 
-    name: str = ""
-    train: str = ""
-    validation: str = ""
+    name: str = ""  # the kind of task
+    train: str = ""  # labelled rows to learn from: a file, or FORMAT:FILE
+    validation: str = ""  # rows to measure on; empty: a share of train
     # Of train, held out where there is no `validation`.
     validation_share: float = checked(0.1, within("(0, 1)"))
     test: str = ""  # to be answered at the end; needs no labels

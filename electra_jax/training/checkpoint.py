@@ -32,7 +32,7 @@ REST, NORMS = "rest", "norms"  # parts of a checkpoint
 class CheckpointConfig:
     """When to save, and what to keep."""
 
-    every_steps: int = checked(1000, at_least(1))
+    every_steps: int = checked(1000, at_least(1))  # beside one at each evaluation
     keep: int = checked(1, at_least(1))  # latest ones kept, beside the best
 
     def __post_init__(self) -> None:

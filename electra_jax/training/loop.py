@@ -47,13 +47,13 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 class TrainConfig:
     """Length of a run, and sizes of its batches."""
 
-    steps: int = checked(1_000_000, at_least(1))
+    steps: int = checked(1_000_000, at_least(1))  # of the whole run
     time_budget: str = ""  # such as 90s, 10m, 2h: the schedule then follows the clock
     batch_size: int = checked(128, at_least(1))  # rows, over all devices and hosts
     accumulate: int = checked(1, at_least(1))  # microbatches that a batch is cut into
-    log_every: int = checked(100, at_least(1))
+    log_every: int = checked(100, at_least(1))  # steps
     profile: str = ""  # steps to trace, such as 100:110
-    seed: int = checked(0, at_least(0))
+    seed: int = checked(0, at_least(0))  # of parameters, order, masks and samples
 
     def __post_init__(self) -> None:
         check_fields("train", self)
@@ -83,7 +83,7 @@ class TrainConfig:
 class EvalConfig:
     """Evaluation on held-out data."""
 
-    every_steps: int = checked(1000, at_least(1))
+    every_steps: int = checked(1000, at_least(1))  # and at the end
     batch_size: int = checked(128, at_least(1))  # rows
     max_batches: int = checked(100, at_least(0))  # of each evaluation during training; 0: all
     minimal_pairs: str = ""  # JSON lines of sentence pairs, which are scored, too

@@ -40,18 +40,19 @@ class OptimizerConfig:
     optax's own epsilon.
     """
 
+    # adamw, or muon for the matrices and adamw for the rest
     name: str = checked("adamw", one_of(OPTIMIZERS))
-    learning_rate: float = checked(5e-4, at_least(0))
+    learning_rate: float = checked(5e-4, at_least(0))  # the peak
     muon_learning_rate: float = checked(0.02, at_least(0))  # of the matrices, with name=muon
-    warmup_steps: int = checked(10_000, at_least(0))
+    warmup_steps: int = checked(10_000, at_least(0))  # in which the rate rises from 0
     # After warm-up: linear, cosine, stable (then linear) or constant.
     schedule: str = checked("linear", one_of(SCHEDULES))
     # Of the run, at its end; of the stable schedule.
     decay_share: float = checked(0.2, within("(0, 1]"))
-    weight_decay: float = checked(0.01, at_least(0))
-    b1: float = checked(0.9, within("[0, 1)"))
-    b2: float = checked(0.999, within("[0, 1)"))
-    epsilon: float = checked(1e-6, above(0))
+    weight_decay: float = checked(0.01, at_least(0))  # decoupled; none on biases and norms
+    b1: float = checked(0.9, within("[0, 1)"))  # decay of the mean of gradients
+    b2: float = checked(0.999, within("[0, 1)"))  # decay of the mean of their squares
+    epsilon: float = checked(1e-6, above(0))  # of AdamW, beside the root of that mean
     bias_correction: bool = False  # of AdamW; the official code has none
     clip: float = checked(1.0, at_least(0))  # of the gradient's global norm; 0: none
     # Regular expression: paths that get an optimizer and a clip of their own.

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from electra_jax import cli
+from electra_jax.command_line import build_parser
 from electra_jax.data import chunks
 from electra_jax.data.documents import DocumentOptions, Documents
 from electra_jax.data.token_store import TokenStore, prepare
@@ -308,7 +309,7 @@ def test_the_guide_names_flags_that_beam_knows(beam):
     assert len(commands) == 4
     known = PipelineOptions([]).get_all_options()
     for command in commands:
-        flags = cli.build_parser().parse_args(shlex.split(command)).beam_flags
+        flags = build_parser().parse_args(shlex.split(command)).beam_flags
         assert beam._parse(flags)
         given = PipelineOptions(flags).get_all_options(retain_unknown_options=True)
         assert given.keys() == known.keys()

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from electra_jax.config import find_config, load_config, pretrain_config
+from electra_jax.config import load_config, pretrain_config
+from electra_jax.config_files import find_config
 from electra_jax.errors import UsageError
 from electra_jax.models.electra import Electra, GeneratorConfig, init_params
 from electra_jax.models.encoder import ModelConfig
