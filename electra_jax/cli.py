@@ -8,83 +8,92 @@ import argparse
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from electra_jax import __version__
-from electra_jax.errors import PREEMPTED, ElectraError, Stopped, UsageError
+from electra_jax.ending import INTERRUPTED as INTERRUPTED
+from electra_jax.ending import end_by, ending_at_once
+from electra_jax.errors import Stopped, UsageError
+from electra_jax.failures import explain
+from electra_jax.flags import (
+    OVERRIDE,
+    Parser,
+    add_config_flags,
+    add_model_flags,
+    add_plugin_flag,
+    add_seed_flags,
+    add_source_flags,
+    split_overrides,
+)
 from electra_jax.plugins import fingerprint, import_plugin
+from electra_jax.streams import drop_output, flush_output, guarded_streams, tell
 
 if TYPE_CHECKING:
     from electra_jax.data.documents import DocumentOptions
 
-INTERRUPTED = 130  # by Ctrl-C
-SOURCE = "docs:, text:GLOB, jsonl:GLOB, parquet:GLOB or tfds:NAME; may be repeated"
-OVERRIDE = "--config."
 ARGUMENTS = "the command line"  # among what all processes must have in common
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status."""
+    with guarded_streams():
+        try:
+            with ending_at_once():
+                status = run_command(sys.argv[1:] if argv is None else argv)
+                flush_output()
+            return status
+        except BrokenPipeError:
+            # The reader of our output has gone; what it wanted, it has.
+            drop_output()
+            return 0
+        except BaseException as error:
+            failure = explain(error)
+            if failure is None:
+                raise
+            tell(failure, sys.stdout if isinstance(error, Stopped) else sys.stderr)
+            if argv is None:
+                end_by(failure.status)
+            return failure.status
+
+
+def run_command(argv: Sequence[str]) -> int:
+    """Parses flags and runs their command; returns its exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("electra_jax").setLevel(logging.INFO)
     # TensorFlow makes batches here and nothing else: what it says of its kernels is noise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    argv, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+    argv, overrides = split_overrides(argv)
     try:
         args = build_parser().parse_args(argv)
-        if overrides and not hasattr(args, "config"):
-            raise UsageError(f"{args.command} takes no {OVERRIDE}{overrides[0].split('=')[0]}")
-        args.overrides = overrides
-        for module in args.plugin:
-            import_plugin(module)
-        words = " ".join([*argv, *sorted(overrides)])
-        args.shared = {ARGUMENTS: words, **fingerprint(args.plugin)}
-        return args.run(args) or 0
-    except ElectraError as error:
-        print(f"electra-jax: {error}", file=sys.stderr)
-        return error.status
-    except Stopped as stop:
-        print(stop)
-        return PREEMPTED if stop.signal == signal.SIGTERM else INTERRUPTED
-    except KeyboardInterrupt:
-        print("electra-jax: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone; what it wanted, it has.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:  # a full disk, or a file system that will be back
-        print(f"electra-jax: {error}", file=sys.stderr)
-        return 1
+    except SystemExit:  # after --help and --version
+        flush_output()
+        raise
+    if overrides and not hasattr(args, "config"):
+        raise UsageError(f"{args.command} takes no {OVERRIDE}{overrides[0].split('=')[0]}")
+    check_folder()
+    args.overrides = overrides
+    for module in args.plugin:
+        import_plugin(module)
+    words = " ".join([*argv, *sorted(overrides)])
+    args.shared = {ARGUMENTS: words, **fingerprint(args.plugin)}
+    return args.run(args) or 0
 
 
-def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Flags, and the `--config.section.field=value` among them, in whatever order.
+def check_folder() -> None:
+    """Refuses to run where there is no current directory any more.
 
-    The value may stand in an argument of its own.
+    Raises:
+      UsageError: it was removed.
     """
-    flags, overrides = [], []
-    rest = list(argv)
-    while rest:
-        flag = rest.pop(0)
-        if not flag.startswith(OVERRIDE):
-            flags.append(flag)
-            continue
-        if "=" not in flag and rest and not rest[0].startswith("--"):
-            flag = f"{flag}={rest.pop(0)}"
-        overrides.append(flag.removeprefix(OVERRIDE))
-    return flags, overrides
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, like every other error of this command."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see {self.prog} --help)")
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError(
+            f"the current directory cannot be used ({error.strerror}): change to another one"
+        ) from error
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -217,44 +226,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_source_flags(sub: argparse.ArgumentParser) -> None:
-    """Flags of the commands that read text."""
-    sub.add_argument("--input", required=True, action="append", metavar="SOURCE", help=SOURCE)
-    sub.add_argument("--column", default="text", help="of jsonl, parquet and tfds")
-    sub.add_argument("--min-characters", type=int, default=0, metavar="N")
-    sub.add_argument("--max-characters", type=int, default=None, metavar="N")
-    sub.add_argument("--deduplicate", action="store_true", help="drop exact duplicates")
-    sub.add_argument("--data-dir", default=None, metavar="DIR", help="of tfds")
-
-
-def add_config_flags(sub: argparse.ArgumentParser) -> None:
-    """Flags of the commands that take a config."""
-    sub.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
-    add_plugin_flag(sub)
-    sub.epilog = f"Any field of the config is overridden by {OVERRIDE}section.field=value."
-
-
-def add_model_flags(sub: argparse.ArgumentParser) -> None:
-    """Flags of the commands that load a model."""
-    sub.add_argument("--checkpoint", default="best", metavar="best|last|STEP")
-    add_plugin_flag(sub)
-
-
-def add_plugin_flag(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--plugin", action="append", metavar="MODULE",
-        help="a module that adds objectives or tasks, imported first; may be repeated",
-    )  # fmt: skip
-
-
-def add_seed_flags(sub: argparse.ArgumentParser) -> None:
-    """Flags of the commands that fine-tune several times."""
-    sub.add_argument("--seeds", type=int, default=1, metavar="N", help="runs with other seeds")
-    sub.add_argument(
-        "--baseline", action="store_true", help="fine-tune the same encoder without pretraining too"
-    )
-
-
 def document_options(args: argparse.Namespace) -> "DocumentOptions":
     """The options of reading documents that the flags of `add_source_flags` give."""
     from electra_jax.data.documents import DocumentOptions
@@ -269,18 +240,22 @@ def document_options(args: argparse.Namespace) -> "DocumentOptions":
 
 
 def run_tokenizer(args: argparse.Namespace) -> None:
+    from electra_jax.atomic_files import atomic_folder
     from electra_jax.data.documents import Documents
+    from electra_jax.data.tokenizer import RECORD_NAME
     from electra_jax.data.tokenizer_training import train_tokenizer
 
-    tokenizer = train_tokenizer(
-        iter(Documents(args.input, document_options(args))),
-        kind=args.kind,
-        vocab_size=args.vocab_size,
-        lower_case=args.lower_case,
-        strip_accents=args.strip_accents,
-        character_coverage=args.character_coverage,
-    )
-    tokenizer.save(args.output)
+    documents = Documents(args.input, document_options(args))
+    with atomic_folder(args.output, RECORD_NAME, update=True) as folder:
+        tokenizer = train_tokenizer(
+            iter(documents),
+            kind=args.kind,
+            vocab_size=args.vocab_size,
+            lower_case=args.lower_case,
+            strip_accents=args.strip_accents,
+            character_coverage=args.character_coverage,
+        )
+        tokenizer.save(folder)
     print(f"{tokenizer.kind} tokenizer of {tokenizer.vocab_size:,} pieces: {args.output}")
 
 

@@ -257,6 +257,7 @@ class Loop:
                     batch = self._read(batches, step)
                     state = self._step(state, batch, step, progress, run_key)
                 step += 1
+                stop.begun()
                 self._end_step(state, step)
                 finished, stopped = self._is_finished(step), stop.requested()
                 evaluates = bool(self.evaluate) and (step % self.eval_every == 0 or finished)
