@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from electra_jax import __version__
 from electra_jax.ending import INTERRUPTED as INTERRUPTED
 from electra_jax.ending import end_by, ending_at_once
+from electra_jax.errors import PREEMPTED as PREEMPTED
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.failures import explain
 from electra_jax.flags import (

@@ -111,8 +111,12 @@ def end_by(status: int) -> None:
     threading.Thread(target=end, name="end", daemon=True).start()
 
 
-def end_with_parent() -> None:
-    """Has a process of `multiprocessing` end when its parent does, killed perhaps."""
+def follow_parent() -> None:
+    """Has a process of `multiprocessing` end when its parent does, killed perhaps.
+
+    Ctrl-C in a terminal reaches it, too, and is left to the parent.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is None:
         return

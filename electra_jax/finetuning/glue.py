@@ -1,6 +1,5 @@
 """All of GLUE in one go: fine-tune on each set, and write what its server takes."""
 
-import json
 import logging
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from electra_jax.data.text_files import checksum
 from electra_jax.errors import UsageError
 from electra_jax.finetuning.sweep import NOT_PRETRAINED, cell, run_group
 from electra_jax.inference.finetuned import load_finetuned
+from electra_jax.json_files import read_object
 from electra_jax.parallel.rendezvous import code_fingerprint
 from electra_jax.parallel.runtime import broadcast_from_main, is_main, locking
 from electra_jax.run_directory import BASELINE
@@ -203,7 +203,7 @@ def write_submissions(
     best = max(range(len(results)), key=lambda i: results[i]["metrics"][one.metric])
     run = Path(results[best]["folder"])
     known = to.with_suffix(".json")  # which run answered each, and from what
-    sources = json.loads(known.read_text("utf-8")) if known.exists() else {}
+    sources = read_object(known) if known.exists() else {}
     for name, submitted in one.test_files:
         test = next((p for d in data if (p := Path(d, f"{name}.tsv")).is_file()), None)
         target = to / f"{submitted}.tsv"

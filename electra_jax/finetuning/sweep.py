@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 import logging
 import math
 import statistics
@@ -15,6 +14,7 @@ from electra_jax.config import FinetuneConfig, finetune_config, flatten_fields, 
 from electra_jax.errors import UsageError
 from electra_jax.finetuning.finetune import check_resume, finetune
 from electra_jax.finetuning.linear import LINEAR
+from electra_jax.json_files import read_object, reading
 from electra_jax.parallel.runtime import broadcast_from_main, is_main, locking
 from electra_jax.run_directory import BASELINE, RESULTS_FILE, RUNS_FILE, TABLE_FILE, read_any_config
 from electra_jax.training.loop import NonFiniteLoss
@@ -121,7 +121,7 @@ def run_group(
         # Process 0 decides: only it knows what it has written.
         result = finished(workdir, config) if is_main() else None
         if broadcast_from_main(result is not None):
-            result = result or json.loads((workdir / RESULTS_FILE).read_text())
+            result = result or read_object(workdir / RESULTS_FILE)
             log.info("%-11s %s", "done before", workdir)
         else:
             try:
@@ -170,7 +170,10 @@ def finished(folder: Path, config: FinetuneConfig) -> dict[str, Any] | None:
     check_resume(old, config, folder)
     if old.task.test != config.task.test:  # type: ignore[union-attr]
         return None
-    return json.loads(file.read_text())
+    result = read_object(file)
+    with reading(file):  # it may have been damaged since
+        result["metrics"][result["metric"]] + 0.0
+    return result
 
 
 def render(rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
