@@ -8,57 +8,84 @@ import argparse
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from electra_jax.command_line import OVERRIDE, build_parser, split_overrides
-from electra_jax.errors import PREEMPTED, ElectraError, Stopped, UsageError
+from electra_jax.ending import INTERRUPTED as INTERRUPTED
+from electra_jax.ending import end_by, ending_at_once
+from electra_jax.errors import PREEMPTED as PREEMPTED
+from electra_jax.errors import Stopped, UsageError
+from electra_jax.failures import explain
 from electra_jax.plugins import fingerprint, import_plugin
+from electra_jax.streams import drop_output, flush_output, guarded_streams, tell
 
 if TYPE_CHECKING:
     from electra_jax.data.documents import DocumentOptions
 
-INTERRUPTED = 130  # by Ctrl-C
 ARGUMENTS = "the command line"  # among what all processes must have in common
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status."""
+    with guarded_streams():
+        try:
+            with ending_at_once():
+                status = run_command(sys.argv[1:] if argv is None else argv)
+                flush_output()
+            return status
+        except BrokenPipeError:
+            # The reader of our output has gone; what it wanted, it has.
+            drop_output()
+            return 0
+        except BaseException as error:
+            failure = explain(error)
+            if failure is None:
+                raise
+            tell(failure, sys.stdout if isinstance(error, Stopped) else sys.stderr)
+            if argv is None:
+                end_by(failure.status)
+            return failure.status
+
+
+def run_command(argv: Sequence[str]) -> int:
+    """Parses flags and runs their command; returns its exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("electra_jax").setLevel(logging.INFO)
     # TensorFlow makes batches here and nothing else: what it says of its kernels is noise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    argv, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+    argv, overrides = split_overrides(argv)
     try:
         args = build_parser().parse_args(argv)
-        if overrides and not hasattr(args, "config"):
-            raise UsageError(f"{args.command} takes no {OVERRIDE}{overrides[0].split('=')[0]}")
-        args.overrides = overrides
-        for module in args.plugin:
-            import_plugin(module)
-        words = " ".join([*argv, *sorted(overrides)])
-        args.shared = {ARGUMENTS: words, **fingerprint(args.plugin)}
-        COMMANDS[args.command](args)
-        return 0
-    except ElectraError as error:
-        print(f"electra-jax: {error}", file=sys.stderr)
-        return error.status
-    except Stopped as stop:
-        print(stop)
-        return PREEMPTED if stop.signal == signal.SIGTERM else INTERRUPTED
-    except KeyboardInterrupt:
-        print("electra-jax: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone; what it wanted, it has.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:  # a full disk, or a file system that will be back
-        print(f"electra-jax: {error}", file=sys.stderr)
-        return 1
+    except SystemExit:  # after --help and --version
+        flush_output()
+        raise
+    if overrides and not hasattr(args, "config"):
+        raise UsageError(f"{args.command} takes no {OVERRIDE}{overrides[0].split('=')[0]}")
+    check_folder()
+    args.overrides = overrides
+    for module in args.plugin:
+        import_plugin(module)
+    words = " ".join([*argv, *sorted(overrides)])
+    args.shared = {ARGUMENTS: words, **fingerprint(args.plugin)}
+    COMMANDS[args.command](args)
+    return 0
+
+
+def check_folder() -> None:
+    """Refuses to run where there is no current directory any more.
+
+    Raises:
+      UsageError: it was removed.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError(
+            f"the current directory cannot be used ({error.strerror}): change to another one"
+        ) from error
 
 
 def document_options(args: argparse.Namespace) -> "DocumentOptions":
@@ -75,18 +102,22 @@ def document_options(args: argparse.Namespace) -> "DocumentOptions":
 
 
 def run_tokenizer(args: argparse.Namespace) -> None:
+    from electra_jax.atomic_files import atomic_folder
     from electra_jax.data.documents import Documents
+    from electra_jax.data.tokenizer import RECORD_NAME
     from electra_jax.data.tokenizer_training import train_tokenizer
 
-    tokenizer = train_tokenizer(
-        iter(Documents(args.input, document_options(args))),
-        kind=args.kind,
-        vocab_size=args.vocab_size,
-        lower_case=args.lower_case,
-        strip_accents=args.strip_accents,
-        character_coverage=args.character_coverage,
-    )
-    tokenizer.save(args.output)
+    documents = Documents(args.input, document_options(args))
+    with atomic_folder(args.output, RECORD_NAME, update=True) as folder:
+        tokenizer = train_tokenizer(
+            iter(documents),
+            kind=args.kind,
+            vocab_size=args.vocab_size,
+            lower_case=args.lower_case,
+            strip_accents=args.strip_accents,
+            character_coverage=args.character_coverage,
+        )
+        tokenizer.save(folder)
     print(f"{tokenizer.kind} tokenizer of {tokenizer.vocab_size:,} pieces: {args.output}")
 
 

@@ -1,15 +1,14 @@
 """Models out of run directories, and into them."""
 
-import contextlib
 import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from electra_jax.atomic_files import atomic_folder, write_text
 from electra_jax.config import build_objective, config_fields
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import UsageError
@@ -20,10 +19,12 @@ from electra_jax.models.electra import count_params, generator_model, unstack_pa
 from electra_jax.pretraining.program import create_state
 from electra_jax.pretraining.resume import IMPORTED
 from electra_jax.pretraining.warm_start import warm_start
-from electra_jax.run_directory import RESULTS_FILE, TOKENIZER, save_config
+from electra_jax.run_directory import CONFIG_FILE, RESULTS_FILE, TOKENIZER, save_config
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.metrics import read_metrics
 from electra_jax.training.optimizer import AdamState, make_optimizer
+
+README = "README.md"  # the model card
 
 
 def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> list[str]:
@@ -44,29 +45,34 @@ def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> 
       UsageError: no model, none that the library knows, one whose fine-tuning has not ended,
         or `to` is not empty or cannot be written.
     """
-    to = _empty(to)
-    model = load(path, checkpoint)
-    if isinstance(model, FinetunedModel):
-        return [_export_task_model(model, path, to)]
+    with atomic_folder(to, CONFIG_FILE) as folder:
+        model = load(path, checkpoint)
+        if isinstance(model, FinetunedModel):
+            _export_task_model(model, path, folder)
+            return [str(to)]
+        networks = _export_networks(model, path, folder)
+    return [str(Path(to, network)) for network in networks]
+
+
+def _export_networks(model: PretrainedModel, path: str | Path, to: Path) -> list[str]:
     params = jax.device_get(unstack_params(model.config.electra, model.params))
     networks = names.split_networks(params)
     if not networks:
         raise UsageError(f"{path} holds no network that the transformers library knows")
     small = generator_model(model.config.model, model.config.generator)
     card = model_card(model, count_params(params), list(networks), _held_out(path, model.step))
-    with _writing(to):
-        for network, flat in networks.items():
-            folder = to / network
-            shape = small if network == "generator" else model.config.model
-            huggingface.write_network(
-                folder, network, flat, shape, model.tokenizer, model.config.data.length
-            )
-            (folder / "README.md").write_text(card, "utf-8")
-        (to / "README.md").write_text(card, "utf-8")
-    return [str(to / network) for network in networks]
+    for network, flat in networks.items():
+        folder = to / network
+        shape = small if network == "generator" else model.config.model
+        huggingface.write_network(
+            folder, network, flat, shape, model.tokenizer, model.config.data.length
+        )
+        write_text(folder / README, card)
+    write_text(to / README, card)
+    return list(networks)
 
 
-def _export_task_model(model: FinetunedModel, path: str | Path, to: Path) -> str:
+def _export_task_model(model: FinetunedModel, path: str | Path, to: Path) -> None:
     kind, task = model.task.exported_as, model.task
     if not kind:
         raise UsageError(
@@ -74,14 +80,12 @@ def _export_task_model(model: FinetunedModel, path: str | Path, to: Path) -> str
             "keep the run directory, and use `predict`"
         )
     metrics = _metrics_at(path, model.step)
-    with _writing(to):
-        opens_with = huggingface.write_task_model(
-            to, kind, names.flatten(jax.device_get(model.params)), model.model, task.tokenizer,
-            task.state.get("labels", ["score"] if kind == "ForSequenceClassification" else ()),
-            task.row_pooling(model.model), model.config.train.length,
-        )  # fmt: skip
-        (to / "README.md").write_text(task_card(model, opens_with, metrics), "utf-8")
-    return str(to)
+    opens_with = huggingface.write_task_model(
+        to, kind, names.flatten(jax.device_get(model.params)), model.model, task.tokenizer,
+        task.state.get("labels", ["score"] if kind == "ForSequenceClassification" else ()),
+        task.row_pooling(model.model), model.config.train.length,
+    )  # fmt: skip
+    write_text(to / README, task_card(model, opens_with, metrics))
 
 
 def _metrics_at(path: str | Path, step: int) -> dict[str, float]:
@@ -151,7 +155,17 @@ def import_model(
       UsageError: see `huggingface.read_model` and `tensorflow1.read_checkpoint`; or `to` is not
         empty or cannot be written.
     """
-    to = _empty(to)
+    with atomic_folder(to, CONFIG_FILE) as folder:
+        return _import_model(path, folder, generator, vocab, special_tokens)
+
+
+def _import_model(
+    path: str | Path,
+    to: Path,
+    generator: str | Path | None,
+    vocab: str | Path,
+    special_tokens: Mapping[str, str] | Sequence[str],
+) -> list[str]:
     slots: dict[str, Any] = {}
     if huggingface.is_hugging_face(path):
         source = load_hugging_face(path, generator, special_tokens)
@@ -183,12 +197,11 @@ def import_model(
         step=np.int32(source.step), params=params, opt_state=_with_slots(state.opt_state, slots)
     )
     record = {"store": IMPORTED, "config": config_fields(config), "elapsed": 0.0}
-    with _writing(to):
-        save_config(config, to)
-        source.tokenizer.save(to / TOKENIZER)
-        with Checkpoints(to) as checkpoints:
-            checkpoints.save(source.step, jax.tree.map(jax.numpy.asarray, state), record)
-            checkpoints.wait()
+    save_config(config, to)
+    source.tokenizer.save(to / TOKENIZER)
+    with Checkpoints(to) as checkpoints:
+        checkpoints.save(source.step, jax.tree.map(jax.numpy.asarray, state), record)
+        checkpoints.wait()
     there = names.flatten(source.params)
     return sorted({p.split("/")[0] for p in names.flatten(params) if p not in there})
 
@@ -249,33 +262,3 @@ def _with_slots(opt_state: Any, slots: dict[str, Any]) -> Any:
         opt_state,
         is_leaf=lambda x: isinstance(x, AdamState),
     )
-
-
-def _empty(to: str | Path) -> Path:
-    to = Path(to)
-    try:
-        used = to.exists() and (not to.is_dir() or any(to.iterdir()))
-    except OSError as error:
-        raise UsageError(f"{to} cannot be read: {error}") from error
-    if used:
-        raise UsageError(f"{to} is there already and not empty: choose another --to")
-    return to
-
-
-@contextlib.contextmanager
-def _writing(to: Path) -> Iterator[None]:
-    """Makes a folder that is empty or not there, as it is again if writing into it fails.
-
-    It is not renamed at the end, which mounted buckets and mount points do not allow.
-    """
-    there = _empty(to).exists()
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException as error:
-        shutil.rmtree(to.resolve(), ignore_errors=True)
-        if there:
-            to.resolve().mkdir(exist_ok=True)
-        if isinstance(error, OSError):
-            raise UsageError(f"{to} cannot be written: {error}") from error
-        raise

@@ -7,6 +7,7 @@ reader can go the same road with other text.
 import logging
 from pathlib import Path
 
+from electra_jax.atomic_files import is_free
 from electra_jax.config import load_config, pretrain_config
 from electra_jax.data.documents import DocumentOptions, Documents
 from electra_jax.data.token_store import prepare
@@ -15,6 +16,7 @@ from electra_jax.data.tokenizer_training import train_tokenizer
 from electra_jax.evaluate import evaluate, held_out_examples
 from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.inference.terminal import render_inspection, render_metrics
+from electra_jax.locks import one_writer
 from electra_jax.parallel.runtime import enable_compilation_cache
 from electra_jax.pretraining.pretrain import pretrain
 from electra_jax.report import write_report
@@ -43,14 +45,19 @@ def quickstart(workdir: str | Path, time_budget: str = TIME_BUDGET) -> None:
     Raises:
       Stopped: a signal stopped the pretraining.
     """
-    workdir = Path(workdir)
+    with one_writer(workdir):
+        run_stages(Path(workdir), time_budget)
+
+
+def run_stages(workdir: Path, time_budget: str) -> None:
+    """Runs every stage, in a directory that no other process writes to."""
     tokenizer_dir, store_dir, run_dir = (workdir / n for n in ("tokenizer", "store", "run"))
     enable_compilation_cache()
 
     documents = Documents([SOURCE], DocumentOptions(min_characters=100))
     flags = f"--input {SOURCE} --min-characters 100"
     _say(f"tokenizer {flags} --vocab-size {VOCAB_SIZE} --output {tokenizer_dir}")
-    if not tokenizer_dir.exists():
+    if is_free(tokenizer_dir):
         tokenizer = train_tokenizer(iter(documents), kind="wordpiece", vocab_size=VOCAB_SIZE)
         tokenizer.save(tokenizer_dir)
 

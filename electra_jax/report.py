@@ -10,12 +10,15 @@ import html
 import io
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from electra_jax.atomic_files import write_text
 from electra_jax.errors import UsageError
+from electra_jax.json_files import read_object, reading
+from electra_jax.locks import one_writer
 from electra_jax.run_directory import CONFIG_FILE, PAIRS_FILE, REPORT
 from electra_jax.training.metrics import METRICS_FILE, read_metrics
 
@@ -69,20 +72,19 @@ def write_report(workdir: str | Path, examples: Sequence[Sample] = ()) -> Path:
     if not lines:
         raise UsageError(f"nothing to report: {workdir / METRICS_FILE} is missing or empty")
     config = workdir / CONFIG_FILE
-    pairs = workdir / PAIRS_FILE
     text = _page(
-        workdir.resolve().name,
+        os.path.basename(os.path.realpath(workdir)),
         lines,
-        json.loads(config.read_text()) if config.is_file() else {},
+        read_object(config) if config.is_file() else {},
         examples,
-        json.loads(pairs.read_text()) if pairs.is_file() else {},
+        _minimal_pairs(workdir / PAIRS_FILE),
     )
     page = workdir / REPORT / PAGE
-    try:
-        page.parent.mkdir(exist_ok=True)
-        write_text(page, text)
-    except OSError as error:
-        raise UsageError(f"cannot write {page}: {error}") from error
+    with one_writer(page.parent):
+        try:
+            write_text(page, text)
+        except OSError as error:
+            raise UsageError(f"{page} cannot be written: {error.strerror}") from error
     return page
 
 
@@ -126,7 +128,7 @@ def warnings(lines: Sequence[dict]) -> list[Warned]:
 
 
 def _page(
-    title: str, lines: list[dict], config: dict, examples: Sequence[Sample], pairs: dict
+    title: str, lines: list[dict], config: dict, examples: Sequence[Sample], pairs: list[str]
 ) -> str:
     plots = curves(lines)
     last = lines[-1]
@@ -142,8 +144,7 @@ def _page(
         *(_plot(metric, kinds) for metric, kinds in sorted(_by_network(plots).items())),
         "</div>",
     ]
-    if pairs:
-        parts += ["<h2>Minimal pairs</h2>", *_minimal_pairs(pairs)]
+    parts += pairs
     if examples:
         parts += [
             "<h2>Held-out samples</h2>",
@@ -189,10 +190,20 @@ def _table(plots: dict) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def _minimal_pairs(found: dict) -> list[str]:
-    """What `evaluate --minimal-pairs` found last (see `inference.scoring.PairAccuracy`)."""
+def _minimal_pairs(file: Path) -> list[str]:
+    """What `evaluate --minimal-pairs` found last; nothing if there is no such file."""
+    if not file.is_file():
+        return []
+    found = read_object(file)
+    with reading(file):
+        return _accuracy_on_pairs(found)
+
+
+def _accuracy_on_pairs(found: dict) -> list[str]:
+    """The accuracy on minimal pairs (see `inference.scoring.PairAccuracy`)."""
     by_phenomenon = sorted(found["paradigms"].items(), key=lambda item: item[1]["phenomenon"])
     return [
+        "<h2>Minimal pairs</h2>",
         f"<p>Step {found['step']:,}, {found['pairs']:,} pairs of {html.escape(found['file'])}: the "
         f"good sentence has the higher score in {found['minimal_pairs']:.1%}, by the mean over "
         f"paradigms (a guess: {found['minimal_pairs_baseline']:.0%}).</p>",
@@ -226,11 +237,13 @@ def _plot(metric: str, kinds: dict) -> str:
         colour, style = styles.get(kind, ("0.5", ":") if "baseline" in kind else (f"C{index}", "-"))
         mark = "o" if len(steps) == 1 else None
         axes.plot(steps, values, color=colour, linestyle=style, marker=mark, label=kind)
-    axes.set_title(metric, fontsize=10)
+    # A name may hold what Matplotlib would take for mathematics.
+    axes.set_title(metric, fontsize=10, parse_math=False)
     axes.set_xlabel("step", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    for entry in axes.legend(fontsize=8).get_texts():
+        entry.set_parse_math(False)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()

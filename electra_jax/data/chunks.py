@@ -8,7 +8,6 @@ import concurrent.futures
 import hashlib
 import multiprocessing
 import os
-import signal
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
+from electra_jax.ending import follow_parent
 from electra_jax.errors import UsageError
 
 CHUNK_CHARACTERS = 250_000  # of documents tokenized together
@@ -87,7 +87,7 @@ def tokenize(
             "a worker died, for want of memory perhaps: try fewer --workers"
         ) from error
     finally:
-        executor.shutdown(cancel_futures=True)
+        executor.shutdown(wait=False, cancel_futures=True)  # they end with their chunk
 
 
 _worker_tokenizer: Tokenizer
@@ -95,7 +95,7 @@ _worker_tokenizer: Tokenizer
 
 def _start_worker(folder: Path) -> None:
     global _worker_tokenizer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
+    follow_parent()
     os.environ["RAYON_NUM_THREADS"] = "1"  # one process a core, not threads besides
     _worker_tokenizer = load_tokenizer(folder)
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from electra_jax.data import prose
 from electra_jax.data.json_values import without_surrogates
+from electra_jax.ending import follow_parent
 from electra_jax.errors import UsageError
 
 # Raised when the rules below change what text comes out, so that a store made by older
@@ -124,7 +125,7 @@ def _read_all(files: Sequence[Path], workers: int) -> Iterator[list[str]]:
         return
     # Spawned, because the caller may hold threads (JAX, TensorFlow) that a fork would break.
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context)
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=follow_parent)
     done = 0
     try:
         for paragraphs in executor.map(_paragraphs_of_file, files, chunksize=32):
@@ -133,7 +134,7 @@ def _read_all(files: Sequence[Path], workers: int) -> Iterator[list[str]]:
     except BrokenProcessPool:  # as where the caller's script cannot be imported again
         yield from map(_paragraphs_of_file, files[done:])
     finally:
-        executor.shutdown(cancel_futures=True)
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _folders(name: str) -> list[str]:

@@ -13,20 +13,19 @@ It is written under a temporary name and renamed when it is whole.
 
 import collections
 import contextlib
-import fcntl
 import functools
 import hashlib
 import json
 import logging
 import os
-import shutil
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from electra_jax.atomic_files import atomic_folder, is_free, write_json
 from electra_jax.data.chunks import Chunk, token_dtype, tokenize
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
@@ -213,19 +212,14 @@ def write_store(
     existing = _existing(output, settings)
     if existing:
         return existing
-    partial = output.parent / f".{output.name}.partial"
-    try:
-        with _claim(partial):
-            tokenizer.save(partial / "tokenizer")
-            with contextlib.closing(tokenized(partial / "tokenizer")) as chunks:
-                counts = _write(chunks, tokenizer, partial, validation_share, fraction, progress)
-            if not counts["train"]["tokens"]:
-                raise UsageError("no document has a token: there is nothing to learn from")
-            manifest = _manifest(partial, settings, tokenizer, counts)
-            (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-            partial.rename(output)
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error}") from error
+    with atomic_folder(output, MANIFEST) as partial:
+        tokenizer.save(partial / "tokenizer")
+        with contextlib.closing(tokenized(partial / "tokenizer")) as chunks:
+            counts = _write(chunks, tokenizer, partial, validation_share, fraction, progress)
+        if not counts["train"]["tokens"]:
+            raise UsageError("no document has a token: there is nothing to learn from")
+        manifest = _manifest(partial, settings, tokenizer, counts)
+        write_json(partial / MANIFEST, manifest)
     if not counts["validation"]["documents"] and validation_share:
         log.warning(
             "no document is held out: there are too few, or --validation-share is too small"
@@ -258,7 +252,7 @@ def _manifest(
 
 def _existing(output: Path, settings: dict[str, Any]) -> TokenStore | None:
     """The store that is there already, if it is the one asked for."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+    if is_free(output):
         return None
     store = TokenStore.open(output)
     for name, value in settings.items():
@@ -301,27 +295,6 @@ def _changed_file(before: Any, now: Any) -> str:
     if isinstance(before, list) and isinstance(now, list):
         return next(filter(None, map(_changed_file, before, now)), "")
     return ""
-
-
-@contextlib.contextmanager
-def _claim(partial: Path) -> Iterator[None]:
-    """An empty folder that no other process writes to; removed where the work fails."""
-    partial.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another process is preparing this store ({partial})") from None
-        for left in partial.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        try:
-            yield
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _write(
@@ -412,10 +385,12 @@ class _ArrayFile:
     def __enter__(self) -> "_ArrayFile":
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._file.seek(0)
-        self._write_header()
-        self._file.close()
+    def __exit__(self, kind: object, *exc: object) -> None:
+        if kind is None:
+            self._file.seek(0)
+            self._write_header()
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(OSError):
+            self._file.close()
 
     def append(self, values: np.ndarray) -> None:
         self._file.write(np.ascontiguousarray(values, self._dtype).data)

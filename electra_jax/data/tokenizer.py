@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
+from electra_jax.atomic_files import atomic_folder, atomic_path, write_json
 from electra_jax.data import tokenizer_files, tokenizer_state
 from electra_jax.data.sentencepiece_model import sentencepiece_state
 from electra_jax.data.tokenizer_state import ROLES, SPECIAL_TOKENS, bert_settings, bert_state
@@ -217,12 +218,10 @@ class Tokenizer:
 
     def _save(self, directory: Path, record: dict[str, Any], name: str, content: bytes) -> None:
         record = {**record, "vocab_size": self.vocab_size, "identity": self.identity}
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            (directory / name).write_bytes(content)
-            (directory / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot save a tokenizer in {directory}: {error.strerror}") from error
+        with atomic_folder(directory, RECORD_NAME, update=True) as folder:
+            with atomic_path(folder / name) as partial:
+                partial.write_bytes(content)
+            write_json(folder / RECORD_NAME, record)  # last: without it the rest counts for nothing
 
     def _identity(self) -> str:
         content = {name: self._state.get(name) for name in ("normalizer", "pre_tokenizer", "model")}

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from electra_jax.atomic_files import write_json
+from electra_jax.atomic_files import atomic_path, write_json
 from electra_jax.config import FinetuneConfig, config_fields
 from electra_jax.data.examples import Batches, Example, count_full
 from electra_jax.errors import UsageError
+from electra_jax.failures import telling_memory_of
 from electra_jax.finetuning.linear import LINEAR, linear_metrics
 from electra_jax.finetuning.objective import (
     TaskObjective,
@@ -34,11 +35,11 @@ from electra_jax.parallel.mesh import check_batch, make_mesh, replicated
 from electra_jax.parallel.runtime import (
     barrier,
     broadcast_from_main,
-    check_shared,
     global_batches,
     is_main,
     random_key,
     to_devices,
+    writing_alone,
 )
 from electra_jax.placement import FINETUNING, check_heads
 from electra_jax.run_directory import (
@@ -111,7 +112,17 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
 
     # Encoder and data: what is fine-tuned, and on what.
     encoder = starting_encoder(config)
-    check_shared(workdir)
+    with (
+        writing_alone(workdir),
+        telling_memory_of(config.train.batch_size, config.train.accumulate),
+    ):
+        return train(config, workdir, mesh, encoder)
+
+
+def train(
+    config: FinetuneConfig, workdir: Path, mesh: Mesh, encoder: PretrainedEncoder
+) -> dict[str, Any]:
+    """The run, in a directory that no other process writes to; returns its results."""
     task = open_task(config, encoder, workdir)
     data = read_data(config, task)
     begin_workdir(config, encoder, task, workdir)
@@ -348,7 +359,7 @@ def report(
     if is_main():
         save_task(model.task, model.model, workdir)
         folder.mkdir(exist_ok=True)
-        task.write(answers, validation, folder / f"validation{task.suffix}")
+        write_answers(task, answers, validation, folder / f"validation{task.suffix}")
     results: dict[str, Any] = {
         "step": model.step,
         "metric": task.metric,
@@ -360,12 +371,18 @@ def report(
     if test is not None:
         answers = model.answer(test)
         if is_main():
-            task.write(answers, test, folder / f"test{task.suffix}")
+            write_answers(task, answers, test, folder / f"test{task.suffix}")
         results["rows"]["test"] = len(test)
     if is_main():
         write_json(workdir / RESULTS_FILE, results)
         warn_of_simpler(results)
     return results
+
+
+def write_answers(task: Task, answers: Any, records: list, path: Path) -> None:
+    """Writes answers in the task's own format, whole or not at all."""
+    with atomic_path(path) as partial:
+        task.write(answers, records, partial)
 
 
 def warn_of_simpler(results: Mapping[str, Any]) -> None:

@@ -1,19 +1,19 @@
 """All of GLUE in one go: fine-tune on each set, and write what its server takes."""
 
-import json
 import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_jax.atomic_files import atomic_path, write_json
+from electra_jax.atomic_files import atomic_path, write_json, write_text
 from electra_jax.data.text_files import checksum
 from electra_jax.errors import UsageError
 from electra_jax.finetuning.sweep import NOT_PRETRAINED, cell, run_group
 from electra_jax.inference.finetuned import load_finetuned
+from electra_jax.json_files import read_object
 from electra_jax.parallel.rendezvous import code_fingerprint
-from electra_jax.parallel.runtime import broadcast_from_main, is_main
+from electra_jax.parallel.runtime import broadcast_from_main, is_main, locking
 from electra_jax.run_directory import BASELINE
 from electra_jax.training.loop import NonFiniteLoss
 
@@ -94,6 +94,26 @@ def glue(
     kinds = [(Path(model).name or "pretrained", "false")]
     if baseline:
         kinds.append((NOT_PRETRAINED, "true"))
+    with locking(workdir):
+        return run_sets(found, kinds, model, data, Path(workdir), seeds, overrides, variant)
+
+
+def run_sets(
+    found: Sequence[tuple[GlueSet, dict[str, Path]]],
+    kinds: Sequence[tuple[str, str]],
+    model: str,
+    data: Sequence[str],
+    workdir: Path,
+    seeds: int,
+    overrides: Sequence[str],
+    variant: str,
+) -> str:
+    """Fine-tunes on every set with each kind of model, and writes and returns the table.
+
+    Args:
+      found: the sets and their files.
+      kinds: names of models, and the value of `init.fresh` for each.
+    """
     content: Scores = {}
     baselines: dict[str, list[float]] = {one.folder: [] for one, _ in found}
     for name, fresh in kinds:
@@ -118,7 +138,7 @@ def glue(
     content[BASELINE] = baselines
     table = render_table([one for one, _ in found], content, seeds)
     if is_main():
-        Path(workdir, TABLE_FILE).write_text(table, "utf-8")
+        write_text(Path(workdir, TABLE_FILE), table)
         write_json(Path(workdir, SCORES_FILE), content)
     return table
 
@@ -183,7 +203,7 @@ def write_submissions(
     best = max(range(len(results)), key=lambda i: results[i]["metrics"][one.metric])
     run = Path(results[best]["folder"])
     known = to.with_suffix(".json")  # which run answered each, and from what
-    sources = json.loads(known.read_text("utf-8")) if known.exists() else {}
+    sources = read_object(known) if known.exists() else {}
     for name, submitted in one.test_files:
         test = next((p for d in data if (p := Path(d, f"{name}.tsv")).is_file()), None)
         target = to / f"{submitted}.tsv"

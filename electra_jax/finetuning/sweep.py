@@ -1,7 +1,7 @@
 """Several fine-tuning runs, over seeds and values of fields, and their table of results."""
 
+import contextlib
 import itertools
-import json
 import logging
 import math
 import statistics
@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from electra_jax.atomic_files import write_json
+from electra_jax.atomic_files import write_json, write_text
 from electra_jax.config import FinetuneConfig, finetune_config, load_config
 from electra_jax.config_files import flatten_fields
 from electra_jax.errors import UsageError
 from electra_jax.finetuning.finetune import check_resume, finetune
 from electra_jax.finetuning.linear import LINEAR
-from electra_jax.parallel.runtime import broadcast_from_main, is_main
+from electra_jax.json_files import read_object, reading
+from electra_jax.parallel.runtime import broadcast_from_main, is_main, locking
 from electra_jax.run_directory import BASELINE, RESULTS_FILE, RUNS_FILE, TABLE_FILE, read_any_config
 from electra_jax.training.loop import NonFiniteLoss
 
@@ -60,6 +61,20 @@ def run_all(
     ]
     for chosen in combinations:  # a wrong value is found before the first run
         finetune_config(load_config(spec, [*overrides, *chosen]))
+    several = seeds > 1 or bool(axes)
+    with locking(workdir) if several else contextlib.nullcontext():
+        return run_combinations(spec, overrides, Path(workdir), seeds, combinations, several)
+
+
+def run_combinations(
+    spec: str,
+    overrides: Sequence[str],
+    workdir: Path,
+    seeds: int,
+    combinations: Sequence[Sequence[str]],
+    several: bool,
+) -> str:
+    """Fine-tunes for every combination, and writes and returns the table."""
     rows: list[tuple[str, list[dict[str, Any]]]] = []
     for chosen in combinations:
         group = [describe(field) for field in chosen]
@@ -79,8 +94,8 @@ def run_all(
     table = render(rows)
     if not is_main():
         return table
-    Path(workdir, TABLE_FILE).write_text(table, "utf-8")
-    if seeds > 1 or axes:
+    write_text(Path(workdir, TABLE_FILE), table)
+    if several:
         content = [{"run": name, "seeds": results} for name, results in rows]
         write_json(Path(workdir, RUNS_FILE), content)
     return table
@@ -107,7 +122,7 @@ def run_group(
         # Process 0 decides: only it knows what it has written.
         result = finished(workdir, config) if is_main() else None
         if broadcast_from_main(result is not None):
-            result = result or json.loads((workdir / RESULTS_FILE).read_text())
+            result = result or read_object(workdir / RESULTS_FILE)
             log.info("%-11s %s", "done before", workdir)
         else:
             try:
@@ -156,7 +171,10 @@ def finished(folder: Path, config: FinetuneConfig) -> dict[str, Any] | None:
     check_resume(old, config, folder)
     if old.task.test != config.task.test:  # type: ignore[union-attr]
         return None
-    return json.loads(file.read_text())
+    result = read_object(file)
+    with reading(file):  # it may have been damaged since
+        result["metrics"][result["metric"]] + 0.0
+    return result
 
 
 def render(rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:

@@ -10,17 +10,18 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 from tqdm import tqdm
 
-from electra_jax.atomic_files import atomic_path
+from electra_jax.atomic_files import output_path
 from electra_jax.data.labelled import FORMATS, Row, kind_of, parse_rows, read_file
 from electra_jax.data.source_list import split_list, unescape
 from electra_jax.data.text_files import decode
 from electra_jax.errors import UsageError
 from electra_jax.inference.finetuned import CHUNK, FinetunedModel, as_row, chunked, load
+from electra_jax.streams import Nowhere
 
 STANDARD_INPUT = "-"
 LINES = "lines"  # the format where nothing tells another: a text each
@@ -49,7 +50,12 @@ def read_input(path: str, kind: str, columns: Sequence[str] = ()) -> Iterator[Ro
 
 def read_stdin() -> Iterator[tuple[int, bytes]]:
     """Numbered lines, without the mark that some programs put before the first."""
-    for number, line in enumerate(sys.stdin.buffer, start=1):
+    try:
+        # Not sys.stdin itself, which Python could not close while a thread waits for a line.
+        stream: BinaryIO = open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115
+    except (OSError, ValueError):  # not a file
+        stream = sys.stdin.buffer
+    for number, line in enumerate(stream, start=1):
         yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
 
 
@@ -141,27 +147,44 @@ def embed_file(
     if not texts:
         raise UsageError(f"{path}: there is no text in it")
     vectors = model.embed(texts, pooling, progress=True)
-    try:
-        with Path(output).open("wb") as file:  # np.save would add an ending to a path
-            np.save(file, vectors)
-    except OSError as error:
-        raise UsageError(f"{output} cannot be written: {error.strerror}") from error
+    with _writing(output), output_path(output) as place, place.open("wb") as file:
+        # Neither to a path, to which NumPy would add an ending, nor to a file, in which it would
+        # look for its place: a pipe has none.
+        np.lib.format.write_array(Written(file), vectors)
     return vectors.shape
+
+
+class Written:
+    """A file, or a pipe, that is written and nothing else."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.write = file.write
 
 
 @contextlib.contextmanager
 def open_output(path: str) -> Iterator[TextIO]:
     """A file that takes its name when it is whole, or standard output."""
     if path == STANDARD_INPUT:
+        if isinstance(sys.stdout, Nowhere):
+            raise UsageError("standard output is closed: give --output FILE")
         if isinstance(sys.stdout, io.TextIOWrapper):  # whatever the locale says
             sys.stdout.reconfigure(encoding="utf-8", newline="\n")
         yield sys.stdout
         return
+    with (
+        _writing(path),
+        output_path(path) as place,
+        place.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        yield file
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+    """Errors of the file system, as one line."""
     try:
-        with (
-            atomic_path(path) as partial,
-            partial.open("w", encoding="utf-8", newline="\n") as file,
-        ):
-            yield file
+        yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error

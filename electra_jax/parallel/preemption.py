@@ -1,5 +1,6 @@
 """Stopping: a signal to any one process ends all at the same step, with all saved."""
 
+import contextlib
 import itertools
 import signal
 from types import FrameType
@@ -7,6 +8,8 @@ from typing import Any
 
 import jax
 
+from electra_jax.ending import RESUME, ends_itself
+from electra_jax.errors import Stopped
 from electra_jax.parallel.jax_internals import preemption_manager, replace_preemption_manager
 
 
@@ -41,7 +44,8 @@ def take_over() -> None:
 class StopSignal:
     """Notes SIGINT and SIGTERM, so that a run ends between two steps with all saved.
 
-    A second SIGINT interrupts at once. Use as a context manager.
+    A second SIGINT interrupts at once; so does the first signal of a run that is alone and has
+    done no step (`begun`), which may be compiling for long. Use as a context manager.
     """
 
     def __init__(self) -> None:
@@ -50,19 +54,32 @@ class StopSignal:
         # JAX handles SIGTERM itself where there are others to tell.
         self._alone = jax.process_count() == 1
         self._signals = (signal.SIGINT, signal.SIGTERM) if self._alone else (signal.SIGINT,)
+        self._begun = False
+        self._saves = contextlib.ExitStack()
 
     def __enter__(self) -> "StopSignal":
         self._previous = {number: signal.signal(number, self._note) for number in self._signals}
+        if not self._alone:
+            self.begun()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._saves.close()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def begun(self) -> None:
+        """From here on there is something to save."""
+        if not self._begun:
+            self._begun = True
+            self._saves.enter_context(ends_itself())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is signal.SIGINT and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
+        if not self._begun:
+            raise Stopped(number, RESUME)
         if not self._alone:
             signal.raise_signal(signal.SIGTERM)
 

@@ -3,12 +3,10 @@
 import contextlib
 import os
 import secrets
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
@@ -16,11 +14,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
-from electra_jax.errors import ElectraError, Stopped, UsageError
+from electra_jax.ending import resumable
+from electra_jax.errors import Stopped, UsageError
+from electra_jax.failures import Failure, explain
+from electra_jax.locks import one_writer
 from electra_jax.parallel import rendezvous
 from electra_jax.parallel.mesh import batch_sharding, local_rows
 from electra_jax.parallel.preemption import take_over
 from electra_jax.parallel.watchdog import ending_together, report_failure
+from electra_jax.streams import one_line
 
 
 @contextlib.contextmanager
@@ -32,14 +34,11 @@ def process_group(
     An error in one ends all: the others would wait for it for ever. SIGTERM, where no run is
     there to save itself, ends a process that is alone with `Stopped`.
     """
-    rendezvous.join(fingerprint, processes)
-    if jax.process_count() == 1:
-        previous = signal.signal(signal.SIGTERM, _stop)
-        try:
+    with resumable():
+        rendezvous.join(fingerprint, processes)
+        if jax.process_count() == 1:
             yield
-        finally:
-            signal.signal(signal.SIGTERM, previous)
-        return
+            return
     take_over()
     try:
         with ending_together():
@@ -47,22 +46,17 @@ def process_group(
     except Stopped:
         raise
     except BaseException as error:
-        if isinstance(error, ElectraError):
-            status = error.status
-            print(f"electra-jax: {error}", file=sys.stderr)
-        elif isinstance(error, KeyboardInterrupt):
-            status = 130
-        else:
-            status = 1
+        failure = explain(error)
+        if failure is None:
             traceback.print_exc()
+            failure = Failure(f"{type(error).__name__}: {error}", 1)
+        else:
+            print(f"electra-jax: {one_line(failure.line)}", file=sys.stderr)
+        status = failure.status
         with contextlib.suppress(Exception):
-            report_failure((str(error) or repr(error)).splitlines()[0], status)
+            report_failure(one_line(failure.line), status)
         sys.stderr.flush()
         os._exit(status)  # JAX's own way out waits for the others
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(number, "stopped; rerun the command to resume from the last checkpoint")
 
 
 def barrier(name: str) -> None:
@@ -97,6 +91,23 @@ def check_shared(folder: Path) -> None:
             f"process {blind} does not see {folder} as process 0 does: the run directory must be "
             "on a file system that all share"
         )
+
+
+@contextlib.contextmanager
+def writing_alone(folder: Path) -> Iterator[None]:
+    """Makes a run directory, which process 0 locks; the others end with it where it cannot.
+
+    Raises:
+      UsageError: see `check_shared`; another process writes to it.
+    """
+    check_shared(folder)
+    with locking(folder):
+        yield
+
+
+def locking(folder: str | Path) -> contextlib.AbstractContextManager[None]:
+    """Locks a folder that process 0 writes to, and makes it if need be (see `one_writer`)."""
+    return one_writer(folder) if is_main() else contextlib.nullcontext()
 
 
 def broadcast_from_main(value: float) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from electra_jax.config import PretrainConfig, config_fields
 from electra_jax.data.minimal_pairs import read_minimal_pairs
@@ -17,6 +18,7 @@ from electra_jax.data.mixture import Mixture
 from electra_jax.data.sampler import Sampler
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
+from electra_jax.failures import telling_memory_of
 from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.inference.scoring import PairSet, make_score
 from electra_jax.models.electra import count_params
@@ -26,12 +28,12 @@ from electra_jax.parallel.hardware import peak_flops
 from electra_jax.parallel.mesh import check_batch, make_mesh, replicated
 from electra_jax.parallel.runtime import (
     barrier,
-    check_shared,
     global_batches,
     is_main,
     random_key,
     to_devices,
     to_host,
+    writing_alone,
 )
 from electra_jax.pretraining.health import run_monitor
 from electra_jax.pretraining.program import batch_shapes, flops_per_token, pretraining_program
@@ -74,6 +76,23 @@ def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool
     config = resolve_vocabulary(config, mixture.tokenizer.vocab_size)
     sampler = mixture.sampler("train", config.data, config.train.batch_size, config.train.seed)
     pairs = held_out_pairs(config, mixture.tokenizer)
+    with (
+        writing_alone(workdir),
+        telling_memory_of(config.train.batch_size, config.train.accumulate),
+    ):
+        train(config, workdir, mesh, mixture, sampler, pairs, compile_first)
+
+
+def train(
+    config: PretrainConfig,
+    workdir: Path,
+    mesh: Mesh,
+    mixture: Mixture,
+    sampler: Sampler,
+    pairs: PairSet | None,
+    compile_first: bool,
+) -> None:
+    """The run, in a directory that no other process writes to."""
     checkpoints = open_workdir(config, workdir, mixture)
 
     # State: what is learnt.
@@ -119,9 +138,8 @@ def open_workdir(config: PretrainConfig, workdir: Path, mixture: Mixture) -> Che
     """Opens the directory of a run, new or resumed, and writes what it holds from the start.
 
     Raises:
-      UsageError: the directory holds another run, or cannot be made.
+      UsageError: the directory holds another run.
     """
-    check_shared(workdir)
     checkpoints = Checkpoints(workdir, config.checkpoint.keep)
     record = checkpoints.record()
     if record is not None:

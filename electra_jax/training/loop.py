@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -15,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from electra_jax.errors import (
     ElectraError,
@@ -33,6 +31,7 @@ from electra_jax.training.health import Changes, Monitor
 from electra_jax.training.metrics import MetricsWriter
 from electra_jax.training.norms import NormSums, mean_norms
 from electra_jax.training.profile import Profiler, parse_steps
+from electra_jax.training.progress import Progress
 from electra_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -257,6 +256,7 @@ class Loop:
                     batch = self._read(batches, step)
                     state = self._step(state, batch, step, progress, run_key)
                 step += 1
+                stop.begun()
                 self._end_step(state, step)
                 finished, stopped = self._is_finished(step), stop.requested()
                 evaluates = bool(self.evaluate) and (step % self.eval_every == 0 or finished)
@@ -278,10 +278,7 @@ class Loop:
     def _begin(self, step: int) -> None:
         budget = self.budget_seconds
         self._watchdog = Watchdog(self.stall_seconds)
-        self._bar = tqdm(
-            total=None if budget else self.steps, initial=step, unit="step", dynamic_ncols=True,
-            disable=not is_main(),
-        )  # fmt: skip
+        self._bar = Progress(None if budget else self.steps, step, shown=is_main())
         if budget:
             self.clock.agree(step, budget)
         self._since = (step, self.clock.elapsed())
@@ -314,7 +311,7 @@ class Loop:
 
     def _end_step(self, state: TrainState, step: int) -> None:
         self.profiler.end(step, state)
-        self._bar.update()
+        self._bar.step()
         self.checkpoints.check()
         if self.budget_seconds:
             self.clock.agree(step, self.budget_seconds)
@@ -357,7 +354,7 @@ class Loop:
         values = {**values, **learning, **mean_norms(norm_sums), **rates}
         changes = self.monitor.observe(step, values) if self.monitor else {}
         self._write(step, {f"train/{name}": value for name, value in values.items()}, changes)
-        self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {rate:,.0f} tokens/s", refresh=False)
+        self._bar.tell(f"loss {values['loss']:.3f}, {rate:,.0f} tokens/s")
 
     def _evaluate(self, params: Any, step: int) -> dict[str, float]:
         """Held-out metrics, written to the log."""
@@ -383,7 +380,7 @@ class Loop:
         if self.writer is None or not (values or warnings):
             return
         self.writer.write(step, self.clock.elapsed(), values, warnings)
-        with tqdm.external_write_mode(sys.stderr):
+        with self._bar.aside():
             for name, text in (warnings or {}).items():
                 if text is None:
                     log.info("step %s: over: %s", f"{step:,}", name)

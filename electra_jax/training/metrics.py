@@ -1,34 +1,101 @@
 """Metrics of a run directory: `metrics.jsonl` and TensorBoard.
 
 A line of `metrics.jsonl` is one object with `step`, `seconds` and metrics by name; where warnings
-begin or end, `warnings` has their texts by name, or null.
+begin or end, `warnings` has their texts by name, or null. Neither file is worth a run: what cannot
+be written is told once, and the run goes on without it.
 """
 
+import contextlib
 import json
+import logging
 import math
 import os
-from collections.abc import Mapping
+import socket
+import stat
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
+from tensorboardX.summary import scalar, text
 
-from electra_jax.atomic_files import write_text
+from electra_jax.atomic_files import atomic_path
+from electra_jax.json_files import short_reason
+
+log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
+DAMAGED_FILE = "metrics.damaged"  # lines that could not be read, put aside when a run resumes
+TENSORBOARD = "tensorboard"
+FLUSH_SECONDS = 30.0  # of TensorBoard's file
+WARNINGS = "warnings"
+
+
+class Line(NamedTuple):
+    """A line as it stands in the file, and what it says; None if it cannot be read."""
+
+    raw: bytes
+    content: dict | None
 
 
 def read_metrics(workdir: str | Path) -> list[dict]:
-    """The lines of a run's `metrics.jsonl`; a last line cut off by a kill is passed over."""
-    path = Path(workdir) / METRICS_FILE
-    if not path.exists():
+    """The lines of a run's `metrics.jsonl` that can be read.
+
+    All have `step` and `seconds`; metrics are finite numbers, or None. A last line that was cut off
+    by a kill is passed over; of others that are damaged a warning is logged.
+    """
+    lines = _read_lines(Path(workdir) / METRICS_FILE)
+    if damaged := sum(line.content is None for line in lines):
+        log.warning("%s: %d damaged lines are left out", Path(workdir) / METRICS_FILE, damaged)
+    return [line.content for line in lines if line.content is not None]
+
+
+def _read_lines(path: Path) -> list[Line]:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError("it is not a regular file")
+        *whole, rest = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
         return []
-    lines = []
-    for line in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
+    except OSError as error:
+        log.warning("%s cannot be read: %s", path, short_reason(error))
+        return []
+    lines = [Line(raw, _parse(raw)) for raw in whole if raw.strip()]
+    last = Line(rest, _parse(rest))
+    return lines if last.content is None else [*lines, last]
+
+
+def _parse(raw: bytes) -> dict | None:
+    """What a line says, less what is of the wrong kind; None if it is not a line of metrics."""
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or type(found.get("step")) is not int or found["step"] < 0:
+        return None
+    warnings = found.pop(WARNINGS, None)
+    line: dict[str, Any] = {
+        name: _finite(x) for name, x in found.items() if x is None or _is_number(x)
+    }
+    line |= {"step": found["step"], "seconds": line.get("seconds") or 0.0}
+    if isinstance(warnings, dict):
+        told = {name: x for name, x in warnings.items() if x is None or isinstance(x, str)}
+        line |= {WARNINGS: told} if told else {}
+    return line
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _finite(value: float | None) -> float | None:
+    try:
+        return value if value is not None and math.isfinite(value) else None
+    except OverflowError:  # a whole number beyond all floats
+        return None
 
 
 class MetricsWriter:
@@ -39,13 +106,8 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: str | Path, step: int) -> None:
-        self.path = Path(workdir) / METRICS_FILE
-        kept = [line for line in read_metrics(workdir) if line["step"] <= step]
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self.path.open("a")
-        self._tensorboard = SummaryWriter(
-            str(Path(workdir) / "tensorboard"), purge_step=step + 1, write_to_disk=True
-        )
+        self._lines = LineFile(Path(workdir), step)
+        self._events = EventFile(Path(workdir) / TENSORBOARD, step)
 
     def write(
         self,
@@ -65,19 +127,154 @@ class MetricsWriter:
         finite = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
         line: dict[str, object] = {"step": step, "seconds": round(seconds, 3), **finite}
         if warnings:
-            line["warnings"] = {**warnings}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())  # a mounted bucket has nothing before that
-        for name, value in finite.items():
-            if value is not None:
-                self._tensorboard.add_scalar(name, value, step)
-        for name, text in (warnings or {}).items():
-            self._tensorboard.add_text(f"warnings/{name}", text or "over", step)
+            line[WARNINGS] = {**warnings}
+        self._lines.append(json.dumps(line).encode() + b"\n")
+        self._events.append(step, finite, warnings or {})
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._file.close()
-        self._tensorboard.close()
+        self._lines.close()
+        self._events.close()
+
+
+class LineFile:
+    """`metrics.jsonl`. Lines that cannot be written wait for the next one, as on a full disk."""
+
+    def __init__(self, workdir: Path, step: int) -> None:
+        self._path = workdir / METRICS_FILE
+        lines = _read_lines(self._path)
+        damaged = b"".join(line.raw + b"\n" for line in lines if line.content is None)
+        self._kept: bytes | None = b"".join(
+            line.raw + b"\n" for line in lines if line.content and line.content["step"] <= step
+        )
+        self._waiting: list[bytes] = []
+        self._descriptor: int | None = None
+        self._size = 0  # of what is written whole
+        self._failed = False
+        if damaged:
+            self._put_aside(damaged)
+        self._write()
+
+    def append(self, line: bytes) -> None:
+        self._waiting.append(line)
+        self._write()
+
+    def _put_aside(self, damaged: bytes) -> None:
+        aside = self._path.with_name(DAMAGED_FILE)
+        try:
+            with aside.open("ab") as file:
+                file.write(damaged)
+        except OSError as error:
+            log.warning("%s cannot be written: %s", aside, short_reason(error))
+            return
+        log.warning(
+            "%s: %d damaged lines are left out; they lie in %s now",
+            self._path, damaged.count(b"\n"), aside,
+        )  # fmt: skip
+
+    def _write(self) -> None:
+        """Writes what waits, all of it or nothing."""
+        content = b"".join(self._waiting)
+        try:
+            descriptor = self._open()
+            written = 0
+            while written < len(content):
+                written += os.write(descriptor, content[written:])
+            os.fsync(descriptor)  # a mounted bucket has nothing before that
+        except OSError as error:
+            if self._descriptor is not None:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._descriptor, self._size)
+            if not self._failed:
+                log.warning(
+                    "%s cannot be written (%s): the run goes on, and its lines wait in memory",
+                    self._path, short_reason(error),
+                )  # fmt: skip
+            self._failed = True
+            return
+        if self._failed:
+            log.info("%s is written again, with all lines", self._path)
+        self._size += len(content)
+        self._waiting, self._failed = [], False
+
+    def _open(self) -> int:
+        """The file, cut to the lines that are kept."""
+        if self._kept is not None:
+            with atomic_path(self._path) as partial:
+                partial.write_bytes(self._kept)
+            self._size, self._kept = len(self._kept), None
+        if self._descriptor is None:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
+            self._descriptor = os.open(self._path, flags, 0o666)
+        return self._descriptor
+
+    def close(self) -> None:
+        if self._waiting:
+            self._write()
+        if self._waiting:
+            log.warning("%s lacks the last %d lines", self._path, len(self._waiting))
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
+
+
+class EventFile:
+    """A file of events for TensorBoard, written by whoever calls: no thread, nothing to wait for.
+
+    With its first error it is given up.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._records: RecordWriter | None = None
+        self._flushed = time.monotonic()
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}-{step}"
+        with self._giving_up(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._records = RecordWriter(str(folder / name))
+            self._write(Event(file_version="brain.Event:2"))
+            # What an earlier start wrote of later steps is not shown any more.
+            self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+            self._records.flush()
+        self._folder = folder
+
+    def append(
+        self, step: int, values: Mapping[str, float | None], warnings: Mapping[str, str | None]
+    ) -> None:
+        if self._records is None:
+            return
+        with self._giving_up(self._folder):
+            parts = [scalar(name, value) for name, value in values.items() if value is not None]
+            parts += [text(f"warnings/{name}", told or "over") for name, told in warnings.items()]
+            summary = Summary(value=[value for part in parts for value in part.value])
+            self._write(Event(step=step, summary=summary))
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                self._records.flush()
+                self._flushed = time.monotonic()
+
+    def _write(self, event: Event) -> None:
+        assert self._records is not None
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
+
+    def close(self) -> None:
+        if self._records is None:
+            return
+        with self._giving_up(self._folder):
+            self._records.flush()
+            self._records.close()
+
+    @contextlib.contextmanager
+    def _giving_up(self, folder: Path) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # protocol buffers raise many kinds
+            log.warning(
+                "%s cannot be written (%s): the run goes on without it",
+                folder, short_reason(error),
+            )  # fmt: skip
+            records, self._records = self._records, None
+            with contextlib.suppress(Exception):
+                if records is not None:
+                    records.close()

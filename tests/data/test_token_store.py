@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from electra_jax.atomic_files import MARK
 from electra_jax.data import chunks, token_store
 from electra_jax.data.documents import Documents
 from electra_jax.data.mixture import Mixture
@@ -153,6 +154,10 @@ def test_a_failure_leaves_nothing_and_a_kill_is_cleared_away(tmp_path, tokenizer
     left.mkdir(parents=True)
     (left / "tokens.npy").write_bytes(b"half a file")
     (left / "junk").write_bytes(b"x")
+    with pytest.raises(UsageError, match="was not made by this program"):
+        make(path, tokenizer)
+    assert (left / "junk").exists()
+    (left.parent / MARK).write_text("[]")
     make(path, tokenizer)
     assert [entry.name for entry in tmp_path.iterdir()] == ["store"]
     assert not (path / "train" / "junk").exists()
@@ -162,7 +167,7 @@ def test_two_at_once_are_refused(tmp_path, tokenizer):
     path = tmp_path / "store"
 
     def meanwhile():
-        with pytest.raises(UsageError, match="another process"):
+        with pytest.raises(UsageError, match="by this process already"):
             make(path, tokenizer)
         yield from TEXTS
 

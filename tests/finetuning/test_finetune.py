@@ -13,10 +13,10 @@ import pytest
 import tiny_run
 from tiny_encoder import TOKENIZER, WORDS
 
-from electra_jax.cli import PREEMPTED, main
+from electra_jax.cli import main
 from electra_jax.config import finetune_config, load_config
 from electra_jax.data.labelled import Row
-from electra_jax.errors import UsageError
+from electra_jax.errors import PREEMPTED, UsageError
 from electra_jax.finetuning import sweep
 from electra_jax.finetuning.finetune import finetune, is_enough, starting_encoder
 from electra_jax.finetuning.resume import describe_files

@@ -1,0 +1,124 @@
+"""Standard streams that are closed, full, or whose reader has gone."""
+
+import contextlib
+import io
+import logging
+import os
+import sys
+import threading
+import unicodedata
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from electra_jax.failures import Failure
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def guarded_streams() -> Iterator[None]:
+    """Nothing that is told beside the work can end it in this block.
+
+    Closed streams lead to nowhere: else the next file that is opened would become standard output.
+    What cannot be written to standard error is dropped. Errors of threads are a line each.
+    """
+    _open_closed()
+    before = sys.stdin, sys.stdout, sys.stderr
+    hooks = threading.excepthook, sys.unraisablehook, logging.raiseExceptions
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    sys.stdout = sys.stdout or Nowhere()
+    sys.stderr = Tolerant(sys.stderr or Nowhere())  # type: ignore[assignment]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold any bytes
+        sys.stdout.reconfigure(errors="backslashreplace")
+    threading.excepthook = _tell_error_of_thread
+    sys.unraisablehook = lambda error: log.debug("in the background: %r", error.exc_value)
+    logging.raiseExceptions = False
+    try:
+        yield
+    finally:
+        sys.stdin, sys.stdout, sys.stderr = before
+        threading.excepthook, sys.unraisablehook, logging.raiseExceptions = hooks
+
+
+class Nowhere(io.StringIO):
+    """What stands for a stream that is closed."""
+
+    def write(self, text: str, /) -> int:
+        return len(text)
+
+
+class Tolerant:
+    """A stream that may fail: what it does not take is dropped."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _open_closed() -> None:
+    """Has descriptors 0 to 2 that are closed lead to nowhere."""
+    while True:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor > 2:
+            os.close(descriptor)
+            return
+        os.set_inheritable(descriptor, True)
+
+
+def tell(failure: Failure, stream: TextIO) -> None:
+    """Tells how a command failed, in one line."""
+    prefix = "" if stream is sys.stdout else "electra-jax: "
+    with contextlib.suppress(OSError, ValueError):
+        print(prefix + one_line(failure.line), file=stream)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        drop_output()
+
+
+def flush_output() -> None:
+    """Has all output written.
+
+    Raises:
+      BrokenPipeError: its reader has gone.
+      OSError: another reason, and standard output is named.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def drop_output() -> None:
+    """Drops what standard output still holds: it cannot be written, now or when Python ends."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def one_line(text: str) -> str:
+    """A text as one line: names of files may hold line ends, and other control characters."""
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c
+        for c in text.strip()
+    )
+
+
+def _tell_error_of_thread(error: threading.ExceptHookArgs) -> None:
+    if error.exc_type is not SystemExit:
+        reason = str(error.exc_value or error.exc_type.__name__).splitlines()[:1]
+        log.warning("in the background: %s", one_line("".join(reason)))
