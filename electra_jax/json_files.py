@@ -5,15 +5,17 @@ hold, what is wrong with them is told in one line.
 """
 
 import contextlib
+import hashlib
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from electra_jax.errors import UsageError
 
 LARGEST = 256 << 20  # bytes; a tokenizer.json of a large vocabulary has some 30 MB
+CHECKSUM = "checksum"  # the key of a record's own
 DAMAGE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip
@@ -52,12 +54,23 @@ def read_bytes(path: str | Path, most: int = LARGEST) -> bytes:
         ever), or is larger than `most` bytes.
     """
     with reading(path):
-        status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UsageError("it is not a regular file")
-        if status.st_size > most:
-            raise UsageError(f"it has {status.st_size:,} bytes, and at most {most:,} are read")
+        size = check_regular(path)
+        if size > most:
+            raise UsageError(f"it has {size:,} bytes, and at most {most:,} are read")
         return Path(path).read_bytes()
+
+
+def check_regular(path: str | Path) -> int:
+    """The bytes of a file.
+
+    Raises:
+      UsageError: it is something else, which may have no end or never begin.
+      OSError: there is none.
+    """
+    status = Path(path).stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"{path} is not a regular file")
+    return status.st_size
 
 
 def read_json(path: str | Path) -> Any:
@@ -84,3 +97,24 @@ def read_object(path: str | Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{path} cannot be read: it holds a {type(value).__name__}, not an object")
     return value
+
+
+def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a record, and its checksum, which `verify_checksum` compares."""
+    return {**content, CHECKSUM: _checksum(content)}
+
+
+def verify_checksum(record: Mapping[str, Any]) -> None:
+    """Compares a record with the checksum in it; those of earlier versions have none.
+
+    Raises:
+      UsageError: it was changed since it was written.
+    """
+    content = {name: value for name, value in record.items() if name != CHECKSUM}
+    if CHECKSUM in record and record[CHECKSUM] != _checksum(content):
+        raise UsageError("it was changed since it was written: its checksum differs")
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    plain = json.loads(json.dumps(content))  # whose keys are text, and whose tuples are lists
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
