@@ -120,6 +120,9 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument("beam_flags", nargs="*", metavar="BEAM_FLAG", help="after --")
 
+    sub = command("verify", run_verify, "compare a token store with its checksums")
+    sub.add_argument("path", metavar="PATH")
+
     sub = command("pretrain", run_pretrain, "pretrain a generator and a discriminator")
     add_config_flags(sub)
     sub.add_argument("--workdir", required=True, metavar="DIR")
@@ -297,23 +300,15 @@ def run_prepare(args: argparse.Namespace) -> None:
         from electra_jax.data.beam import prepare_on_beam
 
         store = prepare_on_beam(
-            args.input,
-            options,
-            tokenizer,
-            args.output,
-            args.beam_flags,
+            args.input, options, tokenizer, args.output, args.beam_flags,
             validation_share=args.validation_share,
-        )
+        )  # fmt: skip
     else:
         documents = Documents(args.input, options)
         store = prepare(
-            documents,
-            tokenizer,
-            args.output,
-            workers=args.workers,
-            validation_share=args.validation_share,
-            source=documents.describe(),
-        )
+            documents, tokenizer, args.output, workers=args.workers,
+            validation_share=args.validation_share, source=documents.describe(),
+        )  # fmt: skip
     for name in ("train", "validation"):
         split = store.split(name)
         documents_count = len(split.documents) - 1
@@ -321,6 +316,12 @@ def run_prepare(args: argparse.Namespace) -> None:
     if unknown := store.describe_unknown():
         print(unknown)
     print(f"token store: {args.output}")
+
+
+def run_verify(args: argparse.Namespace) -> None:
+    from electra_jax.verify import verify
+
+    print(verify(args.path, progress=sys.stderr.isatty()))
 
 
 def run_pretrain(args: argparse.Namespace) -> None:
@@ -388,13 +389,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
     if args.minimal_pairs:
         if args.data:
             raise UsageError("--minimal-pairs and --data are two evaluations: give one of them")
-        found = evaluate_minimal_pairs(
-            args.workdir,
-            args.minimal_pairs,
-            args.checkpoint,
-            args.pairs_per_paradigm,
-            progress=True,
-        )
+        pairs, most = args.minimal_pairs, args.pairs_per_paradigm
+        found = evaluate_minimal_pairs(args.workdir, pairs, args.checkpoint, most, progress=True)
         print(json.dumps(found) if args.json else render_minimal_pairs(found))
         return
     metrics = evaluate(args.workdir, args.data, args.split, args.checkpoint)
