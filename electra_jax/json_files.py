@@ -79,12 +79,8 @@ def read_json(path: str | Path) -> Any:
     Raises:
       UsageError: as `read_bytes`, or it is not UTF-8, not JSON, or nested too deeply.
     """
-    content = read_bytes(path)
     with reading(path):
-        try:
-            return json.loads(content.decode("utf-8-sig"))
-        except RecursionError:
-            raise UsageError("it is nested too deeply") from None
+        return parse_json(read_bytes(path))
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
@@ -93,9 +89,32 @@ def read_object(path: str | Path) -> dict[str, Any]:
     Raises:
       UsageError: as `read_json`, or it holds another kind of value.
     """
-    value = read_json(path)
+    with reading(path):
+        return parse_object(read_bytes(path))
+
+
+def parse_json(content: bytes) -> Any:
+    """The value that JSON in UTF-8 holds.
+
+    Raises:
+      UsageError: it is nested too deeply.
+      ValueError: it is not UTF-8, or not JSON.
+    """
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except RecursionError:
+        raise UsageError("it is nested too deeply") from None
+
+
+def parse_object(content: bytes) -> dict[str, Any]:
+    """The object that JSON in UTF-8 holds.
+
+    Raises:
+      UsageError: as `parse_json`, or it holds another kind of value.
+    """
+    value = parse_json(content)
     if not isinstance(value, dict):
-        raise UsageError(f"{path} cannot be read: it holds a {type(value).__name__}, not an object")
+        raise UsageError(f"it holds a {type(value).__name__}, not an object")
     return value
 
 
