@@ -8,16 +8,15 @@ import contextlib
 import hashlib
 import json
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from electra_jax.errors import UsageError
 
 LARGEST = 256 << 20  # bytes; a tokenizer.json of a large vocabulary has some 30 MB
-CHECKSUM = "checksum"  # the key of a record's own
 DAMAGE = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError,
+    OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,
 )  # fmt: skip
 
 
@@ -118,22 +117,34 @@ def parse_object(content: bytes) -> dict[str, Any]:
     return value
 
 
-def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a record, and its checksum, which `verify_checksum` compares."""
+CHECKSUM = "checksum"
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The object as JSON will have it, with a checksum of all that is in it."""
+    content = json.loads(json.dumps({**content}))
     return {**content, CHECKSUM: _checksum(content)}
 
 
-def verify_checksum(record: Mapping[str, Any]) -> None:
-    """Compares a record with the checksum in it; those of earlier versions have none.
+def unseal(content: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The inverse of `seal`; an object of before there were checksums is returned as it is.
+
+    Args:
+      content: read from a file.
+      known: the names that an object without a checksum may have. Another one may be that
+        of the checksum, damaged.
 
     Raises:
-      UsageError: it was changed since it was written.
+      UsageError: it is not what was sealed.
     """
-    content = {name: value for name, value in record.items() if name != CHECKSUM}
-    if CHECKSUM in record and record[CHECKSUM] != _checksum(content):
-        raise UsageError("it was changed since it was written: its checksum differs")
+    inside = {name: value for name, value in content.items() if name != CHECKSUM}
+    if CHECKSUM in content:
+        if content[CHECKSUM] != _checksum(inside):
+            raise UsageError("its content is not that of its checksum: damaged, or edited by hand")
+    elif unknown := set(inside) - set(known):
+        raise UsageError(f"it has no checksum, and something unknown in it: {min(unknown)!r:.40}")
+    return inside
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    plain = json.loads(json.dumps(content))  # whose keys are text, and whose tuples are lists
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -43,12 +43,13 @@ from electra_jax.data.store_checks import (
 )
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.json_files import read_object, reading, verify_checksum, with_checksum
+from electra_jax.json_files import read_object, reading, seal, unseal
 
 log = logging.getLogger(__name__)
 
 STORE_VERSION = 1
 MANIFEST = "manifest.json"
+KNOWN = ("version", "settings", "tokenizer", "splits", "files")  # in a manifest
 UNKNOWN_CHARACTERS = 10  # the commonest, that a manifest names
 MOST_UNKNOWN = 0.01  # share of tokens, without a warning
 
@@ -98,7 +99,7 @@ class TokenStore:
                     f"{path} has version {manifest['version']}, this program reads up to "
                     f"{STORE_VERSION}: upgrade"
                 )
-            verify_checksum(manifest)
+            manifest = unseal(manifest, KNOWN)
         return cls(path, manifest)
 
     def split(self, name: str) -> Split:
@@ -259,7 +260,7 @@ def write_store(
                 counts = _write(chunks, tokenizer, partial, validation_share, fraction, progress)
             if not counts["train"]["tokens"]:
                 raise UsageError("no document has a token: there is nothing to learn from")
-            manifest = with_checksum(_manifest(partial, settings, tokenizer, counts))
+            manifest = seal(_manifest(partial, settings, tokenizer, counts))
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
             partial.rename(output)
     except OSError as error:

@@ -108,7 +108,11 @@ def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool
         peak_flops=peak_flops(mesh.devices.ravel()),
         checkpoints=checkpoints,
         writer=MetricsWriter(workdir, int(state.step)) if is_main() else None,
-        record={"store": mixture.identity, "config": config_fields(config)},
+        record={
+            "store": mixture.identity,
+            "tokenizer": mixture.tokenizer.identity,
+            "config": config_fields(config),
+        },
         clock=Clock(elapsed),
         stall_seconds=config.processes.stall_seconds,
         learning_rates=functools.partial(learning_rates, config.optimizer),

@@ -36,7 +36,7 @@ def test_any_damaged_byte_of_a_folder_is_noticed(saved, tmp_path):
                 found = load_tokenizer(tmp_path / "copy")
             except UsageError as error:
                 assert str(tmp_path) in str(error) and "\n" not in str(error)
-            else:  # a changed space, or the name of a checksum, which older records lack
+            else:  # another white space
                 assert file.name == RECORD_NAME and found.state() == expected.state()
         file.write_bytes(content)
 
