@@ -134,23 +134,15 @@ def run_prepare(args: argparse.Namespace) -> None:
         from electra_jax.data.beam import prepare_on_beam
 
         store = prepare_on_beam(
-            args.input,
-            options,
-            tokenizer,
-            args.output,
-            args.beam_flags,
+            args.input, options, tokenizer, args.output, args.beam_flags,
             validation_share=args.validation_share,
-        )
+        )  # fmt: skip
     else:
         documents = Documents(args.input, options)
         store = prepare(
-            documents,
-            tokenizer,
-            args.output,
-            workers=args.workers,
-            validation_share=args.validation_share,
-            source=documents.describe(),
-        )
+            documents, tokenizer, args.output, workers=args.workers,
+            validation_share=args.validation_share, source=documents.describe(),
+        )  # fmt: skip
     for name in ("train", "validation"):
         split = store.split(name)
         documents_count = len(split.documents) - 1
@@ -158,6 +150,12 @@ def run_prepare(args: argparse.Namespace) -> None:
     if unknown := store.describe_unknown():
         print(unknown)
     print(f"token store: {args.output}")
+
+
+def run_verify(args: argparse.Namespace) -> None:
+    from electra_jax.verify import verify
+
+    print(verify(args.path, progress=sys.stderr.isatty()))
 
 
 def run_pretrain(args: argparse.Namespace) -> None:
@@ -228,13 +226,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
     if args.minimal_pairs:
         if args.data:
             raise UsageError("--minimal-pairs and --data are two evaluations: give one of them")
-        found = evaluate_minimal_pairs(
-            args.workdir,
-            args.minimal_pairs,
-            args.checkpoint,
-            args.pairs_per_paradigm,
-            progress=True,
-        )
+        pairs, most = args.minimal_pairs, args.pairs_per_paradigm
+        found = evaluate_minimal_pairs(args.workdir, pairs, args.checkpoint, most, progress=True)
         print(json.dumps(found) if args.json else render_minimal_pairs(found))
         return
     metrics = evaluate(args.workdir, args.data, args.split, args.checkpoint)
@@ -305,6 +298,7 @@ def run_quickstart(args: argparse.Namespace) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "tokenizer": run_tokenizer,
     "prepare": run_prepare,
+    "verify": run_verify,
     "pretrain": run_pretrain,
     "finetune": run_finetune,
     "glue": run_glue,

@@ -84,6 +84,9 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument("beam_flags", nargs="*", metavar="BEAM_FLAG", help="after --")
 
+    sub = command("verify", "compare a token store with its checksums")
+    sub.add_argument("path", metavar="PATH")
+
     sub = command("pretrain", "pretrain a generator and a discriminator")
     add_config_flags(sub)
     sub.add_argument("--workdir", required=True, metavar="DIR")

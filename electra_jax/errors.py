@@ -92,7 +92,7 @@ def one_of(known: Sequence[str] | Callable[[], Sequence[str]]) -> Check:
 def regular_expression(x: str) -> str:
     try:
         re.compile(x)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         return f"={x!r} is not a regular expression: {error}"
     return ""
 

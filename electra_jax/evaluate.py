@@ -12,6 +12,7 @@ from electra_jax.atomic_files import write_json
 from electra_jax.config import FinetuneConfig, build_objective
 from electra_jax.data.minimal_pairs import read_minimal_pairs
 from electra_jax.data.mixture import Mixture, parse_stores
+from electra_jax.data.verification import Verification
 from electra_jax.errors import UsageError
 from electra_jax.inference.finetuned import FinetunedModel, load
 from electra_jax.inference.pretrained import PretrainedModel, load_pretrained
@@ -61,7 +62,9 @@ def evaluate(
     if needed - there:
         missing = ", ".join(sorted({"/".join(path.split("/")[:2]) for path in needed - there}))
         raise UsageError(f"{workdir} lacks {missing}: it cannot be evaluated")
-    metrics = make_evaluate(program, sampler, max_batches=0)(model.params)
+    with Verification(mixture.stores) as verification:
+        metrics = make_evaluate(program, sampler, max_batches=0)(model.params)
+        verification.check()
     return {"step": model.step, **metrics}
 
 

@@ -5,9 +5,10 @@ hold, what is wrong with them is told in one line.
 """
 
 import contextlib
+import hashlib
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from electra_jax.errors import UsageError
 
 LARGEST = 256 << 20  # bytes; a tokenizer.json of a large vocabulary has some 30 MB
 DAMAGE = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError,
+    OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,
 )  # fmt: skip
 
 
@@ -52,12 +53,23 @@ def read_bytes(path: str | Path, most: int = LARGEST) -> bytes:
         ever), or is larger than `most` bytes.
     """
     with reading(path):
-        status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UsageError("it is not a regular file")
-        if status.st_size > most:
-            raise UsageError(f"it has {status.st_size:,} bytes, and at most {most:,} are read")
+        size = check_regular(path)
+        if size > most:
+            raise UsageError(f"it has {size:,} bytes, and at most {most:,} are read")
         return Path(path).read_bytes()
+
+
+def check_regular(path: str | Path) -> int:
+    """The bytes of a file.
+
+    Raises:
+      UsageError: it is something else, which may have no end or never begin.
+      OSError: there is none.
+    """
+    status = Path(path).stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"{path} is not a regular file")
+    return status.st_size
 
 
 def read_json(path: str | Path) -> Any:
@@ -66,12 +78,8 @@ def read_json(path: str | Path) -> Any:
     Raises:
       UsageError: as `read_bytes`, or it is not UTF-8, not JSON, or nested too deeply.
     """
-    content = read_bytes(path)
     with reading(path):
-        try:
-            return json.loads(content.decode("utf-8-sig"))
-        except RecursionError:
-            raise UsageError("it is nested too deeply") from None
+        return parse_json(read_bytes(path))
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
@@ -80,7 +88,63 @@ def read_object(path: str | Path) -> dict[str, Any]:
     Raises:
       UsageError: as `read_json`, or it holds another kind of value.
     """
-    value = read_json(path)
+    with reading(path):
+        return parse_object(read_bytes(path))
+
+
+def parse_json(content: bytes) -> Any:
+    """The value that JSON in UTF-8 holds.
+
+    Raises:
+      UsageError: it is nested too deeply.
+      ValueError: it is not UTF-8, or not JSON.
+    """
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except RecursionError:
+        raise UsageError("it is nested too deeply") from None
+
+
+def parse_object(content: bytes) -> dict[str, Any]:
+    """The object that JSON in UTF-8 holds.
+
+    Raises:
+      UsageError: as `parse_json`, or it holds another kind of value.
+    """
+    value = parse_json(content)
     if not isinstance(value, dict):
-        raise UsageError(f"{path} cannot be read: it holds a {type(value).__name__}, not an object")
+        raise UsageError(f"it holds a {type(value).__name__}, not an object")
     return value
+
+
+CHECKSUM = "checksum"
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The object as JSON will have it, with a checksum of all that is in it."""
+    content = json.loads(json.dumps({**content}))
+    return {**content, CHECKSUM: _checksum(content)}
+
+
+def unseal(content: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The inverse of `seal`; an object of before there were checksums is returned as it is.
+
+    Args:
+      content: read from a file.
+      known: the names that an object without a checksum may have. Another one may be that
+        of the checksum, damaged.
+
+    Raises:
+      UsageError: it is not what was sealed.
+    """
+    inside = {name: value for name, value in content.items() if name != CHECKSUM}
+    if CHECKSUM in content:
+        if content[CHECKSUM] != _checksum(inside):
+            raise UsageError("its content is not that of its checksum: damaged, or edited by hand")
+    elif unknown := set(inside) - set(known):
+        raise UsageError(f"it has no checksum, and something unknown in it: {min(unknown)!r:.40}")
+    return inside
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

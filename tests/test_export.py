@@ -311,6 +311,23 @@ def damage_config(folder):
     return "cannot be read"
 
 
+def damage_layers(folder):
+    edit(
+        folder / "discriminator" / "config.json", num_hidden_layers=2**30
+    )  # to be named one by one
+    return "num_hidden_layers is 1073741824"
+
+
+def damage_vocabulary_size(folder):
+    edit(folder / "discriminator" / "config.json", vocab_size=2**31 - 1)
+    return "have no room"
+
+
+def damage_kinds(folder):
+    edit(folder / "discriminator" / "config.json", architectures=3, hidden_size=[64])
+    return "cannot be read|model.hidden"
+
+
 DAMAGES = [value for name, value in sorted(globals().items()) if name.startswith("damage_")]
 
 

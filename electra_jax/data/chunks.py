@@ -33,9 +33,9 @@ class Chunk(NamedTuple):
     unknown: np.ndarray  # int64 [characters, 2], those that have no piece, and how often each is
 
 
-def token_dtype(tokenizer: Tokenizer) -> np.dtype:
+def token_dtype(vocab_size: int) -> np.dtype:
     """The smallest type that holds every id."""
-    return np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
+    return np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
 
 
 def cut(documents: Iterable[str]) -> Iterator[list[str]]:
@@ -106,7 +106,7 @@ def _encode_in_worker(texts: list[str]) -> Chunk:
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> Chunk:
     """Tokenizes some documents."""
-    dtype = token_dtype(tokenizer)
+    dtype = token_dtype(tokenizer.vocab_size)
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     hashes = [
         int.from_bytes(hashlib.blake2b(text, digest_size=6).digest()) / 2**48 for text in encoded

@@ -7,25 +7,24 @@ first[r] to first[r + 1]; a piece is a stretch of one document.
 import array
 import itertools
 import logging
-import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from electra_jax.atomic_files import atomic_path
-from electra_jax.data.token_store import Split
+from electra_jax.data.array_cache import keep_arrays, kept_arrays
+from electra_jax.data.store_checks import CURE, DOCUMENTS, Split, check_order, checksum
 from electra_jax.errors import UsageError
 
 log = logging.getLogger(__name__)
 
 LAYOUTS = ("pair", "packed")
-TABLE_VERSION = 1
+TABLE_VERSION = 2
 SHORTEST_LENGTH = 8
 # A packed row's last few slots stay empty rather than hold the scrap of a document that goes on.
 SHORTEST_PIECE = 8
 DOCUMENTS_AT_ONCE = 1_000_000
+KINDS = {"first": np.int64, "starts": np.int64, "lengths": np.int32}
 
 
 class RowTable(NamedTuple):
@@ -54,17 +53,30 @@ def row_table(split: Split, length: int, layout: str) -> RowTable:
         raise UsageError(f"data.length={length} is too short; rows have at least 8 tokens")
     if not len(split.tokens):
         raise UsageError(f"the {split.name} split of the token store is empty")
-    cache = split.folder / f"rows-{layout}-{length}-v{TABLE_VERSION}.npz"
-    if cache.is_file():
-        try:
-            with np.load(cache) as arrays:
-                return RowTable(**arrays)
-        except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
-            log.debug("row table made anew: %s", error)
-    make = pack if layout == "packed" else chunk
-    table = make(np.asarray(split.documents), length)
-    _keep(table, cache)
+    cache = split.folder / f"rows-{layout}-{length}-v{TABLE_VERSION}.bin"
+    # All that a table is made of: a newer store may have been copied over an older one.
+    origin = {"documents": split.checksum, "layout": layout, "length": length}
+    if arrays := kept_arrays(cache, origin, KINDS):
+        table = RowTable(**arrays)
+        if _fits(table, split, layout, length):
+            return table
+        log.warning("%s reaches beyond its split, and is made anew", cache)
+    check_documents(split)
+    table = (pack if layout == "packed" else chunk)(np.asarray(split.documents), length)
+    keep_arrays(cache, origin, table._asdict())
     return table
+
+
+def check_documents(split: Split) -> None:
+    """Reads where all documents start, before a table is made of it.
+
+    Raises:
+      UsageError: it is not what the manifest says, or out of order.
+    """
+    check_order(split)
+    file = split.folder / DOCUMENTS
+    if split.checksum and checksum(file) != split.checksum:
+        raise UsageError(f"{file} is damaged: {CURE}")
 
 
 def pack(documents: np.ndarray, length: int) -> RowTable:
@@ -116,9 +128,14 @@ def chunk(documents: np.ndarray, length: int) -> RowTable:
     )
 
 
-def _keep(table: RowTable, cache: Path) -> None:
-    try:
-        with atomic_path(cache) as partial:
-            np.savez(partial, **table._asdict())
-    except OSError as error:
-        log.debug("row table not kept: %s", error)
+def _fits(table: RowTable, split: Split, layout: str, length: int) -> bool:
+    """Whether rows and pieces are where the split has tokens, and fill no more than a row."""
+    first, starts, lengths = table
+    special = 2 if layout == "packed" else 3
+    if not (table.rows > 0 and first[0] == 0 and first[-1] == len(starts) == len(lengths)):
+        return False
+    if (np.diff(first) <= 0).any() or (starts < 0).any() or (lengths <= 0).any():
+        return False
+    if (lengths > length).any() or (starts > len(split.tokens) - lengths).any():
+        return False
+    return bool((np.add.reduceat(lengths + special, first[:-1]) <= length).all())

@@ -18,7 +18,7 @@ import numpy as np
 from electra_jax.data.permutation import fold, permute, uniform
 from electra_jax.data.rows import LAYOUTS, SHORTEST_LENGTH, RowTable, row_table
 from electra_jax.data.source_list import split_last_colon, split_list, unescape
-from electra_jax.data.token_store import Split
+from electra_jax.data.store_checks import Split, check_ids
 from electra_jax.errors import UsageError, at_least, check_fields, checked, one_of
 
 Batch = dict[str, np.ndarray]
@@ -121,22 +121,26 @@ class Sampler:
         self.length, self.layout, self.batch_size = length, layout, batch_size
         self._seed = seed
         self._cls, self._sep, self._pad = cls_id, sep_id, pad_id
-        self._tokens = [split.tokens for split, _ in splits]
+        self._splits = [split for split, _ in splits]
         self._tables = [row_table(split, length, layout) for split, _ in splits]
         self._source_of_row, self._shares, self._before = interleave(weights)
         self.rows = sum(table.rows for table in self._tables)
-        self.tokens_per_epoch = sum(len(tokens) for tokens in self._tokens)
+        self.tokens_per_epoch = sum(len(split.tokens) for split in self._splits)
         if layout == "packed":
             special = 2 * sum(len(table.starts) for table in self._tables)
         else:
             special = 3 * self.rows
         self.padding_share = 1 - (self.tokens_per_epoch + special) / (self.rows * length)
+        self._refused: UsageError | None = None
 
     def batch(self, step: int, rows: Rows = None) -> Batch:
         """The batch of one step, or those of its rows that a process holds.
 
         Returns:
           `tokens`, `documents` and `types`, int32 [rows, length].
+
+        Raises:
+          UsageError: a token of the store is not of its vocabulary.
         """
         numbers = step * self.batch_size + self._mine(rows)
         block, place = np.divmod(numbers, MIXTURE_PERIOD)
@@ -159,12 +163,20 @@ class Sampler:
         """Batches from `step` on, made ahead of time by tf.data where it is installed."""
         if importlib.util.find_spec("tensorflow") is None:
             return self.iterate(step, rows)
-        return self.dataset(step, rows).as_numpy_iterator()
+        return self._from_dataset(step, rows)
 
     def iterate(self, step: int, rows: Rows = None) -> Iterator[Batch]:
         """Batches from `step` on, without TensorFlow."""
         for number in itertools.count(step):
             yield self.batch(number, rows)
+
+    def _from_dataset(self, step: int, rows: Rows) -> Iterator[Batch]:
+        try:
+            yield from self.dataset(step, rows).as_numpy_iterator()
+        except Exception:  # TensorFlow gives a traceback as the message
+            if self._refused is not None:
+                raise self._refused from None
+            raise
 
     def dataset(self, step: int, rows: Rows = None) -> Any:
         """Batches from `step` on, as a tf.data.Dataset."""
@@ -176,9 +188,16 @@ class Sampler:
 
         count = len(self._mine(rows))
 
+        def arrays_of(number: Any) -> tuple[np.ndarray, ...]:
+            try:
+                return tuple(self.batch(int(number), rows).values())
+            except UsageError as error:
+                self._refused = error
+                raise
+
         def make(number: Any) -> dict[str, Any]:
             arrays = tf.numpy_function(
-                lambda n: tuple(self.batch(int(n), rows).values()),
+                arrays_of,
                 [number],
                 [tf.int32] * len(NAMES),
                 stateful=False,
@@ -224,12 +243,12 @@ class Sampler:
         }
 
     def _render(self, source: int, rows: np.ndarray, key: int) -> Batch:
-        table, tokens = self._tables[source], self._tokens[source]
+        table, split = self._tables[source], self._splits[source]
         if self.layout == "packed":
-            return self._render_packed(table, tokens, rows)
-        return self._render_pairs(table, tokens, rows, key)
+            return self._render_packed(table, split, rows)
+        return self._render_pairs(table, split, rows, key)
 
-    def _render_packed(self, table: RowTable, tokens: np.ndarray, rows: np.ndarray) -> Batch:
+    def _render_packed(self, table: RowTable, split: Split, rows: np.ndarray) -> Batch:
         """[CLS] document [SEP] [CLS] document [SEP] …, numbered from 1."""
         batch = self._empty(len(rows))
         counts = table.first[rows + 1] - table.first[rows]
@@ -243,18 +262,16 @@ class Sampler:
         number = 1 + np.arange(len(pieces)) - np.repeat(piece_first, counts)
         flat = batch["tokens"].reshape(-1)
         flat[slots] = self._cls
-        flat[ragged_ranges(slots + 1, lengths)] = tokens[
-            ragged_ranges(table.starts[pieces], lengths)
-        ]
+        flat[ragged_ranges(slots + 1, lengths)] = _read(
+            split, ragged_ranges(table.starts[pieces], lengths)
+        )
         flat[slots + 1 + lengths] = self._sep
         batch["documents"].reshape(-1)[ragged_ranges(slots, lengths + 2)] = np.repeat(
             number, lengths + 2
         )
         return batch
 
-    def _render_pairs(
-        self, table: RowTable, tokens: np.ndarray, rows: np.ndarray, key: int
-    ) -> Batch:
+    def _render_pairs(self, table: RowTable, split: Split, rows: np.ndarray, key: int) -> Batch:
         """[CLS] A [SEP] B [SEP] with types 0 and 1, or [CLS] A [SEP]; one document a row."""
         starts, lengths = table.starts[rows], table.lengths[rows].astype(np.int64)
         single = (uniform(rows, fold(key, 1)) < SINGLE_SEGMENT_SHARE) | (lengths < 2)
@@ -267,12 +284,19 @@ class Sampler:
         body = (columns > 0) & (columns < last) & ~is_sep
         batch = self._empty(len(rows))
         place = starts[:, None] + columns - 1 - second
-        batch["tokens"][body] = tokens[place[body]]
+        batch["tokens"][body] = _read(split, place[body])
         batch["tokens"][:, 0] = self._cls
         batch["tokens"][is_sep] = self._sep
         batch["documents"][columns <= last] = 1
         batch["types"][second & (columns <= last)] = 1
         return batch
+
+
+def _read(split: Split, places: np.ndarray) -> np.ndarray:
+    """The tokens at places of a split; each is of its vocabulary."""
+    tokens = split.tokens[places]
+    check_ids(split, tokens)
+    return tokens
 
 
 def ragged_ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

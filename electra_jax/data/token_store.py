@@ -20,33 +20,37 @@ import logging
 import os
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from electra_jax.atomic_files import atomic_folder, is_free, write_json
+from electra_jax.data.array_files import ArrayFile, map_array
 from electra_jax.data.chunks import Chunk, token_dtype, tokenize
+from electra_jax.data.store_checks import (
+    CURE,
+    DOCUMENTS,
+    SPLITS,
+    TOKENS,
+    Split,
+    check_all_ids,
+    check_manifest,
+    check_order,
+    check_sample,
+    checksum,
+)
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
+from electra_jax.json_files import read_object, reading, seal, unseal
 
 log = logging.getLogger(__name__)
 
 STORE_VERSION = 1
 MANIFEST = "manifest.json"
-SPLITS = ("train", "validation")
+KNOWN = ("version", "settings", "tokenizer", "splits", "files")  # in a manifest
 UNKNOWN_CHARACTERS = 10  # the commonest, that a manifest names
 MOST_UNKNOWN = 0.01  # share of tokens, without a warning
-HEADER_BYTES = 128  # of a .npy file with one dimension
-
-
-class Split(NamedTuple):
-    """The documents of one split; document i is tokens[documents[i] : documents[i + 1]]."""
-
-    name: str
-    folder: Path
-    tokens: np.ndarray  # uint16 or uint32, a memory map
-    documents: np.ndarray  # int64 [documents + 1], a memory map
 
 
 class TokenStore:
@@ -56,48 +60,75 @@ class TokenStore:
       path: its directory.
       manifest: what it says about itself.
       identity: a hash of tokens and tokenizer; equal stores train equal models.
+      size: bytes of its arrays.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]):
+        """Takes a manifest, and maps the arrays that it describes.
+
+        Raises:
+          UsageError: an array is missing, or is not as it describes it.
+        """
         self.path = path
         self.manifest = manifest
+        with reading(path / MANIFEST):
+            check_manifest(manifest)
         files = json.dumps([manifest["files"], manifest["tokenizer"]["identity"]], sort_keys=True)
         self.identity = hashlib.sha256(files.encode()).hexdigest()[:16]
+        self.size = sum(entry["bytes"] for entry in manifest["files"].values())
+        self._check_sizes()
+        self._splits = {name: self._map(name) for name in SPLITS}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "TokenStore":
-        """Opens a store; files are checked by size, `verify` reads them.
+        """Opens a store; headers, sizes and a sample of the ids are checked, `verify` reads all.
 
         Raises:
-          UsageError: not a store, one of a newer version, or one with a file missing or cut.
+          UsageError: not a store, one of a newer version, or one with a file missing, cut or
+            damaged.
         """
         path = Path(path)
         file = path / MANIFEST
         if not file.is_file():
             raise UsageError(f"{path} is not a token store: it has no {MANIFEST} (see `prepare`)")
-        try:
-            manifest = json.loads(file.read_text())
+        manifest = read_object(file)
+        with reading(file):
             if manifest["version"] > STORE_VERSION:
                 raise UsageError(
                     f"{path} has version {manifest['version']}, this program reads up to "
                     f"{STORE_VERSION}: upgrade"
                 )
-            store = cls(path, manifest)
-            sizes = {name: entry["bytes"] for name, entry in manifest["files"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{file} cannot be read: {error!r}") from error
-        for name, size in sizes.items():
-            found = (path / name).stat().st_size if (path / name).is_file() else None
-            if found != size:
-                state = "is missing" if found is None else f"has {found:,} bytes, not {size:,}"
-                raise UsageError(f"{path / name} {state}: prepare the store again")
-        return store
+            manifest = unseal(manifest, KNOWN)
+        return cls(path, manifest)
 
     def split(self, name: str) -> Split:
         """The split "train" or "validation", as memory maps."""
-        folder = self.path / name
-        tokens, documents = (_memory_map(folder / file) for file in ("tokens.npy", "documents.npy"))
-        return Split(name, folder, tokens, documents)
+        return self._splits[name]
+
+    def _check_sizes(self) -> None:
+        for name, entry in self.manifest["files"].items():
+            file, size = self.path / name, entry["bytes"]
+            found = file.stat().st_size if file.is_file() else None
+            if found != size:
+                state = "is missing" if found is None else f"has {found:,} bytes, not {size:,}"
+                raise UsageError(f"{file} {state}: {CURE}")
+
+    def _map(self, name: str) -> Split:
+        folder, counts = self.path / name, self.manifest["splits"][name]
+        vocab_size = self.manifest["tokenizer"]["vocab_size"]
+        try:
+            split = Split(
+                name,
+                folder,
+                map_array(folder / TOKENS, token_dtype(vocab_size), counts["tokens"]),
+                map_array(folder / DOCUMENTS, np.dtype(np.int64), counts["documents"] + 1),
+                vocab_size,
+                self.manifest["files"][f"{name}/{DOCUMENTS}"]["sha256"],
+            )
+        except UsageError as error:
+            raise UsageError(f"{error}: {CURE}") from error
+        check_sample(split)
+        return split
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -107,8 +138,9 @@ class TokenStore:
           UsageError: it is not the one that the manifest names.
         """
         tokenizer = load_tokenizer(self.path / "tokenizer")
-        if tokenizer.identity != self.manifest["tokenizer"]["identity"]:
-            raise UsageError(f"{self.path}/tokenizer was changed: prepare the store again")
+        known = self.manifest["tokenizer"]
+        if (tokenizer.identity, tokenizer.vocab_size) != (known["identity"], known["vocab_size"]):
+            raise UsageError(f"{self.path}/tokenizer was changed: {CURE}")
         return tokenizer
 
     def describe_unknown(self) -> str:
@@ -130,15 +162,22 @@ class TokenStore:
             )
         return text
 
-    def verify(self) -> None:
-        """Reads all files and compares their checksums.
+    def verify(self, seen: Callable[[int], None] = lambda size: None) -> None:
+        """Reads all files, and compares them with their checksums and with each other.
+
+        Args:
+          seen: is told the bytes of each block that is read, and may raise.
 
         Raises:
           UsageError: names the file that differs.
         """
         for name, entry in self.manifest["files"].items():
-            if _checksum(self.path / name) != entry["sha256"]:
-                raise UsageError(f"{self.path / name} is damaged: prepare the store again")
+            if checksum(self.path / name, seen) != entry["sha256"]:
+                raise UsageError(f"{self.path / name} is damaged: {CURE}")
+        for split in self._splits.values():
+            check_order(split)
+            check_all_ids(split)
+        self.tokenizer  # noqa: B018 - raises if it is not the one that the manifest names
 
 
 def prepare(
@@ -219,7 +258,7 @@ def write_store(
         if not counts["train"]["tokens"]:
             raise UsageError("no document has a token: there is nothing to learn from")
         manifest = _manifest(partial, settings, tokenizer, counts)
-        write_json(partial / MANIFEST, manifest)
+        write_json(partial / MANIFEST, seal(manifest))
     if not counts["validation"]["documents"] and validation_share:
         log.warning(
             "no document is held out: there are too few, or --validation-share is too small"
@@ -242,7 +281,7 @@ def _manifest(
         "files": {
             f"{split}/{name}.npy": {
                 "bytes": (folder / split / f"{name}.npy").stat().st_size,
-                "sha256": _checksum(folder / split / f"{name}.npy"),
+                "sha256": checksum(folder / split / f"{name}.npy"),
             }
             for split in SPLITS
             for name in ("tokens", "documents")
@@ -306,14 +345,14 @@ def _write(
     progress: bool,
 ) -> dict[str, dict[str, Any]]:
     """Writes the arrays of both splits; returns their counts."""
-    dtype = token_dtype(tokenizer)
+    dtype = token_dtype(tokenizer.vocab_size)
     frequencies = {split: np.zeros(tokenizer.vocab_size, np.int64) for split in SPLITS}
     totals: dict[str, dict[str, Any]] = {s: {"tokens": 0, "documents": 0} for s in SPLITS}
     text_bytes = unknown_tokens = 0
     unknown: collections.Counter[str] = collections.Counter()
     with contextlib.ExitStack() as stack:
         files = {
-            (split, name): stack.enter_context(_ArrayFile(folder / split / f"{name}.npy", kind))
+            (split, name): stack.enter_context(ArrayFile(folder / split / f"{name}.npy", kind))
             for split in SPLITS
             for name, kind in (("tokens", dtype), ("documents", np.dtype(np.int64)))
         }
@@ -370,49 +409,3 @@ def entropy(counts: np.ndarray) -> float:
     """The entropy of the distribution that counts give, in nats; 0 without any."""
     shares = counts[counts > 0] / max(1, counts.sum())
     return -float(shares @ np.log(shares))
-
-
-class _ArrayFile:
-    """A one-dimensional .npy file that grows; its length is written when it is closed."""
-
-    def __init__(self, path: Path, dtype: np.dtype):
-        path.parent.mkdir(exist_ok=True)
-        self._file: BinaryIO = path.open("wb")
-        self._dtype = dtype
-        self._length = 0
-        self._write_header()
-
-    def __enter__(self) -> "_ArrayFile":
-        return self
-
-    def __exit__(self, kind: object, *exc: object) -> None:
-        if kind is None:
-            self._file.seek(0)
-            self._write_header()
-        with contextlib.nullcontext() if kind is None else contextlib.suppress(OSError):
-            self._file.close()
-
-    def append(self, values: np.ndarray) -> None:
-        self._file.write(np.ascontiguousarray(values, self._dtype).data)
-        self._length += len(values)
-
-    def _write_header(self) -> None:
-        # NumPy leaves room in the header for the length to grow.
-        np.lib.format.write_array_header_1_0(
-            self._file,
-            {
-                "descr": np.lib.format.dtype_to_descr(self._dtype),
-                "fortran_order": False,
-                "shape": (self._length,),
-            },
-        )
-
-
-def _memory_map(path: Path) -> np.ndarray:
-    # An empty file cannot be mapped.
-    return np.load(path, mmap_mode="r" if path.stat().st_size > HEADER_BYTES else None)
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,13 +24,18 @@ import sentencepiece
 from electra_jax.atomic_files import atomic_folder, atomic_path, write_json
 from electra_jax.data import tokenizer_files, tokenizer_state
 from electra_jax.data.sentencepiece_model import sentencepiece_state
+from electra_jax.data.tokenizer_record import (
+    FORMAT_VERSION,
+    RECORD_NAME,
+    check_unchanged,
+    make_record,
+    read_record,
+)
 from electra_jax.data.tokenizer_state import ROLES, SPECIAL_TOKENS, bert_settings, bert_state
 from electra_jax.data.unigram_engine import UnigramEngine, can_encode
 from electra_jax.errors import UsageError
+from electra_jax.json_files import DAMAGE, parse_object, read_bytes, short_reason
 
-# Folders of WordPiece have version 1, as they always had; 2 has a tokenizer.json.
-FORMAT_VERSION = 2
-RECORD_NAME = "electra_jax_tokenizer.json"
 KINDS = ("unigram", "bpe", "wordpiece")
 _SENTENCEPIECE_MODEL = "sentencepiece.model"  # of version 0.1
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -66,6 +71,7 @@ class Tokenizer:
         self.roles = dict(roles)
         self.kind = state["model"]["type"].lower()
         ids = tokenizer_state.library_of(state).get_vocab(with_added_tokens=True)
+        tokenizer_state.check_ids(ids)
         # Ids between added tokens may have no piece.
         self._pieces = [""] * (max(ids.values(), default=-1) + 1)
         for piece, id in ids.items():
@@ -217,7 +223,7 @@ class Tokenizer:
         self._save(Path(directory), record, "tokenizer.json", content)
 
     def _save(self, directory: Path, record: dict[str, Any], name: str, content: bytes) -> None:
-        record = {**record, "vocab_size": self.vocab_size, "identity": self.identity}
+        record = make_record({**record, "vocab_size": self.vocab_size}, self.identity, content)
         with atomic_folder(directory, RECORD_NAME, update=True) as folder:
             with atomic_path(folder / name) as partial:
                 partial.write_bytes(content)
@@ -383,9 +389,8 @@ def load_tokenizer(
         if str(error).startswith("no tokenizer in"):
             raise
         raise UsageError(f"tokenizer at {path}: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        detail = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise UsageError(f"tokenizer at {path} cannot be read: {detail}") from error
+    except DAMAGE as error:
+        raise UsageError(f"tokenizer at {path} cannot be read: {short_reason(error)}") from error
 
 
 def _make(state: Mapping[str, Any], roles: Mapping[str, str]) -> Tokenizer:
@@ -395,33 +400,23 @@ def _make(state: Mapping[str, Any], roles: Mapping[str, str]) -> Tokenizer:
 
 
 def _load_saved(path: Path, lower_case: bool | None) -> Tokenizer:
-    record = json.loads((path / RECORD_NAME).read_text("utf-8"))
-    if record["format_version"] > FORMAT_VERSION:
-        raise UsageError(
-            f"its format is {record['format_version']}, newer than {FORMAT_VERSION}, the newest"
-            " that this version reads; upgrade electra-jax"
-        )
-    kind = record["kind"]
-    if lower_case not in (None, record["lower_case"]):
-        raise UsageError(f"it was made with lower_case={record['lower_case']}; train another one")
+    record = read_record(path)
+    kind, lower = record["kind"], record["lower_case"]
+    if lower_case not in (None, lower):
+        raise UsageError(f"it was made with lower_case={lower}; train another one")
     tokenizer: Tokenizer
     if record["format_version"] > 1:
-        state = json.loads((path / "tokenizer.json").read_text("utf-8"))
-        tokenizer = Tokenizer(state, record["roles"])
+        content = read_bytes(path / "tokenizer.json")
+        tokenizer = Tokenizer(parse_object(content), record["roles"])
     elif kind == "wordpiece":
-        content = (path / "vocab.txt").read_bytes().decode("utf-8")
-        tokenizer = WordPieceTokenizer(
-            content.removesuffix("\n").split("\n"),
-            lower_case=record["lower_case"],
-            strip_accents=record["strip_accents"],
-        )
+        content = read_bytes(path / "vocab.txt")
+        pieces = content.decode("utf-8").removesuffix("\n").split("\n")
+        accents = record["strip_accents"]
+        tokenizer = WordPieceTokenizer(pieces, lower_case=lower, strip_accents=accents)
     else:
-        model = (path / _SENTENCEPIECE_MODEL).read_bytes()
-        tokenizer = SentencePieceTokenizer(model, kind=kind, lower_case=record["lower_case"])
-    if tokenizer.identity != record["identity"]:
-        raise UsageError(
-            "its files were altered since it was saved; train it again or copy it anew"
-        )
+        content = read_bytes(path / _SENTENCEPIECE_MODEL)
+        tokenizer = SentencePieceTokenizer(content, kind=kind, lower_case=lower)
+    check_unchanged(record, tokenizer.identity, content)
     return tokenizer
 
 

@@ -24,6 +24,7 @@ from electra_jax.data.tokenizer_state import (
     with_token,
 )
 from electra_jax.errors import UsageError
+from electra_jax.json_files import read_bytes, read_object
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ CURE = (
     "open it with transformers and save what AutoTokenizer.from_pretrained(…) gives, if that has "
     "a tokenizer.json"
 )
+PADDING = 1024  # ids that models have beyond their vocabulary, for round shapes
 # Classes of slow tokenizers, less their ending, whose files tell everything.
 _OF_VOCAB_TXT = {
     "", "PreTrained", "Bert", "Electra", "DistilBert", "ConvBert", "MobileBert", "SqueezeBert",
@@ -88,7 +90,7 @@ def read(
     config = _read_object(file.parent / "tokenizer_config.json")
     if code := (config.get("auto_map") or {}).get("AutoTokenizer"):
         raise UsageError(f"it is Python code of its own ({code}), which is not run; {CURE}")
-    content = file.read_bytes()
+    content = read_bytes(file)
     if file.suffix == ".json" or content.lstrip()[:1] == b"{":
         state = _read_json(file, config, lower_case)
     elif file.suffix == ".txt" or not _is_model(content):
@@ -108,10 +110,7 @@ def _read_object(file: Path) -> dict[str, Any]:
     """The object in a file of JSON; an empty one if there is no file."""
     if not file.is_file():
         return {}
-    content = json.loads(file.read_text("utf-8"))
-    if not isinstance(content, dict):
-        raise UsageError(f"{file.name} is not a JSON object")
-    return content
+    return read_object(file)
 
 
 def _class(config: Mapping[str, Any]) -> str:
@@ -214,8 +213,19 @@ def _read_byte_pairs(
 
 def _lines(file: Path) -> list[str]:
     # Not splitlines: some pieces are characters that it takes for line ends.
-    text = file.read_bytes().decode("utf-8-sig").removesuffix("\n")
-    return [line.removesuffix("\r") for line in text.split("\n")]
+    text = read_bytes(file).decode("utf-8-sig").removesuffix("\n")
+    return [line.removesuffix("\r") for line in text.split("\n")] if text else []
+
+
+def _warn_of_a_cut(file: Path, vocabulary: Sequence[str]) -> None:
+    """Logs what lets a vocab.txt look cut off, as nothing beside it says what it should hold."""
+    size = _read_object(file.parent / "config.json").get("vocab_size")
+    if isinstance(size, int) and size > len(vocabulary) + PADDING:
+        log.warning("%s has %d pieces and the model beside it %d: is it cut off?",
+                    file, len(vocabulary), size)  # fmt: skip
+    elif not file.read_bytes().endswith(b"\n"):
+        log.warning("%s does not end its last line: is it cut off after %r?",
+                    file, vocabulary[-1])  # fmt: skip
 
 
 def _read_vocab_txt(
@@ -226,6 +236,9 @@ def _read_vocab_txt(
         vocabulary = _lines(file)
     except UnicodeDecodeError as error:
         raise UsageError(f"{file.name} is not UTF-8 text (byte {error.start})") from error
+    if not vocabulary:
+        raise UsageError(f"{file.name} is empty")
+    _warn_of_a_cut(file, vocabulary)
     if config.get("do_basic_tokenize") is False:
         raise UsageError(f"do_basic_tokenize=false cannot be followed; {CURE}")
     if config.get("never_split"):

@@ -14,6 +14,7 @@ from electra_jax.errors import UsageError
 
 ROLES = ("pad", "unk", "cls", "sep", "mask")
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+MOST_GAPS = 2**16  # ids without a piece, beside as many as there are pieces
 HIDDEN = "\ufdd0\ufdd1"  # noncharacters, before the name of a piece that no text may spell
 
 # A piece that starts with one of these starts a word of its own although no space is before it:
@@ -61,6 +62,17 @@ def library_of(state: Mapping[str, Any]) -> tokenizers.Tokenizer:
         raise UsageError(
             f"not a tokenizer that tokenizers {tokenizers.__version__} can read ({line})"
         ) from error
+
+
+def check_ids(ids: Mapping[str, int]) -> None:
+    """Refuses a vocabulary that consists of gaps: each id takes memory, here and in models.
+
+    Raises:
+      UsageError: most ids have no piece.
+    """
+    last = max(ids.values(), default=-1)
+    if last >= 2 * len(ids) + MOST_GAPS:
+        raise UsageError(f"it has {len(ids):,} pieces, and ids up to {last:,}")
 
 
 def isolated(state: Mapping[str, Any], roles: Mapping[str, str]) -> dict[str, Any]:

@@ -24,12 +24,13 @@ from electra_jax.inference.scoring import (
     make_score,
 )
 from electra_jax.interop import huggingface
+from electra_jax.interop.tensor_checks import check_room
 from electra_jax.models.electra import GeneratorConfig, init_params, unstack_params
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.run_directory import TOKENIZER, read_config
-from electra_jax.training.checkpoint import Checkpoints
+from electra_jax.training.checkpoint import FOLDER, Checkpoints
 
 LONGEST_ROW = 512  # of an imported model, whose training rows are not known
 
@@ -212,12 +213,35 @@ def load_pretrained(path: str | Path, checkpoint: str = "best") -> PretrainedMod
         return load_hugging_face(path)
     config = read_config(path)
     config = dataclasses.replace(config, model=config.model.anywhere)
-    electra = config.electra
-    shapes = jax.eval_shape(lambda key: init_params(electra, key), jax.random.key(0))
     with Checkpoints(path, read_only=True) as checkpoints:
         step = checkpoints.choose(checkpoint)
+        check_room(config.model, (Path(path) / FOLDER / str(step)).rglob("*"))
+        electra = config.electra
+        shapes = jax.eval_shape(lambda key: init_params(electra, key), jax.random.key(0))
         params = checkpoints.restore_params(step, shapes)
-    return PretrainedModel(config, params, load_tokenizer(Path(path) / TOKENIZER), step)
+        record = checkpoints.record() or {}
+    return PretrainedModel(config, params, load_run_tokenizer(path, config, record), step)
+
+
+def load_run_tokenizer(
+    path: str | Path, config: PretrainConfig, record: Mapping[str, Any]
+) -> Tokenizer:
+    """The tokenizer of a run directory.
+
+    Args:
+      record: of a checkpoint, which names the tokenizer of the run; those of before do not.
+
+    Raises:
+      UsageError: it is damaged, or not the one that the run was trained with.
+    """
+    folder = Path(path) / TOKENIZER
+    tokenizer = load_tokenizer(folder)
+    trained = record.get("tokenizer", tokenizer.identity)
+    if tokenizer.identity != trained or tokenizer.vocab_size > config.model.vocab_size:
+        raise UsageError(
+            f"{folder} is not the tokenizer that the run was trained with: copy that one there"
+        )
+    return tokenizer
 
 
 def read_shape(path: str | Path) -> tuple[ModelConfig, GeneratorConfig | None]:

@@ -31,8 +31,9 @@ from electra_jax.interop.sentence_transformers import (
     read_sentence_vectors,
     write_sentence_vectors,
 )
-from electra_jax.interop.tensor_checks import check_shapes, check_tied, check_unread
-from electra_jax.interop.tensor_files import read_json, read_tensors
+from electra_jax.interop.tensor_checks import check_room, check_shapes, check_tied, check_unread
+from electra_jax.interop.tensor_files import read_tensors
+from electra_jax.json_files import DAMAGE, read_object, short_reason
 from electra_jax.models.electra import GeneratorConfig, generator_model
 from electra_jax.models.encoder import ModelConfig
 
@@ -153,7 +154,7 @@ def is_hugging_face(path: str | Path) -> bool:
 
 def _holds_model(folder: Path) -> bool:
     file = folder / "config.json"
-    return file.is_file() and "model_type" in read_json(file)
+    return file.is_file() and "model_type" in read_object(file)
 
 
 def read_model(
@@ -216,8 +217,9 @@ def _read_network(
 ) -> tuple[ModelConfig, str, dict[str, np.ndarray]]:
     """Shape, which of `networks` it is, and flat parameters; without a head if it is none."""
     try:
-        config = read_json(folder / "config.json")
+        config = read_object(folder / "config.json")
         model = model_config(config)
+        check_room(model, filter(Path.is_file, folder.iterdir()))
         tensors = read_tensors(folder)
         prefix = _find_prefix(tensors, PREFIXES[config["model_type"]], model)
         table = names.body(model, prefix)
@@ -234,8 +236,8 @@ def _read_network(
         check_unread(tensors, {name.theirs for name in table}, prefix, network)
     except UsageError as error:
         raise UsageError(f"{folder}: {error}") from error
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"{folder}/config.json lacks {error}") from error
+    except DAMAGE as error:
+        raise UsageError(f"{folder}/config.json cannot be read: {short_reason(error)}") from error
     return model, network, flat
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.models.encoder import GLOBAL_THETA, LOCAL_THETA, ModelConfig
+from electra_jax.models.encoder import GLOBAL_THETA, LOCAL_THETA, MOST_LAYERS, ModelConfig
 
 CLASSES = {
     ("published", "discriminator"): "ElectraForPreTraining",
@@ -107,7 +107,8 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
     """
     kind = config.get("model_type")
     if kind not in PREFIXES:
-        raise UsageError(f"a model of type {kind!r}; electra, modernbert and bert can be read")
+        raise UsageError(f"a model of type {kind!r:.40}; electra, modernbert and bert can be read")
+    check_layers(config["num_hidden_layers"], config.get("layer_types"))
     shape = {
         "vocab_size": config["vocab_size"],
         "layers": config["num_hidden_layers"],
@@ -140,6 +141,18 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
         attention_dropout=config.get("attention_probs_dropout_prob", 0.1),
         **shape,
     )
+
+
+def check_layers(layers: Any, kinds: Any) -> None:
+    """Refuses what no loop over the layers should begin with.
+
+    Raises:
+      UsageError: it is no number of layers, or there are kinds of more or fewer.
+    """
+    if type(layers) is not int or not 1 <= layers <= MOST_LAYERS:
+        raise UsageError(f"its num_hidden_layers is {layers!r:.40}, not one of 1 to {MOST_LAYERS}")
+    if kinds is not None and len(kinds) != layers:
+        raise UsageError(f"it has {layers} layers, and layer_types of {len(kinds)}")
 
 
 def require(config: Mapping[str, Any], needed: Mapping[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Whether the tensors of an imported file are what is read of them, no more and no less."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,31 @@ from electra_jax.models.encoder import ModelConfig
 
 log = logging.getLogger(__name__)
 
+# More than any file has: the arrays of a checkpoint are compressed, but are not nothing.
+PARAMS_PER_BYTE = 32
 # The first parts of the names of a network's head.
 HEADS = {
     "discriminator": {"discriminator_predictions", "head", "classifier"},
     "masked_lm": {"generator_predictions", "generator_lm_head", "head", "decoder"},
     "generator": {"generator_predictions", "generator_lm_head", "head", "decoder"},
 }
+
+
+def check_room(model: ModelConfig, files: Iterable[Path]) -> None:
+    """Refuses a model whose parameters cannot be in its files, before memory is taken for them.
+
+    Raises:
+      UsageError: it is too large, or a file cannot be looked at.
+    """
+    try:
+        held = sum(file.stat().st_size for file in files)
+    except OSError as error:
+        raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from error
+    if model.least_params > PARAMS_PER_BYTE * held:
+        raise UsageError(
+            f"config.json describes {model.least_params:,} parameters and more, for which the "
+            f"{held:,} bytes of its weights have no room: one of them is damaged"
+        )
 
 
 def check_tied(

@@ -5,8 +5,10 @@ beside it. The pickle may ask for a handful of names; any other is refused.
 """
 
 import collections
+import io
 import math
 import pickle
+import pickletools
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,8 @@ def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) 
     if max(reach, math.prod(size)) > len(storage):
         raise pickle.UnpicklingError("a tensor reaches beyond its storage")
     strides = [s * storage.itemsize for s in stride]
-    return np.lib.stride_tricks.as_strided(storage[offset:], size, strides).copy()
+    # A view: copies of one storage, which a file may ask for many times over, take memory.
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False)
 
 
 def _rebuild_parameter(data: np.ndarray, *_: Any) -> np.ndarray:
@@ -56,10 +59,39 @@ _ALLOWED = {
 }
 
 
+# What `torch.save` writes a state dict with: names, numbers, tuples, dicts and calls.
+_OPCODES = frozenset("""
+    PROTO STOP MARK EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS LIST
+    EMPTY_DICT DICT SETITEM SETITEMS NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4
+    INT LONG BINFLOAT FLOAT BINUNICODE SHORT_BINUNICODE UNICODE BINSTRING SHORT_BINSTRING
+    BINBYTES SHORT_BINBYTES STRING GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID
+    PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET POP POP_MARK DUP FRAME
+    """.split())  # fmt: skip  # noqa: SIM905
+
+
+def _check_pickle(content: bytes) -> None:
+    """Refuses what makes the interpreter take memory for what is not in the file.
+
+    Python's own reader takes memory for the highest number of a memo, and for texts as long as
+    they say they are, before it has read any of it.
+
+    Raises:
+      UnpicklingError, ValueError: names it.
+    """
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name not in _OPCODES:
+            raise pickle.UnpicklingError(f"it has a {opcode.name}, as no state dict has")
+        if opcode.name in ("PUT", "LONG_BINPUT") and (argument or 0) > len(content):
+            raise pickle.UnpicklingError(f"it numbers {argument:,} objects")
+
+
 class _Unpickler(pickle.Unpickler):
     def __init__(self, archive: zipfile.ZipFile, root: str):
-        super().__init__(archive.open(f"{root}data.pkl"))
+        content = archive.read(f"{root}data.pkl")
+        _check_pickle(content)
+        super().__init__(io.BytesIO(content))
         self._archive, self._root = archive, root
+        self._storages: dict[str, np.ndarray] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ALLOWED:
@@ -69,10 +101,30 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks to run {module}.{name}")
 
     def persistent_load(self, pid: Any) -> np.ndarray:
-        _, dtype, key, *_ = pid
-        if not isinstance(dtype, np.dtype):
+        _, dtype, key, _, count, *_ = pid
+        if not isinstance(dtype, np.dtype) or not isinstance(key, str):
             raise pickle.UnpicklingError(f"a storage is of type {dtype!r}")
-        return np.frombuffer(self._archive.read(f"{self._root}data/{key}"), dtype)
+        if key not in self._storages:
+            content = self._archive.read(f"{self._root}data/{key}")
+            self._storages[key] = np.frombuffer(content, np.uint8)
+        storage = self._storages[key]
+        if len(storage) != count * dtype.itemsize:
+            raise pickle.UnpicklingError(f"storage {key} has {len(storage):,} bytes, not {count:,}")
+        return storage.view(dtype)
+
+
+def _check_entries(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuses an archive whose entries hold more than it has bytes.
+
+    Raises:
+      UnpicklingError: one is compressed, or some lie upon each other.
+    """
+    entries = archive.infolist()
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+            raise pickle.UnpicklingError(f"{entry.filename} in it is compressed: unpack it")
+    if sum(entry.file_size for entry in entries) > size:
+        raise pickle.UnpicklingError("its entries overlap")
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
@@ -83,6 +135,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_entries(archive, path.stat().st_size)
             pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
             if len(pickles) != 1:
                 raise UsageError(f"{path} is no PyTorch checkpoint")

@@ -36,6 +36,7 @@ ARCHITECTURES = {
     "modern": Architecture(True, False, True, True, 1e-5, True, "mean"),
 }
 POOLINGS = ("cls", "mean")
+MOST_LAYERS = 10_000  # each of them is traced, or named: the millions of a damaged file never end
 GLOBAL_THETA, LOCAL_THETA = 160_000.0, 10_000.0
 
 
@@ -46,7 +47,7 @@ class ModelConfig:
     # published: BERT's block, as in the paper; modern: ModernBERT's
     architecture: str = checked("published", one_of(tuple(ARCHITECTURES)))
     vocab_size: int = checked(0, at_least(0))  # 0: the tokenizer's
-    layers: int = checked(12, at_least(1))  # of the discriminator
+    layers: int = checked(12, within(f"[1, {MOST_LAYERS}]"))  # of the discriminator
     hidden: int = checked(256, at_least(1))  # width of the layers
     heads: int = checked(4, at_least(1))  # of attention; hidden is a multiple of it
     intermediate: int = checked(1024, at_least(1))  # width within the feed-forward networks
@@ -99,6 +100,12 @@ class ModelConfig:
         if self.dtype == "auto":
             return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
         return jnp.dtype(self.dtype)
+
+    @property
+    def least_params(self) -> int:
+        """A number of parameters that the encoder has at least: those of its matrices."""
+        layer = 4 * self.hidden**2 + 2 * self.hidden * self.intermediate
+        return self.vocab_size * self.embedding + self.layers * layer
 
     def window(self, layer: int) -> int | None:
         """Reach of layer `layer`'s attention to each side; None is global."""

@@ -17,6 +17,7 @@ from electra_jax.data.minimal_pairs import read_minimal_pairs
 from electra_jax.data.mixture import Mixture
 from electra_jax.data.sampler import Sampler
 from electra_jax.data.tokenizer import Tokenizer
+from electra_jax.data.verification import Verification
 from electra_jax.errors import UsageError
 from electra_jax.failures import telling_memory_of
 from electra_jax.inference.pretrained import load_pretrained
@@ -73,6 +74,8 @@ def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool
 
     # Text: what is learnt from.
     mixture = Mixture.open(config.data.store)
+    # One process reads it: where others have copies of their own, `electra-jax verify` does.
+    verification = Verification(mixture.stores if is_main() else ())
     config = resolve_vocabulary(config, mixture.tokenizer.vocab_size)
     sampler = mixture.sampler("train", config.data, config.train.batch_size, config.train.seed)
     pairs = held_out_pairs(config, mixture.tokenizer)
@@ -124,14 +127,20 @@ def train(
         peak_flops=peak_flops(mesh.devices.ravel()),
         checkpoints=checkpoints,
         writer=MetricsWriter(workdir, int(state.step)) if is_main() else None,
-        record={"store": mixture.identity, "config": config_fields(config)},
+        record={
+            "store": mixture.identity,
+            "tokenizer": mixture.tokenizer.identity,
+            "config": config_fields(config),
+        },
         clock=Clock(elapsed),
         stall_seconds=config.processes.stall_seconds,
         learning_rates=functools.partial(learning_rates, config.optimizer),
         profiler=Profiler(workdir, parse_steps(config.train.profile)),
         monitor=run_monitor(config, program, workdir, int(state.step)),
+        checks=verification.check,
     )
-    loop.run(state, run_key)
+    with verification:
+        loop.run(state, run_key)
 
 
 def open_workdir(config: PretrainConfig, workdir: Path, mixture: Mixture) -> Checkpoints:

@@ -199,6 +199,7 @@ class Loop:
       learning_rates: (steps done, progress) → the rates of the next step, by name.
       profiler: what it traces is between two steps.
       monitor: of what goes wrong, if it is watched.
+      checks: called after each step; what it raises ends the run before that step is saved.
     """
 
     steps: int
@@ -222,6 +223,7 @@ class Loop:
     learning_rates: Callable[[int, float], dict[str, float]] = lambda step, progress: {}
     profiler: Profiler = dataclasses.field(default_factory=Profiler)
     monitor: Monitor | None = None
+    checks: Callable[[], None] = lambda: None
 
     def run(self, state: TrainState, run_key: jax.Array) -> TrainState:
         """Trains until the steps or the time are used up, and closes checkpoints and writer.
@@ -313,6 +315,7 @@ class Loop:
         self.profiler.end(step, state)
         self._bar.step()
         self.checkpoints.check()
+        self.checks()
         if self.budget_seconds:
             self.clock.agree(step, self.budget_seconds)
 

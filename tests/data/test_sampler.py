@@ -18,7 +18,8 @@ FIRST = 10  # tokens from here on are text, each of them once
 
 def split(lengths, folder, first=FIRST):
     ends = np.cumsum([0, *lengths])
-    return Split("train", Path(folder), first + np.arange(ends[-1], dtype=np.uint32), ends)
+    tokens = first + np.arange(ends[-1], dtype=np.uint32)
+    return Split("train", Path(folder), tokens, ends, vocab_size=2**31, checksum="")
 
 
 def lengths(count=60, seed=0):

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -148,6 +149,69 @@ def test_any_damage_is_one_line(pickled, tmp_path):
     with pytest.raises(UsageError) as raised:
         read_torch_file(tmp_path / "pytorch_model.bin")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"Nr\xff\xff\xff\x0f.",  # a memo of 2**28 objects
+        b"p268435455\n.",
+        b"\x8e" + (2**32).to_bytes(8, "little") + b".",  # so many bytes, none of which follows
+        b"\x8d" + (2**32).to_bytes(8, "little") + b".",
+        b"\x96" + (2**32).to_bytes(8, "little") + b".",
+        b"B\xff\xff\xff\x7f.",
+    ],
+    ids=repr,
+)
+def test_what_a_pickle_announces_takes_no_memory(pickled, tmp_path):
+    with zipfile.ZipFile(tmp_path / "pytorch_model.bin", "w") as archive:
+        archive.writestr("model/data.pkl", pickled)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match="pytorch_model.bin"):
+            read_torch_file(tmp_path / "pytorch_model.bin")
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_one_storage_takes_memory_once(tmp_path):
+    values = np.zeros(10**6, np.float32)
+    content = {f"t{n}": tensor("FloatStorage", "0", values) for n in range(500)}
+    path = write(tmp_path / "pytorch_model.bin", content, [("0", values)])
+    tracemalloc.start()
+    try:
+        assert len(read_torch_file(path)) == 500
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_compressed_storage_is_refused(tmp_path):
+    values = np.zeros(10**6, np.float32)
+    path = write(tmp_path / "a.bin", {"x": tensor("FloatStorage", "0", values)}, [("0", values)])
+    with (
+        zipfile.ZipFile(path) as plain,
+        zipfile.ZipFile(tmp_path / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name in plain.namelist():
+            archive.writestr(name, plain.read(name))
+    with pytest.raises(UsageError, match="is compressed"):
+        read_torch_file(tmp_path / "pytorch_model.bin")
+
+
+def test_a_storage_of_another_size_is_refused(tmp_path):
+    values = np.zeros(4, np.float32)
+    path = tmp_path / "pytorch_model.bin"
+    write(path, {"x": tensor("FloatStorage", "0", values)}, [("0", values[:3])])
+    with pytest.raises(UsageError, match="storage 0 has 12 bytes"):
+        read_torch_file(path)
+
+
+def test_an_empty_storage_is_read(tmp_path):
+    values = np.zeros(0, np.float32)
+    path = write(tmp_path / "a.bin", {"x": tensor("FloatStorage", "0", values)}, [("0", values)])
+    assert read_torch_file(path)["x"].shape == (0,)
 
 
 def test_what_is_no_such_file_is_refused(tmp_path):

@@ -1,7 +1,6 @@
 """The lines of a run's log, and that no log is worth a run."""
 
 import errno
-import json
 import logging
 import os
 import sys
