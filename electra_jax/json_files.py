@@ -5,9 +5,10 @@ hold, what is wrong with them is told in one line.
 """
 
 import contextlib
+import hashlib
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,36 @@ def read_object(path: str | Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{path} cannot be read: it holds a {type(value).__name__}, not an object")
     return value
+
+
+CHECKSUM = "checksum"
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The object as JSON will have it, with a checksum of all that is in it."""
+    content = json.loads(json.dumps({**content}))
+    return {**content, CHECKSUM: _checksum(content)}
+
+
+def unseal(content: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The inverse of `seal`; an object of before there were checksums is returned as it is.
+
+    Args:
+      content: read from a file.
+      known: the names that an object without a checksum may have. Another one may be that
+        of the checksum, damaged.
+
+    Raises:
+      UsageError: it is not what was sealed.
+    """
+    inside = {name: value for name, value in content.items() if name != CHECKSUM}
+    if CHECKSUM in content:
+        if content[CHECKSUM] != _checksum(inside):
+            raise UsageError("its content is not that of its checksum: damaged, or edited by hand")
+    elif unknown := set(inside) - set(known):
+        raise UsageError(f"it has no checksum, and something unknown in it: {min(unknown)!r:.40}")
+    return inside
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
