@@ -19,8 +19,9 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from electra_jax.errors import ElectraError, UsageError, at_least, check_fields, checked
+from electra_jax.errors import UsageError, at_least, check_fields, checked
 from electra_jax.json_files import short_reason
+from electra_jax.training.checkpoint_errors import SaveErrors, SaveFailed, one_error
 from electra_jax.training.records import make_record, rank, read_record, verify
 from electra_jax.training.state import TrainState, placed_zeros
 
@@ -42,28 +43,6 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         check_fields("checkpoint", self)
-
-
-class SaveFailed(ElectraError):
-    """A checkpoint could not be written; launchers try again, a few times."""
-
-    status = 1
-
-
-class SaveErrors(logging.Filter):
-    """Takes the error of a save from Orbax's log.
-
-    Orbax logs it at once, but where there are other processes it raises it only after all
-    have waited for each other, for minutes.
-    """
-
-    error: BaseException | None = None
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and "save" in record.getMessage().lower():
-            self.error = record.exc_info[1]
-            return False
-        return True
 
 
 class Restored(NamedTuple):
@@ -227,7 +206,8 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                restored = self._restore(step, like)
+                with one_error():
+                    restored = self._restore(step, like)
             except Exception as error:  # Orbax and TensorStore raise many kinds
                 damaged[step] = short_reason(error)
                 if jax.process_count() > 1:  # the others may well have read it
@@ -294,8 +274,9 @@ class Checkpoints:
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
         folder = self._folder / str(step)
         try:
-            restored = self._restore_parts(step, {PARAMS: like})
-            verify(read_record(folder), restored)
+            with one_error():
+                restored = self._restore_parts(step, {PARAMS: like})
+                verify(read_record(folder), restored)
         except Exception as error:  # Orbax and TensorStore raise many kinds
             others = [str(other) for other in self._manager.all_steps() if other != step]
             raise UsageError(

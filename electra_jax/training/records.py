@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 # In the folder of a step, as Orbax's JsonSave and its manager have it.
 RECORD_FILE, METRICS_FILE = "record/metadata", "metrics/metrics"
 DIGESTS, METRICS = "digests", "metrics"
+ELAPSED = "elapsed"  # seconds of the run, in all records
 
 
 class NotFinite(Exception):
@@ -81,6 +82,8 @@ def read_record(folder: Path) -> Record:
             raise UsageError("its checksum is missing")
         content = unseal(sealed, sealed)
         if DIGESTS not in content:
+            if not math.isfinite(content[ELAPSED]):
+                raise UsageError(f"{ELAPSED} is {content[ELAPSED]}")
             return Record(content, None, _read_metrics(folder))
         return Record(content, content.pop(DIGESTS), content.pop(METRICS))
 
