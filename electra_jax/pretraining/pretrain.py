@@ -74,8 +74,6 @@ def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool
 
     # Text: what is learnt from.
     mixture = Mixture.open(config.data.store)
-    # One process reads it: where others have copies of their own, `electra-jax verify` does.
-    verification = Verification(mixture.stores if is_main() else ())
     config = resolve_vocabulary(config, mixture.tokenizer.vocab_size)
     sampler = mixture.sampler("train", config.data, config.train.batch_size, config.train.seed)
     pairs = held_out_pairs(config, mixture.tokenizer)
@@ -96,6 +94,8 @@ def train(
     compile_first: bool,
 ) -> None:
     """The run, in a directory that no other process writes to."""
+    # One process reads it: where others have copies of their own, `electra-jax verify` does.
+    verification = Verification(mixture.stores if is_main() else ())
     checkpoints = open_workdir(config, workdir, mixture)
 
     # State: what is learnt.

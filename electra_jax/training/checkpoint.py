@@ -1,15 +1,17 @@
 """Checkpoints of a run; no other module imports Orbax.
 
-A checkpoint holds the training state and a small record (elapsed seconds, the run's
-config). Saves are asynchronous; one that is not whole has no commit marker and is passed
-over, and one that cannot be read makes way for the one before it, with a warning.
+A checkpoint holds the training state and a small record (elapsed seconds, the run's config, a
+digest of each array: see `records`). Saves are asynchronous; one that is not whole has no commit
+marker and is passed over. Whatever is restored is verified, and one that cannot be read, or is
+not what was saved, makes way for the one before it, with a warning.
 """
 
 import contextlib
 import dataclasses
 import logging
+import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,10 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from electra_jax.errors import ElectraError, UsageError, at_least, check_fields, checked
+from electra_jax.errors import UsageError, at_least, check_fields, checked
+from electra_jax.json_files import short_reason
+from electra_jax.training.checkpoint_errors import SaveErrors, SaveFailed, one_error
+from electra_jax.training.records import make_record, rank, read_record, verify
 from electra_jax.training.state import TrainState, placed_zeros
 
 log = logging.getLogger(__name__)
@@ -25,7 +30,7 @@ log = logging.getLogger(__name__)
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save at INFO
 
 FOLDER = "checkpoints"
-REST, NORMS = "rest", "norms"  # parts of a checkpoint
+PARAMS, REST, NORMS = "params", "rest", "norms"  # parts of a checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,38 +38,46 @@ class CheckpointConfig:
     """When to save, and what to keep."""
 
     every_steps: int = checked(1000, at_least(1))  # beside one at each evaluation
-    keep: int = checked(1, at_least(1))  # latest ones kept, beside the best
+    # Latest ones kept, beside the best; the last two in any case, should one be damaged.
+    keep: int = checked(1, at_least(1))
 
     def __post_init__(self) -> None:
         check_fields("checkpoint", self)
-
-
-class SaveFailed(ElectraError):
-    """A checkpoint could not be written; launchers try again, a few times."""
-
-    status = 1
-
-
-class SaveErrors(logging.Filter):
-    """Takes the error of a save from Orbax's log.
-
-    Orbax logs it at once, but where there are other processes it raises it only after all
-    have waited for each other, for minutes.
-    """
-
-    error: BaseException | None = None
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and "save" in record.getMessage().lower():
-            self.error = record.exc_info[1]
-            return False
-        return True
 
 
 class Restored(NamedTuple):
     state: TrainState
     record: dict
     step: int
+
+
+@dataclasses.dataclass
+class Preservation:
+    """Which checkpoints of a run are not deleted: the latest and the best, at least two.
+
+    Attributes:
+      keep: how many of the latest.
+      ranks: how bad each is, by step; one whose record cannot be read is not deleted either.
+    """
+
+    keep: int
+    ranks: dict[int, float]
+
+    def best(self, steps: Sequence[int]) -> int | None:
+        """The best of some steps, the latest of equals; None if none was evaluated."""
+        known = [step for step in steps if self.ranks.get(step, math.inf) < math.inf]
+        return min(known, key=lambda step: (self.ranks[step], -step), default=None)
+
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: policies.PreservationContext
+    ) -> list[bool]:
+        """Answers Orbax, which gives them in the order of their steps."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*steps[-self.keep :], self.best(steps)} - {None}
+        if len(kept) < 2:
+            kept |= {*steps[-2:]}
+        return [step in kept or step not in self.ranks for step in steps]
 
 
 class Checkpoints:
@@ -85,36 +98,34 @@ class Checkpoints:
         maximise: bool = False,
         read_only: bool = False,
     ) -> None:
-        self._metric = metric
+        self._metric, self._maximise, self._read_only = metric, maximise, read_only
         self._errors = SaveErrors()
         self.workdir = workdir
-
-        def badness(metrics: Mapping[str, float]) -> float:
-            return -metrics[metric] if maximise else metrics[metric]
-
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(
-                [
-                    policies.LatestN(keep),
-                    policies.BestN(
-                        get_metric_fn=badness,
-                        reverse=True,
-                        n=1,
-                        keep_checkpoints_without_metrics=False,
-                    ),
-                ]
-            ),
-            best_fn=badness,
-            best_mode="min",
-            create=False,
-            read_only=read_only,
-        )
-        folder = Path(workdir).absolute() / FOLDER
+        self._folder = Path(workdir).absolute() / FOLDER
+        self._preservation = Preservation(keep, {})
         if not read_only:
-            folder.mkdir(parents=True, exist_ok=True)
-        elif not folder.is_dir():
-            raise UsageError(f"{folder} holds no checkpoint yet")
-        self._manager = ocp.CheckpointManager(folder, options=options)
+            self._folder.mkdir(parents=True, exist_ok=True)
+        elif not self._folder.is_dir():
+            raise UsageError(f"{self._folder} holds no checkpoint yet")
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self._preservation,
+            best_fn=lambda metrics: 0.0,  # what is the best is said here, and verified
+            create=False,
+            read_only=self._read_only,
+            lightweight_initialize=True,  # a damaged file of metrics would end it
+        )
+        manager = ocp.CheckpointManager(self._folder, options=options)
+        for step in manager.all_steps():
+            try:
+                metrics = read_record(self._folder / str(step)).metrics
+            except UsageError as error:
+                log.warning("%s: this checkpoint is not taken for the best", error)
+                continue
+            self._preservation.ranks[step] = rank(metrics, self._metric, self._maximise)
+        return manager
 
     def save(
         self, step: int, state: TrainState, record: dict, metrics: dict[str, float] | None = None
@@ -123,6 +134,7 @@ class Checkpoints:
 
         Raises:
           SaveFailed: this save, or an earlier one in the background.
+          NotFinite: what is learnt is not of numbers alone; nothing is saved.
         """
         self.check()
         ranked = {name: value for name, value in (metrics or {}).items() if name == self._metric}
@@ -130,16 +142,17 @@ class Checkpoints:
             self._manager.check_for_errors()
             if step in self._manager.all_steps():
                 return
+        parts = _parts(state)
+        sealed = make_record(record, parts, ranked)
+        self._preservation.ranks[step] = rank(ranked, self._metric, self._maximise)
+        with self._reasons():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    # Apart, so that a model can be used without its optimizer's state.
-                    params=ocp.args.StandardSave(state.params),
-                    rest=ocp.args.StandardSave(_rest(state)),
-                    record=ocp.args.JsonSave(record),
-                    **({NORMS: ocp.args.StandardSave(state.norm_sums)} if state.norm_sums else {}),
+                    record=ocp.args.JsonSave(sealed),
+                    **{name: ocp.args.StandardSave(part) for name, part in parts.items()},
                 ),
-                metrics=ranked or None,
+                metrics=ranked or None,  # for earlier versions of this program
             )
 
     def check(self) -> None:
@@ -155,7 +168,7 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax, TensorStore and the file system raise many kinds
             raise SaveFailed(
-                f"a checkpoint could not be saved in {self._manager.directory}: "
+                f"a checkpoint could not be saved in {self._folder}: "
                 f"{short_reason(error)}; mend that, and rerun the command to "
                 "resume from the last one"
             ) from error
@@ -163,18 +176,23 @@ class Checkpoints:
     def record(self) -> dict | None:
         """The record of the latest checkpoint that has a readable one; None without any."""
         for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                return self._manager.restore(
-                    step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
-                ).record
-            except (OSError, ValueError):
-                log.debug("checkpoint %d has no readable record", step)
+            with contextlib.suppress(UsageError):
+                return self.record_at(step)
         return None
+
+    def record_at(self, step: int) -> dict:
+        """The record of a checkpoint.
+
+        Raises:
+          UsageError: it is missing or damaged.
+        """
+        return read_record(self._folder / str(step)).content
 
     def restore_latest(self, like: TrainState) -> Restored | None:
         """The latest checkpoint that can be read, placed as `like` is; None if there is none.
 
-        Those after it that cannot be read are put aside, as the run will save those steps again;
+        Those after it that cannot be read, or are not what was saved, are put aside, as the run
+        will save those steps again;
         of several processes none can tell whether the others could read one, and none is passed
         over.
 
@@ -188,13 +206,14 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                restored = self._restore(step, like)
+                with one_error():
+                    restored = self._restore(step, like)
             except Exception as error:  # Orbax and TensorStore raise many kinds
                 damaged[step] = short_reason(error)
                 if jax.process_count() > 1:  # the others may well have read it
                     raise UsageError(
                         f"checkpoint {step} cannot be read ({damaged[step]}): remove "
-                        f"{self._manager.directory / str(step)} to go on from the one before"
+                        f"{self._folder / str(step)} to go on from the one before"
                     ) from error
                 log.warning("checkpoint %d cannot be read (%s)", step, damaged[step])
                 continue
@@ -203,7 +222,7 @@ class Checkpoints:
             return restored
         if damaged:
             raise UsageError(
-                f"no checkpoint in {self._manager.directory} can be read: "
+                f"no checkpoint in {self._folder} can be read: "
                 f"{next(iter(damaged.values()))}; choose another --workdir, or remove them to "
                 "start anew"
             )
@@ -211,7 +230,7 @@ class Checkpoints:
 
     def _put_aside(self, step: int) -> None:
         """Not deleted: what could not be read may have been the file system's fault."""
-        folder = Path(self._manager.directory)
+        folder = self._folder
         target = folder.parent / f"unreadable-{FOLDER}" / str(step)
         try:
             target.parent.mkdir(exist_ok=True)
@@ -220,44 +239,51 @@ class Checkpoints:
         except OSError as error:
             raise UsageError(f"{folder / str(step)} cannot be put aside: {error}") from error
         log.warning("it lies in %s now", target)
-        self._manager.reload()
+        self._manager.close()
+        self._manager = self._open()
 
     def _restore(self, step: int, like: TrainState) -> Restored:
         """A checkpoint; where an earlier version added up other sums, they are of no steps."""
-        folder = Path(self._manager.directory) / str(step)
+        folder = self._folder / str(step)
+        record = read_record(folder)
         metric_sums = _saved_sums(folder / REST, "metric_sums", like.metric_sums, like.step)
         norm_sums = _saved_sums(folder / NORMS, "", like.norm_sums, like.step)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(like.params),
-                rest=ocp.args.StandardRestore(_rest(like.replace(metric_sums=metric_sums))),
-                record=ocp.args.JsonRestore(),
-                **({NORMS: ocp.args.StandardRestore(norm_sums)} if norm_sums else {}),
-            ),
-        )
-        sums = {"metric_sums": restored.rest["metric_sums"], "norm_sums": restored.get(NORMS, {})}
+        saved = _parts(like.replace(metric_sums=metric_sums, norm_sums=norm_sums))
+        restored = self._restore_parts(step, saved)
+        verify(record, {NORMS: {}, **restored})
+        params, rest, norms = restored[PARAMS], restored[REST], restored.get(NORMS, {})
+        sums = {"metric_sums": rest["metric_sums"], "norm_sums": norms}
         for name, saved in (("metric_sums", metric_sums), ("norm_sums", norm_sums)):
             if saved is not getattr(like, name):
                 sums[name] = placed_zeros(getattr(like, name))
-        state = TrainState(**restored.rest | {"params": restored.params, **sums})
-        return Restored(state, restored.record, step)
+        state = TrainState(**rest | {"params": params, **sums})
+        return Restored(state, record.content, step)
+
+    def _restore_parts(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+        args = {name: ocp.args.StandardRestore(part) for name, part in like.items()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+        return {name: restored[name] for name in like}
 
     def restore_params(self, step: int, shapes: Any) -> Any:
         """The parameters of a checkpoint alone, on this process's first device.
 
         Raises:
-          UsageError: they cannot be read, or are not of these shapes.
+          UsageError: they cannot be read, are not what was saved, or not of these shapes.
         """
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
+        folder = self._folder / str(step)
         try:
-            return self._manager.restore(
-                step, args=ocp.args.Composite(params=ocp.args.StandardRestore(like))
-            ).params
+            with one_error():
+                restored = self._restore_parts(step, {PARAMS: like})
+                verify(read_record(folder), restored)
         except Exception as error:  # Orbax and TensorStore raise many kinds
-            folder = Path(self._manager.directory) / str(step)
-            raise UsageError(f"{folder} cannot be read: {short_reason(error)}") from error
+            others = [str(other) for other in self._manager.all_steps() if other != step]
+            raise UsageError(
+                f"{folder} cannot be read: {short_reason(error)}"
+                + (f"; choose another with --checkpoint ({', '.join(others)})" if others else "")
+            ) from error
+        return restored[PARAMS]
 
     def choose(self, which: str) -> int:
         """The step that "last", "best" or a number names.
@@ -267,16 +293,16 @@ class Checkpoints:
         """
         steps = sorted(self._manager.all_steps())
         if not steps:
-            raise UsageError(f"{self._manager.directory} holds no checkpoint yet")
+            raise UsageError(f"{self._folder} holds no checkpoint yet")
         if which == "last":
             return steps[-1]
         if which == "best":
-            best = self._manager.best_step()
+            best = self._preservation.best(steps)
             return steps[-1] if best is None else best
         if which.isdecimal() and int(which) in steps:
             return int(which)
         raise UsageError(
-            f"no checkpoint {which!r} in {self._manager.directory}; there are "
+            f"no checkpoint {which!r} in {self._folder}; there are "
             f"last, best, {', '.join(map(str, steps))}"
         )
 
@@ -318,21 +344,18 @@ def _saved_sums(folder: Path, name: str, like: Any, beside: Any) -> Any:
     )
 
 
-def _rest(state: TrainState) -> dict[str, Any]:
-    """The part of a checkpoint that holds all but the parameters and the norms."""
-    return {
+def _parts(state: TrainState) -> dict[str, Any]:
+    """A state as its checkpoint has it: parts, so that a model can be used without the rest."""
+    rest = {
         "step": state.step,
         "params": None,
         "opt_state": state.opt_state,
         "metric_sums": state.metric_sums,
     }
+    norms = {NORMS: state.norm_sums} if state.norm_sums else {}
+    return {PARAMS: state.params, REST: rest, **norms}
 
 
 def holds_checkpoint(workdir: str | Path) -> bool:
     """Whether there is a checkpoint in a run directory, whole or not."""
     return any(step.name.isdecimal() for step in (Path(workdir) / FOLDER).glob("*"))
-
-
-def short_reason(error: Exception) -> str:
-    """The first line of an error, shortened."""
-    return (str(error).strip() or repr(error)).splitlines()[0][:200]

@@ -1,0 +1,67 @@
+"""Errors of saves and restores, taken from where Orbax and TensorStore leave them."""
+
+import contextlib
+import inspect
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from electra_jax.errors import ElectraError
+
+
+class SaveFailed(ElectraError):
+    """A checkpoint could not be written; launchers try again, a few times."""
+
+    status = 1
+
+
+class SaveErrors(logging.Filter):
+    """Takes the error of a save from Orbax's log.
+
+    Orbax logs it at once, but where there are other processes it raises it only after all
+    have waited for each other, for minutes.
+    """
+
+    error: BaseException | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and "save" in record.getMessage().lower():
+            self.error = record.exc_info[1]
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def one_error() -> Iterator[None]:
+    """Of a restore that fails, lets the first error be raised, and keeps the others silent.
+
+    The reads that were under way beside it end some time later, in threads of TensorStore and when
+    their coroutines are collected, each with a traceback on standard error.
+    """
+    hook, asyncio_log = sys.unraisablehook, logging.getLogger("asyncio")
+
+    def quiet(unraisable: Any) -> None:
+        if not _is_left_over(unraisable):
+            hook(unraisable)
+
+    sys.unraisablehook = quiet
+    asyncio_log.addFilter(_is_retrieved)
+    yield
+    # Not after an error: what is left over is yet to come.
+    if sys.unraisablehook is quiet:
+        sys.unraisablehook = hook
+    asyncio_log.removeFilter(_is_retrieved)
+
+
+def _is_left_over(unraisable: Any) -> bool:
+    if isinstance(unraisable.exc_value, RuntimeError) and (
+        str(unraisable.exc_value) == "Event loop is closed"
+    ):
+        return True
+    owner = unraisable.object
+    return inspect.iscoroutine(owner) and "orbax" in owner.cr_code.co_filename
+
+
+def _is_retrieved(record: logging.LogRecord) -> bool:
+    return "exception was never retrieved" not in record.getMessage()
