@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -72,30 +72,48 @@ def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool
     check_batch(mesh, config.train.batch_size, config.train.accumulate)
     check_batch(mesh, config.eval.batch_size, field="eval.batch_size")
 
-    # Text: what is learnt from.
+    config, text = open_text(config)
+    memory = telling_memory_of(config.train.batch_size, config.train.accumulate)
+    with writing_alone(workdir), memory, text.verification:
+        train(config, workdir, mesh, text, compile_first)
+
+
+class Text(NamedTuple):
+    """What a run learns from.
+
+    Attributes:
+      mixture: its token stores.
+      verification: of the stores, which this process reads.
+      sampler: the training rows, in their order.
+      pairs: sentence pairs that are scored beside, if there are any.
+    """
+
+    mixture: Mixture
+    verification: Verification
+    sampler: Sampler
+    pairs: PairSet | None
+
+
+def open_text(config: PretrainConfig) -> tuple[PretrainConfig, Text]:
+    """Opens the text of a run; returns its config with the vocabulary size filled in, too.
+
+    Raises:
+      UsageError: a store is missing, damaged or does not fit the config.
+    """
     mixture = Mixture.open(config.data.store)
+    # One process reads them: where others have copies of their own, `electra-jax verify` does.
+    verification = Verification(mixture.stores if is_main() else ())
     config = resolve_vocabulary(config, mixture.tokenizer.vocab_size)
     sampler = mixture.sampler("train", config.data, config.train.batch_size, config.train.seed)
     pairs = held_out_pairs(config, mixture.tokenizer)
-    with (
-        writing_alone(workdir),
-        telling_memory_of(config.train.batch_size, config.train.accumulate),
-    ):
-        train(config, workdir, mesh, mixture, sampler, pairs, compile_first)
+    return config, Text(mixture, verification, sampler, pairs)
 
 
 def train(
-    config: PretrainConfig,
-    workdir: Path,
-    mesh: Mesh,
-    mixture: Mixture,
-    sampler: Sampler,
-    pairs: PairSet | None,
-    compile_first: bool,
+    config: PretrainConfig, workdir: Path, mesh: Mesh, text: Text, compile_first: bool
 ) -> None:
     """The run, in a directory that no other process writes to."""
-    # One process reads it: where others have copies of their own, `electra-jax verify` does.
-    verification = Verification(mixture.stores if is_main() else ())
+    mixture, sampler = text.mixture, text.sampler
     checkpoints = open_workdir(config, workdir, mixture)
 
     # State: what is learnt.
@@ -120,7 +138,7 @@ def train(
         batches=lambda step: global_batches(
             functools.partial(sampler.batches, step), mesh, config.train.batch_size
         ),
-        evaluate=held_out_evaluation(config, program, mixture, pairs),
+        evaluate=held_out_evaluation(config, program, mixture, text.pairs),
         summarise=program.objective.summarise,
         tokens_per_step=config.train.batch_size * config.data.length,
         flops_per_token=flops,
@@ -137,10 +155,9 @@ def train(
         learning_rates=functools.partial(learning_rates, config.optimizer),
         profiler=Profiler(workdir, parse_steps(config.train.profile)),
         monitor=run_monitor(config, program, workdir, int(state.step)),
-        checks=verification.check,
+        checks=text.verification.check,
     )
-    with verification:
-        loop.run(state, run_key)
+    loop.run(state, run_key)
 
 
 def open_workdir(config: PretrainConfig, workdir: Path, mixture: Mixture) -> Checkpoints:

@@ -43,7 +43,9 @@ def inspect(tree: Any) -> dict[str, Inspection]:
     sums = {name: _inspect_on_devices(leaf) for name, leaf in named if not _on_host(leaf)}
     here = [(name, leaf) for name, leaf in named if name not in sums]
     with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
-        found = dict(zip((n for n, _ in here), pool.map(_inspect_on_host, (x for _, x in here))))
+        found = dict(
+            zip((n for n, _ in here), pool.map(_inspect_on_host, (x for _, x in here)), strict=True)
+        )
     found |= jax.device_get(sums)
     return {
         name: Inspection(f"{int(first):08x}{int(second):08x}", bool(finite))
