@@ -1,5 +1,7 @@
 """The command: whatever a user gets wrong ends in one line and exit status 2."""
 
+import argparse
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from electra_jax import __version__, cli
-from electra_jax.command_line import split_overrides
+from electra_jax.command_line import build_parser, split_overrides
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import ElectraError, ProcessMissing, UsageError
 from electra_jax.training.checkpoint import SaveFailed
@@ -139,3 +141,21 @@ def test_every_declared_error_has_its_line_and_status(kind, status, monkeypatch,
     monkeypatch.setitem(cli.COMMANDS, "report", fail)
     assert cli.main(["report", "--workdir", "w"]) == status
     assert capsys.readouterr().err == "electra-jax: what is wrong\n"
+
+
+def commands():
+    parser = build_parser()
+    [action] = [x for x in parser._actions if isinstance(x, argparse._SubParsersAction)]
+    return action.choices
+
+
+@pytest.mark.parametrize("name", commands())
+def test_help_explains_every_flag_and_gives_an_example_that_parses(name):
+    sub = commands()[name]
+    for action in sub._actions:
+        assert action.help, f"{name} {action.option_strings or action.dest}: help is missing"
+    assert set(cli.COMMANDS) == set(commands())
+    example = sub.format_help().partition("example:\n")[2].strip()
+    program, *argv = shlex.split(example)
+    assert program == "electra-jax"
+    assert build_parser().parse_args(split_overrides(argv)[0]).command == name
