@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from electra_jax import __version__
 from electra_jax.errors import UsageError, did_you_mean
 
-SOURCE = "docs:, text:GLOB, jsonl:GLOB, parquet:GLOB or tfds:NAME; may be repeated"
+SOURCE = "docs:, text:GLOB, lines:GLOB, jsonl:GLOB, parquet:GLOB or tfds:NAME; may be repeated"
 MODEL = "a run directory, or an exported or Hugging Face one"
 OVERRIDE = "--config."
 

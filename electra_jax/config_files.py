@@ -5,6 +5,7 @@ A config file is Python with `get_config(variant) -> ConfigDict`; command-line o
 """
 
 import importlib.util
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import ml_collections
 
 from electra_jax.errors import UsageError, did_you_mean
+
+log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parent
 # Shipped configs that had other names in version 0.1; both are read.
@@ -62,7 +65,16 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     for override in overrides:
         _override(config, override)
     join_names(init)
+    _drop_budget(config, {override.partition("=")[0] for override in overrides})
     return config
+
+
+def _drop_budget(config: ml_collections.ConfigDict, given: set[str]) -> None:
+    """Lets steps that are given end a run, and not the time budget of its config file."""
+    budget = config.get("train", {}).get("time_budget", "")
+    if budget and "train.steps" in given and "train.time_budget" not in given:
+        config.train.time_budget = ""
+        log.info("train.steps is given: the config's train.time_budget=%s is dropped", budget)
 
 
 def split_variant(spec: str) -> tuple[str, str]:

@@ -328,3 +328,12 @@ def test_a_config_file_may_have_colons_in_its_path(tmp_path):
     assert split_variant(str(file)) == (str(file), "")
     assert split_variant(f"{file}:small") == (str(file), "small")
     assert split_variant("pretrain/small:modern") == ("pretrain/small", "modern")
+
+
+def test_steps_that_are_given_drop_the_time_budget_of_a_config(caplog):
+    caplog.set_level("INFO")
+    config = load_config("pretrain/tiny", ["train.steps=100"])
+    assert (config.train.steps, config.train.time_budget) == (100, "")
+    assert "train.time_budget=20m is dropped" in caplog.text
+    both = load_config("pretrain/tiny", ["train.steps=100", "train.time_budget=3m"])
+    assert both.train.time_budget == "3m"

@@ -3,6 +3,7 @@
 A source is written as a scheme and an address:
 
 - `text:GLOB`: UTF-8 text, one paragraph a line, a blank line between documents;
+- `lines:GLOB`: UTF-8 text, a document a line;
 - `jsonl:GLOB`: one JSON object a line, or an array of objects, the text in a column;
 - `parquet:GLOB`: the text in a column;
 - `tfds:NAME[/CONFIG][:SPLIT]`: a prepared TensorFlow data set (split "train" by default);
@@ -35,6 +36,7 @@ from electra_jax.data.text_files import (
     no_column,
     read_json_lines,
     read_text,
+    read_text_lines,
 )
 from electra_jax.errors import UsageError
 
@@ -241,13 +243,15 @@ class _Reopened:
         return source.read()
 
 
-_SCHEMES = ("text", "jsonl", "parquet", "tfds", "docs")
+_SCHEMES = ("text", "lines", "jsonl", "parquet", "tfds", "docs")
 
 
 def _open_source(source: str, options: DocumentOptions, find: Find) -> _Source:
     scheme, colon, address = source.partition(":")
     if scheme == "text" and colon:
         return Files(source, address, read_text, find)
+    if scheme == "lines" and colon:
+        return Files(source, address, read_text_lines, find)
     if scheme == "jsonl" and colon:
         read = functools.partial(read_json_lines, column=options.column)
         return Files(source, address, read, find)

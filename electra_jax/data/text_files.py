@@ -4,6 +4,7 @@ import dataclasses
 import glob
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,9 @@ from electra_jax.errors import UsageError
 Reader = Callable[[Path], Iterator[tuple[str, int]]]  # see `read_text`
 Find = Callable[[str], list["Found"]]  # see `find_files`
 
+log = logging.getLogger(__name__)
+
+MANY_LINES = 1000  # of one document, for a file that was perhaps meant otherwise
 _LONGEST = 64 << 20  # bytes of text held at once
 PIECE_OF_JSON = 1 << 20  # bytes decoded at once of lines of any length
 _CARRIAGE_RETURN = re.compile(r"\s*\r\s*")
@@ -126,9 +130,11 @@ class Files:
 def read_text(path: Path) -> Iterator[tuple[str, int]]:
     """Yields paragraphs, a line each, between blank lines; and the bytes read so far."""
     lines: list[str] = []
-    held = consumed = 0
+    held = consumed = number = 0
+    is_divided = False
     for number, line, consumed in read_lines(path, cut=True):
         text = decode(line, path, number).strip()
+        is_divided = is_divided or not text or "\r" in text
         if "\r" in text:  # which ends a line, too
             *whole, text = (_CARRIAGE_RETURN.sub("\n", part) for part in _BLANK.split(text))
             for part in whole:
@@ -143,6 +149,18 @@ def read_text(path: Path) -> Iterator[tuple[str, int]]:
             held += len(line)
     if lines:
         yield "\n".join(lines), consumed
+    if number >= MANY_LINES and not is_divided:
+        log.warning(
+            "%s: its %s lines are one document, as no blank line divides them; if each line is a "
+            "document, write lines:%s", path, f"{number:,}", path,
+        )  # fmt: skip
+
+
+def read_text_lines(path: Path) -> Iterator[tuple[str, int]]:
+    """Yields each line as a document, and the bytes read so far."""
+    for number, line, consumed in read_lines(path, cut=True):
+        for text in decode(line, path, number).strip().split("\r"):
+            yield text, consumed
 
 
 def read_json_lines(path: Path, column: str) -> Iterator[tuple[str, int]]:

@@ -50,6 +50,7 @@ STORE_VERSION = 1
 MANIFEST = "manifest.json"
 KNOWN = ("version", "settings", "tokenizer", "splits", "files")  # in a manifest
 UNKNOWN_CHARACTERS = 10  # the commonest, that a manifest names
+FEW_HELD_OUT = 20_000  # tokens
 MOST_UNKNOWN = 0.01  # share of tokens, without a warning
 
 
@@ -262,6 +263,11 @@ def write_store(
     if not counts["validation"]["documents"] and validation_share:
         log.warning(
             "no document is held out: there are too few, or --validation-share is too small"
+        )
+    elif 0 < counts["validation"]["tokens"] < FEW_HELD_OUT:
+        log.warning(
+            "only %s tokens are held out: metrics on so few say little, raise --validation-share",
+            f"{counts['validation']['tokens']:,}",
         )
     return TokenStore.open(output)
 

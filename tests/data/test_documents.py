@@ -592,3 +592,16 @@ def test_a_link_that_leads_nowhere_is_no_documentation(tmp_path, monkeypatch):
     monkeypatch.setattr(installed_docs, "_folders", lambda name: [tmp_path])
     monkeypatch.setattr(installed_docs, "_descriptions", lambda name: [])
     assert installed_docs.find_sources(["x"]) == [tmp_path / "there.md"]
+
+
+def test_each_line_is_a_document(tmp_path):
+    (tmp_path / "a.txt").write_bytes("one\r\ntwo\n\nthree é\rfour".encode())
+    assert list(Documents([f"lines:{tmp_path}/*.txt"])) == ["one", "two", "three é", "four"]
+
+
+@pytest.mark.parametrize(("end", "is_hinted"), [("\n", True), ("\n\n", False)])
+def test_a_file_of_many_lines_that_is_one_document_is_told(tmp_path, caplog, end, is_hinted):
+    file = tmp_path / "a.txt"
+    file.write_text(end.join(f"line {i}" for i in range(1000)))
+    assert len(list(Documents([f"text:{file}"]))) == (1 if is_hinted else 1000)
+    assert (f"write lines:{file}" in caplog.text) == is_hinted

@@ -226,10 +226,21 @@ def test_unknown_tokens_are_counted_and_their_characters_named(tmp_path, tokeniz
     assert "of the tokens are unknown" in caplog.text
     caplog.clear()
     plain = make(tmp_path / "plain", tokenizer)
-    assert plain.describe_unknown() == "unknown tokens: 0.00%" and not caplog.text
+    assert plain.describe_unknown() == "unknown tokens: 0.00%" and "unknown" not in caplog.text
 
 
 def test_stores_of_before_do_not_tell_of_unknown_tokens(tmp_path, tokenizer):
     store = make(tmp_path / "store", tokenizer)
     del store.manifest["splits"]["train"]["unknown_of_both_splits"]
     assert store.describe_unknown() == ""
+
+
+def test_few_tokens_held_out_are_told(tmp_path, tokenizer, caplog, monkeypatch):
+    texts = [f"the cat number {i}" for i in range(200)]
+    store = prepare(texts, tokenizer, tmp_path / "a", workers=1, validation_share=0.1)
+    count = store.manifest["splits"]["validation"]["tokens"]
+    assert f"only {count:,} tokens are held out" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(token_store, "FEW_HELD_OUT", count)
+    prepare(texts, tokenizer, tmp_path / "b", workers=1, validation_share=0.1)
+    assert "held out" not in caplog.text
