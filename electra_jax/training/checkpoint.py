@@ -204,11 +204,8 @@ class Checkpoints:
             ) from error
 
     def record(self) -> dict | None:
-        """The record of the latest checkpoint that has a readable one; None without any."""
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            with contextlib.suppress(UsageError):
-                return self.record_at(step)
-        return None
+        """See `latest_record`."""
+        return latest_record(self.workdir)
 
     def record_at(self, step: int) -> dict:
         """The record of a checkpoint.
@@ -388,6 +385,15 @@ def _parts(state: TrainState) -> dict[str, Any]:
     }
     norms = {NORMS: state.norm_sums} if state.norm_sums else {}
     return {PARAMS: state.params, REST: rest, **norms}
+
+
+def latest_record(workdir: str | Path) -> dict | None:
+    """The record of the latest checkpoint that has a readable one; None without any."""
+    folders = [path for path in (Path(workdir) / FOLDER).glob("*") if path.name.isdecimal()]
+    for folder in sorted(folders, key=lambda path: int(path.name), reverse=True):
+        with contextlib.suppress(UsageError):
+            return read_record(folder).content
+    return None
 
 
 def holds_checkpoint(workdir: str | Path) -> bool:
