@@ -94,8 +94,6 @@ def _inspect_on_devices(leaf: jax.Array) -> jax.Array:
     return _compiled(replicated)(leaf)
 
 
-_programs: dict[Any, Any] = {}
-
 
 @functools.cache
 def _compiled(replicated: NamedSharding | None) -> Any:
