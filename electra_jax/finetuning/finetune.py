@@ -49,12 +49,12 @@ from electra_jax.run_directory import (
     RESULTS_FILE,
     TASK_FILE,
     TOKENIZER,
-    read_any_config,
+    begun_config,
     save_config,
 )
 from electra_jax.tasks import find_task
 from electra_jax.tasks.task import Task
-from electra_jax.training.checkpoint import Checkpoints
+from electra_jax.training.checkpoint import Checkpoints, latest_record
 from electra_jax.training.loop import Clock, Loop
 from electra_jax.training.metrics import MetricsWriter, read_metrics
 from electra_jax.training.optimizer import learning_rates, make_optimizer
@@ -215,7 +215,7 @@ def open_task(config: FinetuneConfig, encoder: PretrainedEncoder, workdir: Path)
       UsageError: the directory holds another run, or something else.
     """
     if broadcast_from_main((workdir / TASK_FILE).exists()):
-        check_resume(read_any_config(workdir), config, workdir)
+        check_resume(begun_config(workdir, latest_record(workdir) or {}), config, workdir)
         task, _ = read_task(config, workdir)
     else:
         check_unused(workdir)

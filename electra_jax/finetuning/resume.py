@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,9 @@ from electra_jax.data.collection import SCHEME, locate_collection
 from electra_jax.data.labelled import locate, split_sources
 from electra_jax.data.text_files import checksum
 from electra_jax.errors import UsageError
+from electra_jax.json_files import read_object
 from electra_jax.parallel.rendezvous import code_fingerprint
-from electra_jax.run_directory import CONFIG_FILE, DATA_FILE, read_any_config
-
-# Fields that do not change what a run computes.
-FREE_FIELDS = (
-    "mesh.",
-    "processes.",
-    "checkpoint.",
-    "train.log_every",
-    "train.profile",
-    "train.eval_batch_size",
-    "task.test",
-)
+from electra_jax.run_directory import CONFIG_FILE, DATA_FILE, may_change, read_any_config
 
 
 def run_fingerprint(config: FinetuneConfig) -> dict[str, Any]:
@@ -57,18 +46,22 @@ def check_resume(old: Any, new: FinetuneConfig, workdir: Path) -> None:
     Raises:
       UsageError: names the first field, or the file, that differs.
     """
-    if difference := first_difference(old, new, lambda name: name.startswith(FREE_FIELDS)):
+    if not isinstance(old, FinetuneConfig):
+        raise UsageError(f"{workdir} holds another model: choose another --workdir")
+    if difference := first_difference(old, new, may_change(new, {})):
         name, before, value = difference
         raise UsageError(
             f"the run directory holds a run with {name}={before!r}, not {value!r}: "
             "keep that value, or choose another --workdir"
         )
     file = workdir / DATA_FILE
-    begun = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    begun = read_object(file) if file.exists() else {}
     for name, content in describe_data(new).items():
         before = begun.get(name, content)
         if isinstance(before, int):  # runs of version 0.1 have the size alone
             before = {**content, "bytes": before}
+        if not isinstance(before, dict) or not isinstance(before.get("bytes"), int):
+            raise UsageError(f"{file} is damaged: choose another --workdir")
         if before["bytes"] != content["bytes"]:
             raise UsageError(
                 f"{name} has {content['bytes']:,} bytes, and had {before['bytes']:,} when {workdir}"

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.inference.encoder import PretrainedEncoder, compiled, embed, run_examples
 from electra_jax.inference.pretrained import PretrainedModel, load_pretrained
+from electra_jax.json_files import read_object, reading, seal, unseal
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
-from electra_jax.run_directory import TASK_FILE, TOKENIZER, read_any_config
+from electra_jax.run_directory import TASK_FILE, TOKENIZER, check_config, read_any_config
 from electra_jax.tasks import find_task
 from electra_jax.tasks.task import Answer, Task
 from electra_jax.training.checkpoint import Checkpoints
@@ -36,7 +36,7 @@ def save_task(task: Task, model: ModelConfig, workdir: Path) -> None:
     content = {
         "version": TASK_VERSION, "state": task.state, "model": dataclasses.asdict(model)
     }  # fmt: skip
-    write_json(workdir / TASK_FILE, content)
+    write_json(workdir / TASK_FILE, seal(content))
 
 
 def read_task(config: FinetuneConfig, workdir: str | Path) -> tuple[Task, ModelConfig]:
@@ -46,17 +46,16 @@ def read_task(config: FinetuneConfig, workdir: str | Path) -> tuple[Task, ModelC
       UsageError: it is missing, damaged or of a newer version.
     """
     path = Path(workdir) / TASK_FILE
-    try:
-        content = json.loads(path.read_text("utf-8"))
+    content = read_object(path)
+    with reading(path):
         if content["version"] > TASK_VERSION:
-            raise UsageError(f"{path} has version {content['version']}: upgrade electra-jax")
+            raise UsageError(f"it has version {content['version']}: upgrade electra-jax")
+        content = unseal(content, ("version", "state", "model"))
         tokenizer = load_tokenizer(Path(workdir) / TOKENIZER)
         task = find_task(config.task.name)(config.task, tokenizer, content["state"])
         model = ModelConfig(**content["model"]).anywhere
         task.head(model)  # needs what is learnt from the training data
         return task, model
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} cannot be read: {error!r}") from error
 
 
 def scatter(outputs: Any, indices: np.ndarray, into: list) -> None:
@@ -173,10 +172,11 @@ def load_finetuned(path: str | Path, checkpoint: str = "best") -> FinetunedModel
     if not isinstance(config, FinetuneConfig):
         raise UsageError(f"{path} is a pretraining run: fine-tune it first")
     task, model = read_task(config, path)
-    network = EncoderWithHead(model, task.head(model))
-    shapes = jax.eval_shape(lambda key: init_head(network, task, key), jax.random.key(0))
     with Checkpoints(path, metric=task.metric, maximise=True, read_only=True) as checkpoints:
         step = checkpoints.choose(checkpoint)
+        check_config(config, checkpoints.record_at(step), path)
+        network = EncoderWithHead(model, task.head(model))
+        shapes = jax.eval_shape(lambda key: init_head(network, task, key), jax.random.key(0))
         params = checkpoints.restore_params(step, shapes)
     return FinetunedModel(config, task, model, params, step)
 

@@ -29,8 +29,8 @@ from electra_jax.models.electra import GeneratorConfig, init_params, unstack_par
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
-from electra_jax.run_directory import TOKENIZER, read_config
-from electra_jax.training.checkpoint import FOLDER, Checkpoints
+from electra_jax.run_directory import TOKENIZER, check_config, read_config
+from electra_jax.training.checkpoint import FOLDER, Checkpoints, holds_checkpoint
 
 LONGEST_ROW = 512  # of an imported model, whose training rows are not known
 
@@ -209,12 +209,13 @@ def load_pretrained(path: str | Path, checkpoint: str = "best") -> PretrainedMod
     Raises:
       UsageError: not a run directory, or no such checkpoint.
     """
-    if huggingface.is_hugging_face(path):
+    if not holds_checkpoint(path) and huggingface.is_hugging_face(path):
         return load_hugging_face(path)
     config = read_config(path)
-    config = dataclasses.replace(config, model=config.model.anywhere)
     with Checkpoints(path, read_only=True) as checkpoints:
         step = checkpoints.choose(checkpoint)
+        check_config(config, checkpoints.record_at(step), path)
+        config = dataclasses.replace(config, model=config.model.anywhere)
         check_room(config.model, (Path(path) / FOLDER / str(step)).rglob("*"))
         electra = config.electra
         shapes = jax.eval_shape(lambda key: init_params(electra, key), jax.random.key(0))

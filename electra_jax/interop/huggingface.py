@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
@@ -32,7 +31,7 @@ from electra_jax.interop.sentence_transformers import (
     write_sentence_vectors,
 )
 from electra_jax.interop.tensor_checks import check_room, check_shapes, check_tied, check_unread
-from electra_jax.interop.tensor_files import read_tensors
+from electra_jax.interop.tensor_files import read_tensors, write_safetensors
 from electra_jax.json_files import DAMAGE, read_object, short_reason
 from electra_jax.models.electra import GeneratorConfig, generator_model
 from electra_jax.models.encoder import ModelConfig
@@ -138,9 +137,7 @@ def _write(
     folder: Path, config: dict[str, Any], tensors: dict[str, np.ndarray], tokenizer: Tokenizer
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    # Not save_file, which hides its files from everyone but their owner.
-    content = safetensors.numpy.save(tensors, metadata={"format": "pt"})
-    (folder / "model.safetensors").write_bytes(content)
+    write_safetensors(folder / "model.safetensors", tensors)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
     types = "type_vocab_size" in config
     save_fast_tokenizer(tokenizer, folder, config["max_position_embeddings"], types)

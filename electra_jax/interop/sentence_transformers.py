@@ -9,7 +9,8 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from electra_jax.interop.tensor_files import read_json
+from electra_jax.errors import UsageError
+from electra_jax.json_files import read_json, read_object, reading
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +43,11 @@ def read_sentence_vectors(folder: Path) -> SentenceVectors:
     """
     length = 0
     if (folder / LENGTH_FILE).exists():
-        length = int(read_json(folder / LENGTH_FILE).get("max_seq_length") or 0)
+        with reading(folder / LENGTH_FILE):
+            length = int(read_object(folder / LENGTH_FILE).get("max_seq_length") or 0)
     if not (folder / POOLING_FILE).exists():
         return SentenceVectors("", length)
-    content = read_json(folder / POOLING_FILE)
+    content = read_object(folder / POOLING_FILE)
     modes = {
         name for name, on in content.items() if name.startswith("pooling_mode_") and on is True
     }
@@ -85,7 +87,8 @@ def write_sentence_vectors(folder: Path, vectors: SentenceVectors, hidden: int) 
 def _modules(folder: Path) -> list[str]:
     """The kinds of the modules that are listed."""
     try:
-        modules = json.loads((folder / MODULES_FILE).read_text("utf-8"))
-        return [module["type"].rpartition(".")[2] for module in modules]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        with reading(folder / MODULES_FILE):
+            modules = read_json(folder / MODULES_FILE)
+            return [module["type"].rpartition(".")[2] for module in modules]
+    except UsageError:
         return []

@@ -1,32 +1,21 @@
 """Reads the tensors and the settings of the transformers library's directories."""
 
-import json
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.flax
+import safetensors.numpy
 
 from electra_jax.errors import UsageError
 from electra_jax.interop.torch_file import read_torch_file
+from electra_jax.json_files import read_object, reading
 
 # Norms in TensorFlow's terms, as in files as old as those of bert-base-uncased.
 OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
 
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a file of JSON.
-
-    Raises:
-      UsageError: it cannot be read, or holds something else.
-    """
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{file} is not a JSON object")
-    return content
+CHECKSUM = "electra_jax_sha256"  # in the metadata of what is exported here
 
 
 def read_tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -42,7 +31,8 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
         if (folder / whole).exists():
             files = [whole]
         elif (folder / index).exists():
-            files = sorted(set(read_json(folder / index)["weight_map"].values()))
+            with reading(folder / index):
+                files = sorted(set(read_object(folder / index)["weight_map"].values()))
         else:
             continue
         return {
@@ -60,8 +50,32 @@ def _current_name(name: str) -> str:
     return name
 
 
+def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes tensors with a checksum, which stands in the file's own metadata.
+
+    A library that changes them and writes them anew leaves it out.
+    """
+    metadata = {"format": "pt", CHECKSUM: _checksum(tensors)}
+    # Not save_file, which hides its files from everyone but their owner.
+    file.write_bytes(safetensors.numpy.save(dict(tensors), metadata=metadata))
+
+
 def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
     try:
-        return {name: np.asarray(x) for name, x in safetensors.flax.load_file(file).items()}
+        tensors = {name: np.asarray(x) for name, x in safetensors.flax.load_file(file).items()}
+        with safetensors.safe_open(file, framework="np") as opened:
+            checksum = (opened.metadata() or {}).get(CHECKSUM)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise UsageError(f"{file.name} is damaged or truncated: {error}") from error
+    if checksum is not None and checksum != _checksum(tensors):
+        raise UsageError(f"{file.name} is damaged: its tensors are not those of its checksum")
+    return tensors
+
+
+def _checksum(tensors: Mapping[str, np.ndarray]) -> str:
+    """The SHA-256 of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
+        digest.update(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
+    return digest.hexdigest()

@@ -40,7 +40,7 @@ from electra_jax.pretraining.health import run_monitor
 from electra_jax.pretraining.program import batch_shapes, flops_per_token, pretraining_program
 from electra_jax.pretraining.resume import check_resume
 from electra_jax.pretraining.warm_start import warm_start
-from electra_jax.run_directory import TOKENIZER, read_config, save_config
+from electra_jax.run_directory import TOKENIZER, begun_config, save_config
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.loop import Clock, Loop
 from electra_jax.training.metrics import MetricsWriter
@@ -169,7 +169,7 @@ def open_workdir(config: PretrainConfig, workdir: Path, mixture: Mixture) -> Che
     checkpoints = Checkpoints(workdir, config.checkpoint.keep)
     record = checkpoints.record()
     if record is not None:
-        check_resume(read_config(workdir), config, record, mixture, workdir)
+        check_resume(begun_config(workdir, record), config, record, mixture, workdir)
     else:
         check_frozen(config)
     barrier("the run directory is read")

@@ -1,5 +1,6 @@
 """Whether a run directory holds the run that a config describes, and may be resumed with it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,7 @@ from electra_jax.data.mixture import Mixture, source_of_row
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.parallel.rendezvous import code_fingerprint
-from electra_jax.run_directory import TOKENIZER
-
-IMPORTED = ""  # in place of a token store, in the record of an imported model
-# Fields that the shape of a training state depends on.
-STATE_FIELDS = (
-    "model.", "generator.", "objective.name", "optimizer.name", "optimizer.separate",
-    "optimizer.frozen", "optimizer.bias_correction",
-)  # fmt: skip
-# Fields that do not change what a run computes.
-FREE_FIELDS = (
-    "mesh.",
-    "processes.",
-    "eval.",
-    "checkpoint.",
-    "train.log_every",
-    "train.profile",
-    "data.store",  # moved, perhaps: what it holds is compared
-    "model.attention",
-)
+from electra_jax.run_directory import IMPORTED, TOKENIZER, may_change
 
 
 def run_fingerprint(config: PretrainConfig) -> dict[str, Any]:
@@ -45,9 +28,16 @@ def run_fingerprint(config: PretrainConfig) -> dict[str, Any]:
 
 
 def check_resume(
-    old: PretrainConfig, new: PretrainConfig, record: dict, mixture: Mixture, workdir: Path
+    old: Any, new: PretrainConfig, record: Mapping[str, Any], mixture: Mixture, workdir: Path
 ) -> None:
     """Refuses to resume a run that would not be the same run.
+
+    Args:
+      old: the config that it was begun with.
+      new: the config of now.
+      record: of its latest checkpoint.
+      mixture: the text of now.
+      workdir: its run directory.
 
     The mesh, and the intervals of logs, evaluations and saves may change; so may the
     number of steps if the schedule up to here does not depend on it. Of an imported
@@ -56,17 +46,14 @@ def check_resume(
     Raises:
       UsageError: names the first field that differs.
     """
-    imported = record["store"] == IMPORTED
+    if not isinstance(old, PretrainConfig):
+        raise UsageError(f"{workdir} is a fine-tuning run, not a pretraining run")
+    imported = record.get("store") == IMPORTED
     if imported:
         kind, instead = "an imported model", "start a new run from it with --config.init.from=DIR"
     else:
         kind, instead = "a run", "choose another --workdir"
-    free = (*FREE_FIELDS, *(("train.steps",) if new.optimizer.schedule == "constant" else ()))
-
-    def may_change(name: str) -> bool:
-        return not name.startswith(STATE_FIELDS) if imported else name.startswith(free)
-
-    if difference := first_difference(old, new, may_change):
+    if difference := first_difference(old, new, may_change(new, record)):
         name, before, value = difference
         raise UsageError(
             f"the run directory holds {kind} with {name}={before!r}, not {value!r}: "
@@ -75,7 +62,7 @@ def check_resume(
     if imported:
         check_imported(workdir, mixture.tokenizer)
         return
-    if record["store"] != mixture.identity:
+    if record.get("store") != mixture.identity:
         raise UsageError(
             "the run directory holds a run on another token store: keep that one, or "
             "choose another --workdir"

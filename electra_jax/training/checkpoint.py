@@ -11,7 +11,8 @@ import dataclasses
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save at INFO
 
 FOLDER = "checkpoints"
+POLL_SECONDS = 0.1  # for errors in the log, while a save is waited for
 PARAMS, REST, NORMS = "params", "rest", "norms"  # parts of a checkpoint
 
 
@@ -140,13 +142,14 @@ class Checkpoints:
         ranked = {name: value for name, value in (metrics or {}).items() if name == self._metric}
         with self._reasons():
             self._manager.check_for_errors()
-            if step in self._manager.all_steps():
-                return
+        if step in self._manager.all_steps():
+            return
+        self._errors.saving = True
         parts = _parts(state)
         sealed = make_record(record, parts, ranked)
         self._preservation.ranks[step] = rank(ranked, self._metric, self._maximise)
-        with self._reasons():
-            self._manager.save(
+        self._run(
+            lambda: self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     record=ocp.args.JsonSave(sealed),
@@ -154,12 +157,39 @@ class Checkpoints:
                 ),
                 metrics=ranked or None,  # for earlier versions of this program
             )
+        )
 
     def check(self) -> None:
         """Raises SaveFailed if a save in the background has failed; to be called often."""
         if self._errors.error is not None:
             with self._reasons():
                 raise self._errors.error
+
+    def _run(self, call: Callable[[], Any]) -> None:
+        """Waits for a call of the manager to end, or for a save's error in the log.
+
+        It is made in a daemon thread, whose children are daemons, too: those of a failed save
+        wait for each other for minutes, and the end of this process would wait for them.
+
+        Raises:
+          SaveFailed: the call, or a save, has failed.
+        """
+        failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                call()
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=run, name="checkpoints", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(POLL_SECONDS)
+            self.check()
+        with self._reasons():
+            if failed:
+                raise failed[0]
 
     @contextlib.contextmanager
     def _reasons(self) -> Iterator[None]:
@@ -174,11 +204,8 @@ class Checkpoints:
             ) from error
 
     def record(self) -> dict | None:
-        """The record of the latest checkpoint that has a readable one; None without any."""
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            with contextlib.suppress(UsageError):
-                return self.record_at(step)
-        return None
+        """See `latest_record`."""
+        return latest_record(self.workdir)
 
     def record_at(self, step: int) -> dict:
         """The record of a checkpoint.
@@ -312,20 +339,24 @@ class Checkpoints:
         Raises:
           SaveFailed: it failed.
         """
-        with self._reasons():
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
+        self._run(self._manager.wait_until_finished)
+        self._run(self._manager.check_for_errors)
 
     def __enter__(self) -> "Checkpoints":
         logging.getLogger("absl").addFilter(self._errors)
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        logging.getLogger("absl").removeFilter(self._errors)
         # Closing waits for saves under way, and for the other processes' part in them, which
         # after an error may never come.
-        if error is None or (jax.process_count() == 1 and not isinstance(error, SaveFailed)):
-            self._manager.close()
+        try:
+            if error is None:
+                self._run(self._manager.close)
+            elif jax.process_count() == 1 and not isinstance(error, SaveFailed):
+                with contextlib.suppress(SaveFailed):  # the first error is what is wrong
+                    self._run(self._manager.close)
+        finally:
+            logging.getLogger("absl").removeFilter(self._errors)
 
 
 def _saved_sums(folder: Path, name: str, like: Any, beside: Any) -> Any:
@@ -354,6 +385,15 @@ def _parts(state: TrainState) -> dict[str, Any]:
     }
     norms = {NORMS: state.norm_sums} if state.norm_sums else {}
     return {PARAMS: state.params, REST: rest, **norms}
+
+
+def latest_record(workdir: str | Path) -> dict | None:
+    """The record of the latest checkpoint that has a readable one; None without any."""
+    folders = [path for path in (Path(workdir) / FOLDER).glob("*") if path.name.isdecimal()]
+    for folder in sorted(folders, key=lambda path: int(path.name), reverse=True):
+        with contextlib.suppress(UsageError):
+            return read_record(folder).content
+    return None
 
 
 def holds_checkpoint(workdir: str | Path) -> bool:

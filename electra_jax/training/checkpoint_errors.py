@@ -19,15 +19,20 @@ class SaveFailed(ElectraError):
 class SaveErrors(logging.Filter):
     """Takes the error of a save from Orbax's log.
 
-    Orbax logs it at once, but where there are other processes it raises it only after all
-    have waited for each other, for minutes.
+    Orbax logs it at once, but raises it only after its threads, and other processes, have waited
+    for each other, for minutes.
+
+    Attributes:
+      error: the first, once there is one.
+      saving: whether there has been a save: an error before that is a restore's, which raises it.
     """
 
     error: BaseException | None = None
+    saving: bool = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and "save" in record.getMessage().lower():
-            self.error = record.exc_info[1]
+        if self.saving and record.exc_info:
+            self.error = self.error or record.exc_info[1]
             return False
         return True
 

@@ -41,11 +41,9 @@ def inspect(tree: Any) -> dict[str, Inspection]:
     named = [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
     # Begun on the devices first: these work while the host reads what it holds.
     sums = {name: _inspect_on_devices(leaf) for name, leaf in named if not _on_host(leaf)}
-    here = [(name, leaf) for name, leaf in named if name not in sums]
+    here = {name: leaf for name, leaf in named if name not in sums}
     with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
-        found = dict(
-            zip((n for n, _ in here), pool.map(_inspect_on_host, (x for _, x in here)), strict=True)
-        )
+        found = dict(zip(here, pool.map(_inspect_on_host, here.values()), strict=True))
     found |= jax.device_get(sums)
     return {
         name: Inspection(f"{int(first):08x}{int(second):08x}", bool(finite))
@@ -54,10 +52,10 @@ def inspect(tree: Any) -> dict[str, Inspection]:
 
 
 def _on_host(leaf: Any) -> bool:
-    return not isinstance(leaf, jax.Array) or (
-        leaf.is_fully_addressable
-        and all(device.platform == "cpu" for device in leaf.sharding.device_set)
-    )
+    if not isinstance(leaf, jax.Array):
+        return True
+    devices: Any = leaf.sharding.device_set
+    return leaf.is_fully_addressable and all(device.platform == "cpu" for device in devices)
 
 
 def _mixed(word: Any, position: Any) -> tuple[Any, Any]:
@@ -95,8 +93,6 @@ def _inspect_on_devices(leaf: jax.Array) -> jax.Array:
         replicated = NamedSharding(leaf.sharding.mesh, PartitionSpec())
     return _compiled(replicated)(leaf)
 
-
-_programs: dict[Any, Any] = {}
 
 
 @functools.cache

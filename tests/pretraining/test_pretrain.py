@@ -478,3 +478,16 @@ def test_a_store_that_was_moved_is_told(store, finished, tmp_path):
     shutil.rmtree(moved)
     with pytest.raises(UsageError, match="not a token store"):
         pretrain(tiny(moved), finished)
+
+
+def test_a_run_whose_save_fails_is_gone_at_once(store, tmp_path):
+    """Orbax's threads wait for minutes for those that have failed."""
+    workdir = tmp_path / "run"
+    process = start(command(store, workdir, "train.steps=100000", "eval.every_steps=100000"))
+    wait_for(workdir / "checkpoints" / "10", process)
+    (workdir / "checkpoints").rename(workdir / "before")
+    (workdir / "checkpoints").write_text("")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert "electra-jax: a checkpoint could not be saved in" in output.splitlines()[-1]
+    assert "Not a directory; mend that" in output and "Traceback" not in output
