@@ -48,7 +48,10 @@ def sentencepiece_state(content: bytes) -> dict[str, Any]:
     if charsmap := proto.normalizer_spec.precompiled_charsmap:
         if "nfkc" in proto.normalizer_spec.name:
             steps.append(normalizers.NFKC())
-        steps.append(normalizers.Precompiled(charsmap))
+        try:
+            steps.append(normalizers.Precompiled(charsmap))
+        except Exception as error:  # of no narrower kind
+            raise UsageError("a damaged SentencePiece model: its rules of normalisation") from error
     if proto.normalizer_spec.remove_extra_whitespaces:
         steps += collapse_spaces()
     state = model_state(proto, steps, proto.normalizer_spec.add_dummy_prefix)
