@@ -1,8 +1,8 @@
 """Readers on damaged files: each reads, or refuses in one line; nothing else, and soon.
 
-    python tests/faults/fuzzing.py 20000            all readers, so many cases in all
-    python tests/faults/fuzzing.py 500 NAME         those whose name has NAME in it
-    python tests/faults/fuzzing.py --case 17 NAME   what case 17 of a reader does
+    python tests/faults/fuzzing.py --count 20000    all readers, so many cases in all
+    python tests/faults/fuzzing.py NAME             those whose name has NAME in it
+    python tests/faults/fuzzing.py NAME --case 17   what case 17 of the reader NAME does
 
 Each reader has a process of its own, which may not take more than `MOST_MEMORY` and is ended
 after `SECONDS` of one case. Case n of a reader and a seed is the same each time.
@@ -84,11 +84,13 @@ def fuzz_all(count: int, seed: int = 0, only: str = "") -> Iterator[tuple[str, s
 
 def _run_worker(name: str, first: int, count: int, seed: int) -> Iterator[dict[str, Any]]:
     """What a worker says of its cases, and how it ended if that was early."""
-    command = [sys.executable, __file__, "--worker", str(first), "--seed", str(seed), str(count)]
+    command = [sys.executable, __file__, name, "--worker", str(first), "--count", str(count)]
     case, what = first, ""
     with (
         tempfile.TemporaryFile() as errors,
-        subprocess.Popen([*command, name], stdout=subprocess.PIPE, stderr=errors) as worker,
+        subprocess.Popen(
+            [*command, "--seed", str(seed)], stdout=subprocess.PIPE, stderr=errors
+        ) as worker,
     ):
         for line in _lines_of(worker):
             if line is None:
@@ -276,22 +278,22 @@ def limit_memory() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("count", type=int, nargs="?", default=2000)
-    parser.add_argument("readers", nargs="*")
+    parser.add_argument("only", nargs="?", default="", metavar="NAME")
+    parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--worker", type=int, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--case", type=int, default=None)
+    parser.add_argument("--worker", type=int, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
     logging.getLogger("electra_jax").setLevel(logging.CRITICAL)
     if args.worker is not None:
-        work(" ".join(args.readers), args.worker, args.count, args.seed)
+        work(args.only, args.worker, args.count, args.seed)
         return
     if args.case is not None:
         with tempfile.TemporaryDirectory() as folder:
-            print(Cases(" ".join(args.readers), args.seed, Path(folder)).run(args.case))
+            print(Cases(args.only, args.seed, Path(folder)).run(args.case))
         return
     start, failures, cases = time.monotonic(), 0, 0
-    for name, what in fuzz_all(args.count, args.seed, " ".join(args.readers)):
+    for name, what in fuzz_all(args.count, args.seed, args.only):
         cases += 1
         if what:
             failures += 1
