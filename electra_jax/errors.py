@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 PREEMPTED = 75  # nothing is lost: launchers rerun the command, at will
+LONGEST = 2000  # characters of a message; what is in it may come from a file
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 MOST = 2**31 - 1  # of whole numbers in a config: on devices they have 32 bits
 
 
@@ -21,6 +23,9 @@ class ElectraError(Exception):
     """
 
     status = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(str(message)))
 
 
 class UsageError(ElectraError):
@@ -36,6 +41,15 @@ class ProcessMissing(ElectraError):
     """
 
     status = PREEMPTED
+
+
+def one_line(message: str) -> str:
+    """A message without line breaks and what else does something to a terminal, shortened.
+
+    Names in it are those of files, columns, labels: whoever wrote them may have chosen anything.
+    """
+    text = _UNSEEN.sub(lambda found: " " if found[0].isspace() else ascii(found[0])[1:-1], message)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 100]} … {text[-90:]}"
 
 
 class Stopped(Exception):

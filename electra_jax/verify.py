@@ -7,18 +7,42 @@ from tqdm import tqdm
 
 from electra_jax.data.token_store import MANIFEST, TokenStore
 from electra_jax.errors import UsageError
+from electra_jax.inference.finetuned import load
+from electra_jax.run_directory import CONFIG_FILE
+from electra_jax.training.checkpoint import FOLDER
 
 
 def verify(path: str | Path, progress: bool = False) -> str:
-    """Reads a token store whole, and says in a line what was compared.
+    """Reads a token store or a run directory, and says in a line what was compared.
 
     Raises:
-      UsageError: it is not a token store, or a file of it is not what it should be; names it.
+      UsageError: it is neither, or a file of it is not what it should be; names it.
     """
     path = Path(path)
-    if not (path / MANIFEST).is_file():
-        raise UsageError(f"{path} is not a token store: it has no {MANIFEST}")
-    return verify_store(path, progress)
+    if (path / MANIFEST).is_file():
+        return verify_store(path, progress)
+    if (path / CONFIG_FILE).is_file() and (path / FOLDER).is_dir():
+        return verify_run(path)
+    raise UsageError(
+        f"{path} is neither a token store (it has no {MANIFEST}) nor a run directory (no "
+        f"{CONFIG_FILE} and {FOLDER}/)"
+    )
+
+
+def verify_run(path: Path) -> str:
+    """Loads the model of each checkpoint: config, tokenizer, labels, and digests of parameters."""
+    steps = sorted(
+        int(folder.name) for folder in (path / FOLDER).iterdir() if folder.name.isdigit()
+    )
+    if not steps:
+        raise UsageError(f"{path / FOLDER} holds no checkpoint yet")
+    start = time.monotonic()
+    for step in steps:
+        load(path, str(step))
+    return (
+        f"{path}: the models of checkpoints {', '.join(map(str, steps))} are as they were saved "
+        f"({time.monotonic() - start:.1f} s); moments of the optimizer are compared on resuming"
+    )
 
 
 def verify_store(path: Path, progress: bool) -> str:

@@ -9,8 +9,10 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from electra_jax.errors import UsageError
+from electra_jax.json_files import short_reason
 
 UNIGRAM, BPE = 1, 2  # SentencePiece's numbers of its models
+LONGEST_PIECE = 4096  # characters
 CONTROL, USER_DEFINED = 3, 4  # and of its kinds of pieces
 
 
@@ -31,6 +33,9 @@ def read_model(content: bytes) -> Any:
         raise UsageError("not a SentencePiece model, or a damaged one") from error
     if proto.trainer_spec.model_type not in (UNIGRAM, BPE):
         raise UsageError("a SentencePiece model of words or characters; unigram or bpe are read")
+    longest = max((len(piece.piece) for piece in proto.pieces), default=0)
+    if longest > LONGEST_PIECE:  # each is cut at all places
+        raise UsageError(f"a SentencePiece model with a piece of {longest:,} characters")
     return proto
 
 
@@ -44,6 +49,13 @@ def sentencepiece_state(content: bytes) -> dict[str, Any]:
       UsageError: see `read_model`.
     """
     proto = read_model(content)
+    try:
+        return _state(proto)
+    except Exception as error:  # the tokenizers library raises no narrower kind
+        raise UsageError(f"a damaged SentencePiece model: {short_reason(error)}") from error
+
+
+def _state(proto: Any) -> dict[str, Any]:
     steps: list[normalizers.Normalizer] = []
     if charsmap := proto.normalizer_spec.precompiled_charsmap:
         if "nfkc" in proto.normalizer_spec.name:

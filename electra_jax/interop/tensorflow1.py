@@ -5,13 +5,16 @@ The released ones lack the optimizer's slots; checkpoints of one's own runs have
 """
 
 import dataclasses
+import glob
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from electra_jax.errors import UsageError
 from electra_jax.interop import names
+from electra_jax.json_files import DAMAGE, short_reason
 from electra_jax.models.electra import GeneratorConfig
 from electra_jax.models.encoder import ModelConfig
 
@@ -50,8 +53,9 @@ def read_checkpoint(prefix: str | Path) -> TensorFlow1Model:
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         shapes = reader.get_variable_to_shape_map()
-    except (tf.errors.OpError, ValueError) as error:
-        raise UsageError(f"{prefix} cannot be read: {str(error).splitlines()[0]}") from error
+        _check_sizes(shapes, prefix)
+    except (tf.errors.OpError, UsageError, *DAMAGE) as error:
+        raise UsageError(f"{prefix} cannot be read: {short_reason(error)}") from error
     try:
         model = _shape(shapes, "electra")
         tables = {"discriminator": names.tensorflow1(model, "discriminator")}
@@ -88,8 +92,20 @@ def read_checkpoint(prefix: str | Path) -> TensorFlow1Model:
             read("/adam_m") if slots else {},
             read("/adam_v") if slots else {},
         )
-    except (tf.errors.OpError, IndexError, UsageError) as error:
-        raise UsageError(f"{prefix}: {str(error).splitlines()[0]}") from error
+    except (tf.errors.OpError, UsageError, *DAMAGE) as error:
+        raise UsageError(f"{prefix}: {short_reason(error)}") from error
+
+
+def _check_sizes(shapes: Mapping[str, Sequence[int]], prefix: str | Path) -> None:
+    """Refuses shapes that the files of the values are too small for, before memory is taken.
+
+    Raises:
+      UsageError: they are.
+    """
+    files = Path(prefix).parent.glob(f"{glob.escape(Path(prefix).name)}.data-*")
+    held = sum(file.stat().st_size for file in files)
+    if sum(math.prod(map(abs, shape)) for shape in shapes.values()) > held:
+        raise UsageError("its index announces more values than its data holds")
 
 
 def _check_unread(shapes: Iterable[str], read: set[str], networks: Iterable[str]) -> None:

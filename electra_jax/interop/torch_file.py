@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from electra_jax.errors import UsageError
+from electra_jax.json_files import check_regular
 
 _STORAGES = {
     "FloatStorage": np.dtype(np.float32),
@@ -134,8 +135,9 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
       UsageError: no such file, a damaged one, or one that wants code to be run.
     """
     try:
+        size = check_regular(path)
         with zipfile.ZipFile(path) as archive:
-            _check_entries(archive, path.stat().st_size)
+            _check_entries(archive, size)
             pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
             if len(pickles) != 1:
                 raise UsageError(f"{path} is no PyTorch checkpoint")
