@@ -2,7 +2,11 @@
 
 import sys
 
-from electra_jax.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from electra_jax.cli import main
+
+        status = main()
+    except KeyboardInterrupt:  # before, or after, it heeds signals itself
+        status = 130
+    sys.exit(status)

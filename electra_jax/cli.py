@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from electra_jax.command_line import OVERRIDE, build_parser, split_overrides
 from electra_jax.ending import INTERRUPTED as INTERRUPTED
-from electra_jax.ending import end_by, ending_at_once
+from electra_jax.ending import ending_at_once, leave
 from electra_jax.errors import PREEMPTED as PREEMPTED
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.failures import explain
 from electra_jax.plugins import fingerprint, import_plugin
-from electra_jax.streams import drop_output, flush_output, guarded_streams, tell
+from electra_jax.streams import drop_output, guarded_streams, tell
 
 if TYPE_CHECKING:
     from electra_jax.data.documents import DocumentOptions
@@ -33,20 +33,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             with ending_at_once():
                 status = run_command(sys.argv[1:] if argv is None else argv)
-                flush_output()
-            return status
+                sys.stdout.flush()
         except BrokenPipeError:
             # The reader of our output has gone; what it wanted, it has.
             drop_output()
-            return 0
+            status = 0
         except BaseException as error:
             failure = explain(error)
             if failure is None:
                 raise
             tell(failure, sys.stdout if isinstance(error, Stopped) else sys.stderr)
-            if argv is None:
-                end_by(failure.status)
-            return failure.status
+            status = failure.status
+    if argv is None:
+        leave(status)
+    return status
 
 
 def run_command(argv: Sequence[str]) -> int:
@@ -60,7 +60,7 @@ def run_command(argv: Sequence[str]) -> int:
     try:
         args = build_parser().parse_args(argv)
     except SystemExit:  # after --help and --version
-        flush_output()
+        sys.stdout.flush()
         raise
     if overrides and not hasattr(args, "config"):
         raise UsageError(f"{args.command} takes no {OVERRIDE}{overrides[0].split('=')[0]}")

@@ -20,7 +20,7 @@ from types import FrameType
 
 from electra_jax.errors import PREEMPTED, Stopped
 
-GRACE_SECONDS = 3.0
+GRACE_SECONDS = 2.5
 POLL_SECONDS = 0.2
 CLEANING_SECONDS = 1.0
 INTERRUPTED, TERMINATED = 130, 143  # exit statuses, as shells know them
@@ -98,11 +98,16 @@ def cleaned_up(function: Callable[[], None]) -> Iterator[None]:
         _State.cleanups.remove(function)
 
 
-def end_by(status: int) -> None:
-    """Ends this process with a status after GRACE_SECONDS, if it has not ended until then.
+def leave(status: int) -> None:
+    """To be called when a command is over, right before the process ends with its status.
 
-    Threads that libraries leave behind may keep Python from ending.
+    Signals then end it without a word, and where the command has failed, it ends after
+    GRACE_SECONDS even if threads that libraries have left would keep Python from ending.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if not status:
+        return
 
     def end() -> None:
         time.sleep(GRACE_SECONDS)

@@ -26,9 +26,9 @@ def guarded_streams() -> Iterator[None]:
     before = sys.stdin, sys.stdout, sys.stderr
     hooks = threading.excepthook, sys.unraisablehook, logging.raiseExceptions
     sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
-    sys.stdout = sys.stdout or Nowhere()
+    sys.stdout = Output(sys.stdout) if sys.stdout else Nowhere()  # type: ignore[assignment]
     sys.stderr = Tolerant(sys.stderr or Nowhere())  # type: ignore[assignment]
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold any bytes
+    if hasattr(sys.stdout, "reconfigure"):  # names of files may hold any bytes
         sys.stdout.reconfigure(errors="backslashreplace")
     threading.excepthook = _tell_error_of_thread
     sys.unraisablehook = lambda error: log.debug("in the background: %r", error.exc_value)
@@ -66,6 +66,33 @@ class Tolerant:
         return getattr(self._stream, name)
 
 
+class Output:
+    """Standard output, whose errors name it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._named():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._named():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "standard output") from error
+
+
 def _open_closed() -> None:
     """Has descriptors 0 to 2 that are closed lead to nowhere."""
     while True:
@@ -85,21 +112,6 @@ def tell(failure: Failure, stream: TextIO) -> None:
         sys.stdout.flush()
     except (OSError, ValueError):
         drop_output()
-
-
-def flush_output() -> None:
-    """Has all output written.
-
-    Raises:
-      BrokenPipeError: its reader has gone.
-      OSError: another reason, and standard output is named.
-    """
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def drop_output() -> None:

@@ -133,7 +133,7 @@ def _train_sentencepiece(
     # Text goes through the library's normalisation, which the tokenizer will have, and not
     # through SentencePiece's, which has no exact counterpart there.
     normalize = functools.lru_cache(2**18)(normalizers.Sequence(normalization).normalize_str)
-    normal = (" ".join(map(normalize, line.split(" "))) for line in lines)
+    normal = Watched(" ".join(map(normalize, line.split(" "))) for line in lines)
     model = io.BytesIO()
     pad, unk, cls, sep, mask = SPECIAL_TOKENS
     # Otherwise the sample of a large text is another one each time.
@@ -162,6 +162,8 @@ def _train_sentencepiece(
             minloglevel=2,
         )
     except (RuntimeError, OSError) as error:
+        if normal.error is not None:
+            raise normal.error from None
         raise UsageError(f"cannot train {vocab_size} pieces: {_reason(error)}") from error
     proto: Any = read_model(model.getvalue())
     if kind == "unigram":
@@ -169,6 +171,26 @@ def _train_sentencepiece(
             piece.score = round(piece.score / GRID) * GRID
     state = model_state(proto, [*normalization, *collapse_spaces()])
     return Tokenizer(state, dict(zip(ROLES, SPECIAL_TOKENS, strict=True)))
+
+
+class Watched:
+    """An iterator that keeps its error: SentencePiece makes another of it, even of Ctrl-C."""
+
+    def __init__(self, items: Iterator[str]) -> None:
+        self._items = items
+        self.error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            return next(self._items)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
 
 
 def _reason(error: Exception) -> str:

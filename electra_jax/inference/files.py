@@ -2,7 +2,6 @@
 
 import codecs
 import contextlib
-import io
 import json
 import queue
 import sys
@@ -167,7 +166,7 @@ def open_output(path: str) -> Iterator[TextIO]:
     if path == STANDARD_INPUT:
         if isinstance(sys.stdout, Nowhere):
             raise UsageError("standard output is closed: give --output FILE")
-        if isinstance(sys.stdout, io.TextIOWrapper):  # whatever the locale says
+        if hasattr(sys.stdout, "reconfigure"):  # whatever the locale says
             sys.stdout.reconfigure(encoding="utf-8", newline="\n")
         yield sys.stdout
         return

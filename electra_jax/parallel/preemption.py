@@ -83,6 +83,10 @@ class StopSignal:
         if not self._alone:
             signal.raise_signal(signal.SIGTERM)
 
+    def heard_alone(self) -> signal.Signals | None:
+        """The signal that a process without others has got, whenever that was."""
+        return self.received if self._alone else None
+
     def requested(self) -> signal.Signals | None:
         """The signal to stop for, if it is time to. All processes ask equally often."""
         if self._alone:

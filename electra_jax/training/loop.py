@@ -270,6 +270,7 @@ class Loop:
                     self._save(state, step, metrics)
                 finished = finished or (evaluates and self._is_enough())
             self.checkpoints.wait()
+            stopped = stopped or stop.heard_alone()  # in the last evaluation or save
         if stopped:
             raise Stopped(
                 stopped,

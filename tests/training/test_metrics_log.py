@@ -27,9 +27,8 @@ def test_lines_past_the_checkpoint_are_written_again(tmp_path):
 GOOD = [b'{"step": 1, "seconds": 0.5, "train/loss": 3.0}', b'{"step": 2, "seconds": 1.0}']
 BAD = [
     b'{"step": 1, "train/loss": 3.', b"[1]", b"null", b"\xff\xfe", b'{"seconds": 1}',
-    b"[" * 100_000,
     b'{"step": "2"}', b'{"step": true}', b'{"step": 1.5}', b'{"step": null}', b'{"step": -1}',
-    b"\0" * 40,
+    b"[" * 100_000, b"\0" * 40,
 ]  # fmt: skip
 
 
