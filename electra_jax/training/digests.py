@@ -94,7 +94,6 @@ def _inspect_on_devices(leaf: jax.Array) -> jax.Array:
     return _compiled(replicated)(leaf)
 
 
-
 @functools.cache
 def _compiled(replicated: NamedSharding | None) -> Any:
     return jax.jit(_sums, out_shardings=replicated)
