@@ -228,6 +228,7 @@ def _number(value: float) -> str:
 
 def _plot(metric: str, kinds: dict) -> str:
     # Figure alone, without pyplot: no display is looked for, no state is kept.
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.4, 3), layout="constrained")
@@ -245,7 +246,8 @@ def _plot(metric: str, kinds: dict) -> str:
     for entry in axes.legend(fontsize=8).get_texts():
         entry.set_parse_math(False)
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with rc_context({"svg.hashsalt": metric}):  # the same page for the same run
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     return svg[svg.index("<svg") :]
 

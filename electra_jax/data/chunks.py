@@ -97,7 +97,10 @@ def _start_worker(folder: Path) -> None:
     global _worker_tokenizer
     follow_parent()
     os.environ["RAYON_NUM_THREADS"] = "1"  # one process a core, not threads besides
-    _worker_tokenizer = load_tokenizer(folder)
+    try:
+        _worker_tokenizer = load_tokenizer(folder)
+    except UsageError:  # gone with the process that this one works for
+        os._exit(1)
 
 
 def _encode_in_worker(texts: list[str]) -> Chunk:

@@ -4,6 +4,7 @@ What was promised of a kill: nothing half made bears its final name, and of a si
 the command and its children end soon, with the status that says so.
 """
 
+import difflib
 import random
 import shutil
 import signal
@@ -69,10 +70,15 @@ def _kill(command: Command, out: Path, kill: Kill, expected: str) -> str:
 
 def check_result(command: Command, out: Path, expected: str) -> str:
     """What is wrong with what a command wrote; "" if nothing is."""
-    found = command.result(out)
+    return check_equal(command.result(out), expected)
+
+
+def check_equal(found: str, expected: str) -> str:
+    """What differs between two results; "" if nothing does."""
     if found == expected:
         return ""
-    return f"another result: {found[-800:]}\nexpected: {expected[-800:]}"
+    lines = difflib.unified_diff(expected.splitlines(), found.splitlines(), n=0, lineterm="")
+    return "another result: " + "\n".join(lines)[:600]
 
 
 def check_signal(ended: Ended, number: signal.Signals) -> str:
