@@ -41,6 +41,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     stays, and what it leads to is replaced; a file that is replaced keeps its permissions.
     """
     path = Path(os.path.realpath(path))
+    if path.is_symlink():  # which it would not be if the links came to an end
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     name, host = path.stem, socket.gethostname()
     partial = path.with_name(f"{name}.{host}-{os.getpid()}.partial{path.suffix}")
     _clear_partials(path, f"{name}.{host}-")
@@ -148,6 +150,14 @@ def atomic_folder(path: str | Path, last: str = "", update: bool = False) -> Ite
         if name.startswith(str(staging)) or str(path).startswith(name):
             raise UsageError(f"{shown} cannot be written: {error.strerror or error}") from error
         raise
+
+
+def leave_mark(path: str | Path) -> None:
+    """Marks what threads may yet write of a folder that failed, for the next writing to clear."""
+    staging = _staging(Path(os.path.realpath(path)))
+    with contextlib.suppress(OSError):
+        staging.mkdir(exist_ok=True)
+        (staging / MARK).write_text("[]")
 
 
 def is_free(path: str | Path) -> bool:

@@ -218,3 +218,10 @@ def test_devices_and_pipes_stay_what_they_are(tmp_path):
     with pytest.raises(IsADirectoryError), output_path(tmp_path):
         pass
     assert stat.S_ISFIFO(fifo.stat().st_mode) and (tmp_path / "link").is_symlink()
+
+
+def test_links_that_lead_nowhere_in_a_circle_stay(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="symbolic links"), atomic_path(tmp_path / "loop"):
+        pass
+    assert (tmp_path / "loop").is_symlink()

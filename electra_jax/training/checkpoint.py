@@ -22,7 +22,12 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from electra_jax.errors import UsageError, at_least, check_fields, checked
 from electra_jax.json_files import short_reason
-from electra_jax.training.checkpoint_errors import SaveErrors, SaveFailed, one_error
+from electra_jax.training.checkpoint_errors import (
+    SaveErrors,
+    SaveFailed,
+    one_error,
+    silence_left_overs,
+)
 from electra_jax.training.records import make_record, rank, read_record, verify
 from electra_jax.training.state import TrainState, placed_zeros
 
@@ -197,6 +202,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # Orbax, TensorStore and the file system raise many kinds
+            silence_left_overs()
             raise SaveFailed(
                 f"a checkpoint could not be saved in {self._folder}: "
                 f"{short_reason(error)}; mend that, and rerun the command to "
@@ -356,7 +362,9 @@ class Checkpoints:
                 with contextlib.suppress(SaveFailed):  # the first error is what is wrong
                     self._run(self._manager.close)
         finally:
-            logging.getLogger("absl").removeFilter(self._errors)
+            # What a save that failed has left running logs its errors later.
+            if self._errors.error is None:
+                logging.getLogger("absl").removeFilter(self._errors)
 
 
 def _saved_sums(folder: Path, name: str, like: Any, beside: Any) -> Any:

@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from electra_jax.errors import ElectraError
@@ -39,10 +39,17 @@ class SaveErrors(logging.Filter):
 
 @contextlib.contextmanager
 def one_error() -> Iterator[None]:
-    """Of a restore that fails, lets the first error be raised, and keeps the others silent.
+    """Of a restore that fails, lets the first error be raised, and keeps the others silent."""
+    restore_hooks = silence_left_overs()
+    yield
+    restore_hooks()  # not after an error: what is left over is yet to come
 
-    The reads that were under way beside it end some time later, in threads of TensorStore and when
-    their coroutines are collected, each with a traceback on standard error.
+
+def silence_left_overs() -> Callable[[], None]:
+    """Keeps silent what ends some time after the first error; returns the way back.
+
+    Reads and writes that are under way beside it end in threads of TensorStore and when their
+    coroutines are collected, each with a traceback on standard error.
     """
     hook, asyncio_log = sys.unraisablehook, logging.getLogger("asyncio")
 
@@ -50,13 +57,14 @@ def one_error() -> Iterator[None]:
         if not _is_left_over(unraisable):
             hook(unraisable)
 
+    def restore_hooks() -> None:
+        if sys.unraisablehook is quiet:
+            sys.unraisablehook = hook
+        asyncio_log.removeFilter(_is_retrieved)
+
     sys.unraisablehook = quiet
     asyncio_log.addFilter(_is_retrieved)
-    yield
-    # Not after an error: what is left over is yet to come.
-    if sys.unraisablehook is quiet:
-        sys.unraisablehook = hook
-    asyncio_log.removeFilter(_is_retrieved)
+    return restore_hooks
 
 
 def _is_left_over(unraisable: Any) -> bool:
