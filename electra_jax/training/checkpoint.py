@@ -202,7 +202,6 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # Orbax, TensorStore and the file system raise many kinds
-            silence_left_overs()
             raise SaveFailed(
                 f"a checkpoint could not be saved in {self._folder}: "
                 f"{short_reason(error)}; mend that, and rerun the command to "
@@ -350,6 +349,7 @@ class Checkpoints:
 
     def __enter__(self) -> "Checkpoints":
         logging.getLogger("absl").addFilter(self._errors)
+        self._restore_hooks = silence_left_overs()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
@@ -362,9 +362,10 @@ class Checkpoints:
                 with contextlib.suppress(SaveFailed):  # the first error is what is wrong
                     self._run(self._manager.close)
         finally:
-            # What a save that failed has left running logs its errors later.
-            if self._errors.error is None:
+            # What a save that failed has left running tells its errors later.
+            if self._errors.error is None and error is None:
                 logging.getLogger("absl").removeFilter(self._errors)
+                self._restore_hooks()
 
 
 def _saved_sums(folder: Path, name: str, like: Any, beside: Any) -> Any:
