@@ -70,7 +70,11 @@ def run(tmp_path):
         ({"hidden": 2**20, "heads": 1, "embedding": 2**20}, "have no room"),
     ],
 )
-def test_a_config_that_its_weights_do_not_go_with_takes_no_memory(run, fields, message):
+def test_a_config_that_its_weights_do_not_go_with_takes_no_memory(
+    run, fields, message, monkeypatch
+):
+    # Whoever made it up has changed the record of the checkpoint, too.
+    monkeypatch.setattr("electra_jax.inference.pretrained.check_config", lambda *_: None)
     file = run / "config.json"
     config = json.loads(file.read_text())
     config["model"].update(fields)
