@@ -17,7 +17,7 @@ from electra_jax.data.labelled import Row
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.inference.encoder import PretrainedEncoder, compiled, embed, run_examples
-from electra_jax.inference.pretrained import PretrainedModel, load_pretrained
+from electra_jax.inference.pretrained import PretrainedModel, check_tokenizer, load_pretrained
 from electra_jax.interop.tensor_checks import check_room
 from electra_jax.json_files import read_object, reading, seal, unseal
 from electra_jax.models.encoder import ModelConfig
@@ -175,7 +175,9 @@ def load_finetuned(path: str | Path, checkpoint: str = "best") -> FinetunedModel
     task, model = read_task(config, path)
     with Checkpoints(path, metric=task.metric, maximise=True, read_only=True) as checkpoints:
         step = checkpoints.choose(checkpoint)
-        check_config(config, checkpoints.record_at(step), path)
+        record = checkpoints.record_at(step)
+        check_config(config, record, path)
+        check_tokenizer(task.tokenizer, record, model.vocab_size, path)
         check_room(model, (path / FOLDER / str(step)).rglob("*"))
         network = EncoderWithHead(model, task.head(model))
         shapes = jax.eval_shape(lambda key: init_head(network, task, key), jax.random.key(0))
