@@ -2,10 +2,13 @@
 
 import gzip
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from electra_jax.data import json_values, labelled, text_files
 from electra_jax.data.labelled import read_rows
+from electra_jax.data.parquet_files import read_parquet, read_parquet_rows
 from electra_jax.errors import UsageError
 
 
@@ -49,3 +52,16 @@ def test_what_never_ends_is_refused(tmp_path, small, kind, start, line):
     with pytest.raises(UsageError, match=r"over|limit|no blank line"):
         list(rows())
     assert taken <= 1
+
+
+@pytest.mark.parametrize("read", [lambda p: read_parquet(p, "text"), read_parquet_rows])
+def test_a_text_that_many_rows_share_is_in_memory_for_few(tmp_path, read):
+    """A file of some hundred bytes, in whose rows are eight gigabytes."""
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), ["x" * (4 << 20)])
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": text}), path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 2000
+    held = []
+    for _ in zip(read(path), range(8), strict=False):
+        held.append(pa.total_allocated_bytes())
+    assert max(held) < 100 << 20
