@@ -201,7 +201,10 @@ def _import_model(
     state = state.replace(
         step=np.int32(source.step), params=params, opt_state=_with_slots(state.opt_state, slots)
     )
-    record = {"store": IMPORTED, "config": config_fields(config), "elapsed": 0.0}
+    record = {
+        "store": IMPORTED, "tokenizer": source.tokenizer.identity,
+        "config": config_fields(config), "elapsed": 0.0,
+    }  # fmt: skip
     save_config(config, to)
     source.tokenizer.save(to / TOKENIZER)
     with Checkpoints(to) as checkpoints:

@@ -9,6 +9,7 @@ from typing import Any
 from electra_jax.errors import UsageError
 
 _PIECE = 1 << 16  # characters that are asked for at once, at least
+_LONGEST = 1 << 28  # characters of a value
 _LONGEST_ATOM = 16  # characters: a number or a word that is cut off at the end may be valid
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 _START_OF_REST = re.compile(r"\.?|[eE][+-]?")  # of a number that is cut off
@@ -142,6 +143,8 @@ class JsonText:
             if size >= max(_PIECE, len(held)):
                 break
         self._text, self._at = "".join(parts), 0
+        if len(held) > _LONGEST:
+            raise self.error(f"a value of over {_LONGEST >> 20} million characters")
         return size > 0
 
 

@@ -38,6 +38,8 @@ ENDINGS = {
     ".conllu": "conll", ".json": "json", ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 RAGGED_SHARE = 1e-3  # of a TSV file's lines that may have too few or many columns: GLUE's QQP has
+LONGEST_CELL = 64 << 20  # characters: a quote that is never closed goes on to the end of the file
+LONGEST_SENTENCE = 1_000_000  # words of CoNLL, without a blank line
 Lines = Iterable[tuple[int, str]]  # with their numbers, from 1
 
 
@@ -190,7 +192,7 @@ def _tsv_cells(lines: Lines, name: str) -> Iterator[tuple[int, list[Any]]]:
 
 
 def _csv_cells(lines: Lines, name: str) -> Iterator[tuple[int, list[Any]]]:
-    csv.field_size_limit(1 << 30)
+    csv.field_size_limit(LONGEST_CELL)
     reader = csv.reader((line for _, line in lines), strict=True)
     start = 1
     try:
@@ -278,6 +280,8 @@ def _parse_conll(lines: Lines, name: str) -> Iterator[Row]:
         if not is_blank and not (start == "-" and line.startswith(_DOCUMENTS)):
             plain = "\t" in line and " " not in line
             words.append(line.split("\t") if plain else _cells(line))
+            if len(words) > LONGEST_SENTENCE:
+                raise UsageError(f"{name}:{number}: no blank line ends a sentence before this one")
         elif words:
             yield _sentence(words, name, number - len(words))
             words = []

@@ -14,6 +14,7 @@ from electra_jax.data.text_files import first_line, no_column
 from electra_jax.errors import UsageError
 
 _ROWS = 256  # decoded at once
+_MOST_UNFOLDED = 100  # bytes for each of a file; where there are more, rows are decoded singly
 _TEXT_TYPES = (
     pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view,
     pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_null,
@@ -26,6 +27,14 @@ def _open(path: Path) -> pyarrow.parquet.ParquetFile:
         return pyarrow.parquet.ParquetFile(path, buffer_size=READ_SIZE)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path}: not a readable parquet file: {first_line(error)}") from error
+
+
+def _rows_at_once(file: pyarrow.parquet.ParquetFile, path: Path) -> int:
+    """How many rows are decoded together: a text that many rows share is in memory for each."""
+    metadata = file.metadata
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    unfolded = sum(group.total_byte_size for group in groups)
+    return 1 if unfolded > _MOST_UNFOLDED * path.stat().st_size else _ROWS
 
 
 def open_parquet(path: Path, column: str) -> pyarrow.parquet.ParquetFile:
@@ -58,7 +67,8 @@ def read_parquet(path: Path, column: str) -> Iterator[tuple[str, int]]:
     try:
         with open_parquet(path, column) as file:
             size, rows = path.stat().st_size, max(1, file.metadata.num_rows)
-            for batch in file.iter_batches(batch_size=_ROWS, columns=[column]):
+            rows_at_once = _rows_at_once(file, path)
+            for batch in file.iter_batches(batch_size=rows_at_once, columns=[column]):
                 for value in batch.column(0):
                     row += 1
                     text = value.as_py() or ""
@@ -82,7 +92,7 @@ def read_parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if double := [name for name in names if names.count(name) > 1]:
                 raise UsageError(f"{path}: two columns are called {double[0]!r}")
             features = _features(file.schema_arrow.metadata or {})
-            for batch in file.iter_batches(batch_size=_ROWS):
+            for batch in file.iter_batches(batch_size=_rows_at_once(file, path)):
                 for fields in batch.to_pylist():
                     row += 1
                     yield (

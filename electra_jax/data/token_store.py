@@ -90,7 +90,9 @@ class TokenStore:
         """
         path = Path(path)
         file = path / MANIFEST
-        if not file.is_file():
+        with reading(path):
+            there = file.is_file()
+        if not there:
             raise UsageError(f"{path} is not a token store: it has no {MANIFEST} (see `prepare`)")
         manifest = read_object(file)
         with reading(file):
@@ -109,7 +111,8 @@ class TokenStore:
     def _check_sizes(self) -> None:
         for name, entry in self.manifest["files"].items():
             file, size = self.path / name, entry["bytes"]
-            found = file.stat().st_size if file.is_file() else None
+            with reading(file):
+                found = file.stat().st_size if file.is_file() else None
             if found != size:
                 state = "is missing" if found is None else f"has {found:,} bytes, not {size:,}"
                 raise UsageError(f"{file} {state}: {CURE}")
@@ -302,7 +305,9 @@ def _existing(output: Path, settings: dict[str, Any]) -> TokenStore | None:
     store = TokenStore.open(output)
     for name, value in settings.items():
         before = store.manifest["settings"].get(name)
-        if not _agrees(before, value):
+        with reading(output / MANIFEST):
+            agrees = _agrees(before, value)
+        if not agrees:
             detail = f" ({before!r}, not {value!r})"
             if name == "source":
                 changed = _changed_file(before, value)

@@ -155,7 +155,7 @@ def train(
         peak_flops=peak_flops(mesh.devices.ravel()),
         checkpoints=checkpoints,
         writer=MetricsWriter(workdir, int(state.step)) if is_main() else None,
-        record={"config": config_fields(config)},
+        record={"config": config_fields(config), "tokenizer": task.tokenizer.identity},
         clock=Clock(elapsed),
         enough=lambda: is_main() and is_enough(workdir, task.metric, config.train.patience),
         stall_seconds=config.processes.stall_seconds,

@@ -17,7 +17,8 @@ from electra_jax.data.labelled import Row
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.inference.encoder import PretrainedEncoder, compiled, embed, run_examples
-from electra_jax.inference.pretrained import PretrainedModel, load_pretrained
+from electra_jax.inference.pretrained import PretrainedModel, check_tokenizer, load_pretrained
+from electra_jax.interop.tensor_checks import check_room
 from electra_jax.json_files import read_object, reading, seal, unseal
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import EncoderWithHead
@@ -25,7 +26,7 @@ from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.run_directory import TASK_FILE, TOKENIZER, check_config, read_any_config
 from electra_jax.tasks import find_task
 from electra_jax.tasks.task import Answer, Task
-from electra_jax.training.checkpoint import Checkpoints
+from electra_jax.training.checkpoint import FOLDER, Checkpoints
 
 TASK_VERSION = 1
 CHUNK = 512  # rows answered at a time
@@ -174,7 +175,10 @@ def load_finetuned(path: str | Path, checkpoint: str = "best") -> FinetunedModel
     task, model = read_task(config, path)
     with Checkpoints(path, metric=task.metric, maximise=True, read_only=True) as checkpoints:
         step = checkpoints.choose(checkpoint)
-        check_config(config, checkpoints.record_at(step), path)
+        record = checkpoints.record_at(step)
+        check_config(config, record, path)
+        check_tokenizer(task.tokenizer, record, model.vocab_size, path)
+        check_room(model, (path / FOLDER / str(step)).rglob("*"))
         network = EncoderWithHead(model, task.head(model))
         shapes = jax.eval_shape(lambda key: init_head(network, task, key), jax.random.key(0))
         params = checkpoints.restore_params(step, shapes)

@@ -214,35 +214,36 @@ def load_pretrained(path: str | Path, checkpoint: str = "best") -> PretrainedMod
     config = read_config(path)
     with Checkpoints(path, read_only=True) as checkpoints:
         step = checkpoints.choose(checkpoint)
-        check_config(config, checkpoints.record_at(step), path)
+        record = checkpoints.record_at(step)
+        check_config(config, record, path)
         config = dataclasses.replace(config, model=config.model.anywhere)
         check_room(config.model, (Path(path) / FOLDER / str(step)).rglob("*"))
         electra = config.electra
         shapes = jax.eval_shape(lambda key: init_params(electra, key), jax.random.key(0))
         params = checkpoints.restore_params(step, shapes)
-        record = checkpoints.record() or {}
-    return PretrainedModel(config, params, load_run_tokenizer(path, config, record), step)
+    tokenizer = load_tokenizer(Path(path) / TOKENIZER)
+    check_tokenizer(tokenizer, record, config.model.vocab_size, path)
+    return PretrainedModel(config, params, tokenizer, step)
 
 
-def load_run_tokenizer(
-    path: str | Path, config: PretrainConfig, record: Mapping[str, Any]
-) -> Tokenizer:
-    """The tokenizer of a run directory.
+def check_tokenizer(
+    tokenizer: Tokenizer, record: Mapping[str, Any], vocab_size: int, workdir: str | Path
+) -> None:
+    """Checks that the tokenizer in a run directory is that of its checkpoint.
 
     Args:
-      record: of a checkpoint, which names the tokenizer of the run; those of before do not.
+      record: of the checkpoint; those of version 0.1 do not name the tokenizer.
+      vocab_size: of the model, which may have more ids than the tokenizer.
 
     Raises:
-      UsageError: it is damaged, or not the one that the run was trained with.
+      UsageError: it is another one.
     """
-    folder = Path(path) / TOKENIZER
-    tokenizer = load_tokenizer(folder)
-    trained = record.get("tokenizer", tokenizer.identity)
-    if tokenizer.identity != trained or tokenizer.vocab_size > config.model.vocab_size:
+    trained = record.get(TOKENIZER, tokenizer.identity)
+    if tokenizer.identity != trained or tokenizer.vocab_size > vocab_size:
         raise UsageError(
-            f"{folder} is not the tokenizer that the run was trained with: copy that one there"
+            f"{Path(workdir) / TOKENIZER} is not the tokenizer that the run was trained with: "
+            "copy that one there"
         )
-    return tokenizer
 
 
 def read_shape(path: str | Path) -> tuple[ModelConfig, GeneratorConfig | None]:

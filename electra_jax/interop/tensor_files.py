@@ -10,7 +10,7 @@ import safetensors.numpy
 
 from electra_jax.errors import UsageError
 from electra_jax.interop.torch_file import read_torch_file
-from electra_jax.json_files import read_object, reading
+from electra_jax.json_files import DAMAGE, check_regular, read_object, reading, short_reason
 
 # Norms in TensorFlow's terms, as in files as old as those of bert-base-uncased.
 OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
@@ -62,11 +62,12 @@ def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
     try:
+        check_regular(file)
         tensors = {name: np.asarray(x) for name, x in safetensors.flax.load_file(file).items()}
         with safetensors.safe_open(file, framework="np") as opened:
             checksum = (opened.metadata() or {}).get(CHECKSUM)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise UsageError(f"{file.name} is damaged or truncated: {error}") from error
+    except (safetensors.SafetensorError, UsageError, *DAMAGE) as error:
+        raise UsageError(f"{file.name} is damaged or truncated: {short_reason(error)}") from error
     if checksum is not None and checksum != _checksum(tensors):
         raise UsageError(f"{file.name} is damaged: its tensors are not those of its checksum")
     return tensors

@@ -70,7 +70,11 @@ def run(tmp_path):
         ({"hidden": 2**20, "heads": 1, "embedding": 2**20}, "have no room"),
     ],
 )
-def test_a_config_that_its_weights_do_not_go_with_takes_no_memory(run, fields, message):
+def test_a_config_that_its_weights_do_not_go_with_takes_no_memory(
+    run, fields, message, monkeypatch
+):
+    # Whoever made it up has changed the record of the checkpoint, too.
+    monkeypatch.setattr("electra_jax.inference.pretrained.check_config", lambda *_: None)
     file = run / "config.json"
     config = json.loads(file.read_text())
     config["model"].update(fields)
@@ -81,7 +85,7 @@ def test_a_config_that_its_weights_do_not_go_with_takes_no_memory(run, fields, m
 
 def test_another_tokenizer_in_a_run_is_refused(run, monkeypatch):
     record = {"tokenizer": load_pretrained(run).tokenizer.identity}
-    monkeypatch.setattr(Checkpoints, "record", lambda self: record)  # as runs of today have it
+    monkeypatch.setattr(Checkpoints, "record_at", lambda self, step: record)  # as of today
     before = load_pretrained(run).tokenizer
     pieces = before.pieces(range(before.vocab_size))
     WordPieceTokenizer([*pieces[:-2], pieces[-1], pieces[-2]]).save(run / "tokenizer")
