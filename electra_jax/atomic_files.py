@@ -40,7 +40,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Processes of several hosts may write the same file at once: the last one to end wins. A link
     stays, and what it leads to is replaced; a file that is replaced keeps its permissions.
     """
-    path = Path(os.path.realpath(path))
+    path = _real(path)
     name, host = path.stem, socket.gethostname()
     partial = path.with_name(f"{name}.{host}-{os.getpid()}.partial{path.suffix}")
     _clear_partials(path, f"{name}.{host}-")
@@ -53,6 +53,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _real(path: str | Path) -> Path:
+    """Where a path leads.
+
+    Raises:
+      OSError: nowhere, as its links lead in a circle.
+    """
+    real = os.path.realpath(path)
+    if os.path.islink(real):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return Path(real)
 
 
 def _clear_partials(path: Path, prefix: str) -> None:
@@ -117,7 +129,10 @@ def atomic_folder(path: str | Path, last: str = "", update: bool = False) -> Ite
       UsageError: `path` is not empty, another process writes it, it cannot be written, or
         something else has the name of the unfinished folder.
     """
-    shown, path = path, Path(os.path.realpath(path))
+    try:
+        shown, path = path, _real(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
     staging = _staging(path)
     if update and str(path) in _unfinished:
         yield path

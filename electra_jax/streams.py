@@ -14,6 +14,8 @@ from electra_jax.failures import Failure
 
 log = logging.getLogger(__name__)
 
+LONGEST = 300  # characters of what a library logs
+
 
 @contextlib.contextmanager
 def guarded_streams() -> Iterator[None]:
@@ -91,6 +93,23 @@ class Output:
             raise
         except OSError as error:
             raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+class Brief(logging.Formatter):
+    """A line for each record: libraries log whole tracebacks of errors that they raise, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return text if record.name.startswith("electra_jax") else one_line(text)[:LONGEST]
+
+
+def log_to_terminal() -> None:
+    """Has what is logged appear on standard error."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setFormatter(Brief())
+    logging.getLogger("electra_jax").setLevel(logging.INFO)
 
 
 def _open_closed() -> None:

@@ -71,11 +71,18 @@ def check_shared(folder: Path) -> None:
     Raises:
       UsageError: it cannot be made, or is not on a file system that they share.
     """
+    try:
+        str(folder.absolute()).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{folder} cannot be made a run directory: checkpoints take names in UTF-8 alone"
+        ) from error
     if is_main():
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"{folder} cannot be made a run directory: {error}") from error
+            reason = error.strerror
+            raise UsageError(f"{folder} cannot be made a run directory: {reason}") from error
     if jax.process_count() == 1:
         return
     probe = folder / f".shared-{int(broadcast_from_main(secrets.randbelow(2**24)))}"
