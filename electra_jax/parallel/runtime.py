@@ -71,12 +71,6 @@ def check_shared(folder: Path) -> None:
     Raises:
       UsageError: it cannot be made, or is not on a file system that they share.
     """
-    try:
-        str(folder.absolute()).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f"{folder} cannot be made a run directory: checkpoints take names in UTF-8 alone"
-        ) from error
     if is_main():
         try:
             folder.mkdir(parents=True, exist_ok=True)
