@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from electra_jax.locks import LOCK_FILE, hold, is_running, one_writer
 
 MARK = ".electra-jax-unfinished"  # in a folder that is being written: what is moved out of it
 LOCK_SUFFIX = ".lock"
+DISCARD_TRIES, DISCARD_SECONDS = 10, 0.1
 # Where a folder cannot be renamed, its content is moved: mount points, mounted buckets.
 NOT_RENAMED = {
     errno.EBUSY, errno.EXDEV, errno.ENOTEMPTY, errno.EEXIST, errno.EINVAL, errno.ENOSYS,
@@ -237,12 +239,29 @@ def _clear(staging: Path, path: Path, shown: str | Path) -> None:
 
 
 def _discard(folder: Path) -> None:
-    """Removes a folder that bears our mark, and the mark last: a kill may come any time."""
-    if folder.is_dir():
+    """Removes a folder that bears our mark, and the mark last: a kill may come any time.
+
+    Threads of a library may still write into it: what they leave keeps the mark, and is cleared
+    away by the next one who writes the same.
+    """
+    mark, aside = folder / MARK, folder.with_name(f"{folder.name}.mark")
+    for _ in range(DISCARD_TRIES):
+        if not folder.is_dir():
+            return
         for name in os.listdir(folder):
             if name != MARK:
                 _remove(folder / name)
-        shutil.rmtree(folder)
+        with contextlib.suppress(FileNotFoundError):
+            mark.replace(aside)
+        try:
+            folder.rmdir()
+        except OSError:
+            if aside.exists():
+                aside.replace(mark)
+            time.sleep(DISCARD_SECONDS)
+        else:
+            aside.unlink(missing_ok=True)
+            return
 
 
 def _publish(staging: Path, path: Path, last: str) -> None:
@@ -269,7 +288,7 @@ def _publish(staging: Path, path: Path, last: str) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
-from electra_jax.ending import resumable
+from electra_jax.ending import ends_itself, resumable
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.failures import Failure, explain
 from electra_jax.locks import one_writer
@@ -53,7 +53,7 @@ def process_group(
         else:
             print(f"electra-jax: {one_line(failure.line)}", file=sys.stderr)
         status = failure.status
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), ends_itself():
             report_failure(one_line(failure.line), status)
         sys.stderr.flush()
         os._exit(status)  # JAX's own way out waits for the others

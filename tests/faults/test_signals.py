@@ -136,6 +136,22 @@ def test_workers_of_prepare_end_and_the_same_command_ends_the_work(number, text,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "tokenizer"]
 
 
+@pytest.mark.slow
+def test_a_worker_that_is_killed_for_want_of_memory_is_told(text, tmp_path):
+    tokenizer = train_tokenizer(["ab cd " * 100], "wordpiece", 100)
+    tokenizer.save(tmp_path / "tokenizer")
+    flags = ["--input", f"text:{text}", "--tokenizer", tmp_path / "tokenizer", "--workers", "2"]
+    with started("prepare", *flags, "--output", tmp_path / "store") as process:
+        tokens = tmp_path / ".store.partial" / "train" / "tokens.npy"
+        wait_until(lambda: tokens.exists() and tokens.stat().st_size > 10_000, process)
+        os.kill(max(members(process.pid)), signal.SIGKILL)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 2
+        assert "electra-jax: a worker died, for want of memory perhaps" in err.splitlines()[-1]
+        assert "Traceback" not in err and not members(process.pid)
+    assert os.listdir(tmp_path) == ["tokenizer"]
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("data") / "store")
