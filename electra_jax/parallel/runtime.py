@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
-from electra_jax.ending import ends_itself, resumable
+from electra_jax.ending import ends_itself, resumable, wait_for_others
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.failures import Failure, explain
 from electra_jax.locks import one_writer
@@ -40,6 +40,7 @@ def process_group(
             yield
             return
     take_over()
+    wait_for_others()
     try:
         with ending_together():
             yield
