@@ -34,8 +34,11 @@ DEVICES = [
     "memory access was encountered",
     "FAILED_PRECONDITION: DNN library initialization failed. Look at the errors above for more "
     "details.",
+    "INTERNAL: ptxas exited with non-zero error code 2, output: ",
+]
+PASSING = [
     "INTERNAL: NCCL operation ncclGroupEnd() failed: unhandled system error",
-    "UNAVAILABLE: TPU initialization failed: the device is in use",
+    "UNAVAILABLE: Gloo all-reduce failed: Connection reset by peer",
 ]
 
 
@@ -71,8 +74,13 @@ def test_a_lack_of_memory_of_the_host_is_told(monkeypatch, capsys):
 @pytest.mark.parametrize("message", DEVICES)
 def test_a_device_that_fails_is_told(message, monkeypatch, capsys):
     said = fails(jax.errors.JaxRuntimeError(message), monkeypatch, capsys)
-    assert "failed (" in said and "rerun the command" in said
-    assert ("nvidia-smi" in said) is ("TPU" not in message)
+    assert "the GPU failed (" in said and "nvidia-smi" in said and "rerun the command" in said
+
+
+@pytest.mark.parametrize("message", PASSING)
+def test_a_network_that_fails_is_no_reason_not_to_try_again(message):
+    line, status = explain(jax.errors.JaxRuntimeError(message))
+    assert status == 1 and "network failed (" in line and line.endswith("rerun the command")
 
 
 @pytest.mark.slow
