@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from electra_jax.locks import LOCK_FILE, hold, is_running, one_writer
 
 MARK = ".electra-jax-unfinished"  # in a folder that is being written: what is moved out of it
 LOCK_SUFFIX = ".lock"
+DISCARD_TRIES, DISCARD_SECONDS = 10, 0.1
 # Where a folder cannot be renamed, its content is moved: mount points, mounted buckets.
 NOT_RENAMED = {
     errno.EBUSY, errno.EXDEV, errno.ENOTEMPTY, errno.EEXIST, errno.EINVAL, errno.ENOSYS,
@@ -40,9 +42,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Processes of several hosts may write the same file at once: the last one to end wins. A link
     stays, and what it leads to is replaced; a file that is replaced keeps its permissions.
     """
-    path = Path(os.path.realpath(path))
-    if path.is_symlink():  # which it would not be if the links came to an end
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    path = _real(path)
     name, host = path.stem, socket.gethostname()
     partial = path.with_name(f"{name}.{host}-{os.getpid()}.partial{path.suffix}")
     _clear_partials(path, f"{name}.{host}-")
@@ -55,6 +55,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _real(path: str | Path) -> Path:
+    """Where a path leads.
+
+    Raises:
+      OSError: nowhere, as its links lead in a circle.
+    """
+    real = os.path.realpath(path)
+    if os.path.islink(real):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return Path(real)
 
 
 def _clear_partials(path: Path, prefix: str) -> None:
@@ -119,7 +131,10 @@ def atomic_folder(path: str | Path, last: str = "", update: bool = False) -> Ite
       UsageError: `path` is not empty, another process writes it, it cannot be written, or
         something else has the name of the unfinished folder.
     """
-    shown, path = path, Path(os.path.realpath(path))
+    try:
+        shown, path = path, _real(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
     staging = _staging(path)
     if update and str(path) in _unfinished:
         yield path
@@ -150,14 +165,6 @@ def atomic_folder(path: str | Path, last: str = "", update: bool = False) -> Ite
         if name.startswith(str(staging)) or str(path).startswith(name):
             raise UsageError(f"{shown} cannot be written: {error.strerror or error}") from error
         raise
-
-
-def leave_mark(path: str | Path) -> None:
-    """Marks what threads may yet write of a folder that failed, for the next writing to clear."""
-    staging = _staging(Path(os.path.realpath(path)))
-    with contextlib.suppress(OSError):
-        staging.mkdir(exist_ok=True)
-        (staging / MARK).write_text("[]")
 
 
 def is_free(path: str | Path) -> bool:
@@ -232,12 +239,29 @@ def _clear(staging: Path, path: Path, shown: str | Path) -> None:
 
 
 def _discard(folder: Path) -> None:
-    """Removes a folder that bears our mark, and the mark last: a kill may come any time."""
-    if folder.is_dir():
+    """Removes a folder that bears our mark, and the mark last: a kill may come any time.
+
+    Threads of a library may still write into it: what they leave keeps the mark, and is cleared
+    away by the next one who writes the same.
+    """
+    mark, aside = folder / MARK, folder.with_name(f"{folder.name}.mark")
+    for _ in range(DISCARD_TRIES):
+        if not folder.is_dir():
+            return
         for name in os.listdir(folder):
             if name != MARK:
                 _remove(folder / name)
-        shutil.rmtree(folder)
+        with contextlib.suppress(FileNotFoundError):
+            mark.replace(aside)
+        try:
+            folder.rmdir()
+        except OSError:
+            if aside.exists():
+                aside.replace(mark)
+            time.sleep(DISCARD_SECONDS)
+        else:
+            aside.unlink(missing_ok=True)
+            return
 
 
 def _publish(staging: Path, path: Path, last: str) -> None:
@@ -264,7 +288,7 @@ def _publish(staging: Path, path: Path, last: str) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 

@@ -19,7 +19,7 @@ from electra_jax.errors import PREEMPTED as PREEMPTED
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.failures import explain
 from electra_jax.plugins import fingerprint, import_plugin
-from electra_jax.streams import drop_output, guarded_streams, tell
+from electra_jax.streams import drop_output, guarded_streams, log_to_terminal, tell
 
 if TYPE_CHECKING:
     from electra_jax.data.documents import DocumentOptions
@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             failure = explain(error)
             if failure is None:
                 raise
+            if argv is None:  # the line that is told is the last: threads may still complain
+                logging.disable()
             tell(failure, sys.stdout if isinstance(error, Stopped) else sys.stderr)
             status = failure.status
     if argv is None:
@@ -51,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_command(argv: Sequence[str]) -> int:
     """Parses flags and runs their command; returns its exit status."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("electra_jax").setLevel(logging.INFO)
+    log_to_terminal()
     # TensorFlow makes batches here and nothing else: what it says of its kernels is noise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

@@ -36,6 +36,7 @@ class _State:
 
     resumable = False  # whether SIGTERM is how a launcher preempts a run
     ends_itself = 0  # how many blocks of `ends_itself` are entered
+    waits = False  # whether this process ends together with others
     cleanups: list[Callable[[], None]] = []
 
 
@@ -98,15 +99,21 @@ def cleaned_up(function: Callable[[], None]) -> Iterator[None]:
         _State.cleanups.remove(function)
 
 
+def wait_for_others() -> None:
+    """From here on other processes of a run need this one until all have reached its end."""
+    _State.waits = True
+
+
 def leave(status: int) -> None:
     """To be called when a command is over, right before the process ends with its status.
 
     Signals then end it without a word, and where the command has failed, it ends after
-    GRACE_SECONDS even if threads that libraries have left would keep Python from ending.
+    GRACE_SECONDS even if threads that libraries have left would keep Python from ending, unless
+    there are others to end with.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if not status:
+    if not status or _State.waits:
         return
 
     def end() -> None:

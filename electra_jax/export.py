@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.atomic_files import atomic_folder, leave_mark, write_text
+from electra_jax.atomic_files import atomic_folder, write_text
 from electra_jax.config import build_objective, config_fields
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import UsageError
@@ -21,7 +21,6 @@ from electra_jax.pretraining.resume import IMPORTED
 from electra_jax.pretraining.warm_start import warm_start
 from electra_jax.run_directory import CONFIG_FILE, RESULTS_FILE, TOKENIZER, save_config
 from electra_jax.training.checkpoint import Checkpoints
-from electra_jax.training.checkpoint_errors import SaveFailed
 from electra_jax.training.metrics import read_metrics
 from electra_jax.training.optimizer import AdamState, make_optimizer
 
@@ -156,12 +155,8 @@ def import_model(
       UsageError: see `huggingface.read_model` and `tensorflow1.read_checkpoint`; or `to` is not
         empty or cannot be written.
     """
-    try:
-        with atomic_folder(to, CONFIG_FILE) as folder:
-            return _import_model(path, folder, generator, vocab, special_tokens)
-    except SaveFailed:
-        leave_mark(to)  # threads of the save that has failed may still write there
-        raise
+    with atomic_folder(to, CONFIG_FILE) as folder:
+        return _import_model(path, folder, generator, vocab, special_tokens)
 
 
 def _import_model(

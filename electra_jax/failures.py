@@ -56,7 +56,7 @@ def explain(error: BaseException) -> Failure | None:
     if memory := out_of_memory(error):
         return Failure(f"{memory}: {LESS_MEMORY}", WRONG)
     if device := _device_error(error):
-        return Failure(device, WRONG)
+        return device
     if isinstance(error, OSError):
         return Failure(_file_error(error), FAILED if error.errno in PASSING else WRONG)
     return None
@@ -94,27 +94,30 @@ def telling_memory_of(batch_size: int, accumulate: int) -> Iterator[None]:
         ) from error
 
 
-def _device_error(error: BaseException) -> str:
-    """What is wrong with a device, or with the driver or the network between them; or ""."""
+def _device_error(error: BaseException) -> Failure | None:
+    """How a device failed, its driver, or the network between devices; None if none did."""
     text = str(error)
     asked = os.environ.get("JAX_PLATFORMS", "")
     absent = isinstance(error, RuntimeError) and any(part in text for part in NO_BACKEND)
     if absent or (isinstance(error, AssertionError) and _raised_in(error, "xla_bridge.py")):
         where = f"JAX_PLATFORMS={asked} asks for" if asked else "JAX looks for"
-        return (
+        line = (
             f"there is no such device as {where}{_in_brackets(_first_line(text))}: "
             "install JAX for it (pip install 'jax[cuda13]', 'jax[tpu]'), see that its driver runs "
             "(nvidia-smi), or set JAX_PLATFORMS=cpu"
         )
+        return Failure(line, WRONG)
     if type(error).__name__ not in DEVICE_ERRORS:
-        return ""
+        return None
     reason = _first_line(text)
-    if re.search(r"CUDA|CUDNN|cuDNN|cuBLAS|DNN library|NCCL|ptxas|hipError", text):
-        return (
+    if re.search(r"CUDA|CUDNN|cuDNN|cuBLAS|DNN library|ptxas|hipError", text):
+        line = (
             f"the GPU failed ({reason}): see whether another process uses it and its driver fits "
             "(nvidia-smi), then rerun the command"
         )
-    return f"a device failed ({reason}): rerun the command"
+        return Failure(line, WRONG)
+    # The network, or another process of the run that has gone: it may be there the next time.
+    return Failure(f"a device or the network failed ({reason}): rerun the command", FAILED)
 
 
 def _file_error(error: OSError) -> str:

@@ -1,7 +1,8 @@
 """The files of a run directory, by name, and its config.
 
 config.json  checkpoints/  metrics.jsonl  tensorboard/  tokenizer/  report/  profile/
-minimal_pairs.json
+minimal_pairs.json  metrics.damaged (lines that could not be read)
+.lock (of the process that writes, while it does)
 of fine-tuning also: task.json  data.json  results.json  predictions/
 of several fine-tuning runs: runs.json  results.md, and a run directory for each
 """

@@ -14,30 +14,27 @@ from electra_jax.failures import Failure
 
 log = logging.getLogger(__name__)
 
+LONGEST = 300  # characters of what a library logs
+
 
 @contextlib.contextmanager
 def guarded_streams() -> Iterator[None]:
     """Nothing that is told beside the work can end it in this block.
 
     Closed streams lead to nowhere: else the next file that is opened would become standard output.
-    What cannot be written to standard error is dropped. Errors of threads are a line each.
+    What cannot be written to standard error is dropped.
     """
     _open_closed()
     before = sys.stdin, sys.stdout, sys.stderr
-    hooks = threading.excepthook, sys.unraisablehook, logging.raiseExceptions
     sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
     sys.stdout = Output(sys.stdout) if sys.stdout else Nowhere()  # type: ignore[assignment]
     sys.stderr = Tolerant(sys.stderr or Nowhere())  # type: ignore[assignment]
     if hasattr(sys.stdout, "reconfigure"):  # names of files may hold any bytes
         sys.stdout.reconfigure(errors="backslashreplace")
-    threading.excepthook = _tell_error_of_thread
-    sys.unraisablehook = lambda error: log.debug("in the background: %r", error.exc_value)
-    logging.raiseExceptions = False
     try:
         yield
     finally:
         sys.stdin, sys.stdout, sys.stderr = before
-        threading.excepthook, sys.unraisablehook, logging.raiseExceptions = hooks
 
 
 class Nowhere(io.StringIO):
@@ -93,6 +90,30 @@ class Output:
             raise OSError(error.errno, error.strerror, "standard output") from error
 
 
+class Brief(logging.Formatter):
+    """A line for each record: libraries log whole tracebacks of errors that they raise, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return text if record.name.startswith("electra_jax") else one_line(text)[:LONGEST]
+
+
+def log_to_terminal() -> None:
+    """Has what is logged, and errors of threads, appear on standard error, a line each.
+
+    It stays so until the process ends: what libraries have begun may still fail then.
+    """
+    threading.excepthook = _tell_error_of_thread
+    sys.excepthook = _tell_error
+    sys.unraisablehook = lambda error: log.debug("in the background: %r", error.exc_value)
+    logging.raiseExceptions = False
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setFormatter(Brief())
+    logging.getLogger("electra_jax").setLevel(logging.INFO)
+
+
 def _open_closed() -> None:
     """Has descriptors 0 to 2 that are closed lead to nowhere."""
     while True:
@@ -134,3 +155,11 @@ def _tell_error_of_thread(error: threading.ExceptHookArgs) -> None:
     if error.exc_type is not SystemExit:
         reason = str(error.exc_value or error.exc_type.__name__).splitlines()[:1]
         log.warning("in the background: %s", one_line("".join(reason)))
+
+
+def _tell_error(kind: type, error: BaseException, traceback: Any) -> None:
+    """A traceback of this program's own faults alone: libraries call this from their threads."""
+    if threading.current_thread() is threading.main_thread():
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        log.debug("in the background: %r", error)

@@ -159,3 +159,48 @@ def test_help_explains_every_flag_and_gives_an_example_that_parses(name):
     program, *argv = shlex.split(example)
     assert program == "electra-jax"
     assert build_parser().parse_args(split_overrides(argv)[0]).command == name
+
+
+PATHS = [
+    ["tokenizer", "--input", "text:{bad}", "--vocab-size", "120", "--output", "{tmp}/out"],
+    ["tokenizer", "--input", "{text}", "--vocab-size", "120", "--output", "{bad}"],
+    ["prepare", "--input", "text:{bad}", "--tokenizer", "{tok}", "--output", "{tmp}/out"],
+    ["prepare", "--input", "{text}", "--tokenizer", "{bad}", "--output", "{tmp}/out"],
+    ["prepare", "--input", "{text}", "--tokenizer", "{tok}", "--output", "{bad}"],
+    ["pretrain", "--config", "{bad}.py", "--workdir", "{tmp}/out"],
+    ["pretrain", "--config", "pretrain/tiny", "--config.data.store={bad}", "--workdir", "{tmp}/o"],
+    ["finetune", "--config", "finetune/classification", "--config.init.from={bad}",
+     "--workdir", "{tmp}/out"],
+    ["glue", "--model", "{bad}", "--data", "{bad}", "--workdir", "{tmp}/out"],
+    ["predict", "--model", "{bad}", "--input", "-"],
+    ["embed", "--model", "{bad}", "--input", "-", "--output", "{tmp}/out"],
+    ["evaluate", "--workdir", "{bad}"],
+    ["inspect", "--model", "{bad}", "text"],
+    ["export", "--model", "{bad}", "--to", "{tmp}/out"],
+    ["import", "--from", "{bad}", "--to", "{tmp}/out"],
+    ["plan", "--config", "{bad}.py"],
+    ["report", "--workdir", "{bad}"],
+]  # fmt: skip
+BAD = {
+    "a loop": "{tmp}/loop", "below a loop": "{tmp}/loop/x", "below a file": "{tmp}/file/x",
+    "a long name": "{tmp}/" + "n" * 300, "a line end": "{tmp}/file/\n\x1b[1m\u2028x",
+    "bytes": "{tmp}/file/\udcff", "a format": "{tmp}/file/%s{}$x",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("argv", PATHS, ids=lambda argv: " ".join(argv[:3:2]))
+def test_a_path_that_leads_nowhere_is_told_in_one_line(argv, bad, text, tmp_path, capsys):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "file").touch()
+    (tmp_path / "tok.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"])
+    )
+    values = {"bad": BAD[bad], "tok": "{tmp}/tok.txt", "text": text}
+    for name, value in [*values.items(), ("tmp", str(tmp_path))]:
+        argv = [argument.replace(f"{{{name}}}", value) for argument in argv]
+    assert cli.main(argv) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.startswith("electra-jax: ") for line in lines[-1:]] == [True]
+    assert (tmp_path / "loop").is_symlink() and not (tmp_path / "out").exists()
+    assert (tmp_path / "file").read_bytes() == b""

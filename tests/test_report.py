@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 
 import pytest
@@ -97,3 +98,30 @@ def test_metrics_stand_beside_their_baselines():
         ["auc", "undefined"],
         ["accuracy", "0.5000", "(baseline", "0.2500)"],
     ]
+
+
+def test_names_that_matplotlib_takes_for_mathematics_are_drawn(tmp_path):
+    values = {"train/$x^": 1.0, "train/norm/$a$b$": 2.0, "train/norm/%s\\frac": 2.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "seconds": 1.0, **values}))
+    page = write_report(tmp_path).read_text()
+    assert page.count("<svg") == 2 and "<td>$x^" in page
+
+
+@pytest.mark.parametrize("name", ["config.json", "minimal_pairs.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"pairs": {}}'])
+def test_a_damaged_file_is_named(name, content, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in LINES))
+    (tmp_path / name).write_bytes(content)
+    if (name, content) == ("config.json", b'{"pairs": {}}'):
+        write_report(tmp_path)
+        return
+    with pytest.raises(UsageError, match=f"/{name}") as error:
+        write_report(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_of_a_name_that_is_not_utf8_has_its_page(tmp_path):
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text(json.dumps(LINES[0]))
+    assert "\\udcff" in write_report(folder).read_text("utf-8")

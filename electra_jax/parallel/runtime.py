@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
-from electra_jax.ending import resumable
+from electra_jax.ending import ends_itself, resumable, wait_for_others
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.failures import Failure, explain
 from electra_jax.locks import one_writer
@@ -40,6 +40,7 @@ def process_group(
             yield
             return
     take_over()
+    wait_for_others()
     try:
         with ending_together():
             yield
@@ -53,7 +54,7 @@ def process_group(
         else:
             print(f"electra-jax: {one_line(failure.line)}", file=sys.stderr)
         status = failure.status
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), ends_itself():
             report_failure(one_line(failure.line), status)
         sys.stderr.flush()
         os._exit(status)  # JAX's own way out waits for the others
@@ -75,7 +76,8 @@ def check_shared(folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"{folder} cannot be made a run directory: {error}") from error
+            reason = error.strerror
+            raise UsageError(f"{folder} cannot be made a run directory: {reason}") from error
     if jax.process_count() == 1:
         return
     probe = folder / f".shared-{int(broadcast_from_main(secrets.randbelow(2**24)))}"

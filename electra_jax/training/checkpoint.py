@@ -110,6 +110,12 @@ class Checkpoints:
         self.workdir = workdir
         self._folder = Path(workdir).absolute() / FOLDER
         self._preservation = Preservation(keep, {})
+        try:
+            str(self._folder).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"{workdir}: checkpoints can only lie where all names of folders are in UTF-8"
+            ) from error
         if not read_only:
             self._folder.mkdir(parents=True, exist_ok=True)
         elif not self._folder.is_dir():
