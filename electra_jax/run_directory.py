@@ -52,6 +52,7 @@ FREE_FIELDS = (
     "checkpoint.",
     "train.log_every",
     "train.profile",
+    "train.skip_non_finite",
     "data.store",  # moved, perhaps: what it holds is compared
     "model.attention",
 )
@@ -61,6 +62,7 @@ FINETUNING_FREE_FIELDS = (
     "checkpoint.",
     "train.log_every",
     "train.profile",
+    "train.skip_non_finite",
     "train.eval_batch_size",
     "task.test",
 )
