@@ -7,6 +7,8 @@ the state before the first bad one (as a checkpoint), its batch, and what is kno
 
 import io
 import logging
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -191,5 +193,9 @@ def read_bundle(folder: str | Path, known: Sequence[str] = ()) -> Bundle:
             return Bundle(content, {})
     file = Path(folder) / BATCH_FILE
     raw = read_bytes(file)
-    with reading(file), np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
-        return Bundle(content, {name: arrays[name] for name in arrays.files})
+    with reading(file):
+        try:
+            with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+                return Bundle(content, {name: arrays[name] for name in arrays.files})
+        except (zipfile.BadZipFile, zlib.error) as error:
+            raise UsageError(f"it is damaged: {error}") from error
