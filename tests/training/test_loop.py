@@ -279,9 +279,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted():
     states = skipping([1.0, nan, inf, 2.0, nan, 3.0], may_skip=2)
     last = states[-1]
     for name in ("params", "opt_state", "metric_sums"):
-        jax.tree.map(
-            np.testing.assert_array_equal, getattr(last, name), getattr(without[-1], name)
-        )
+        jax.tree.map(np.testing.assert_array_equal, getattr(last, name), getattr(without[-1], name))
     assert int(last.step) == 6
     counts = {name: int(count) for name, count in last.norm_sums["skipped"].items()}
     assert counts == {"steps": 3, "in_row": 0, "longest": 2}
