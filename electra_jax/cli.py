@@ -159,6 +159,12 @@ def run_verify(args: argparse.Namespace) -> None:
     print(verify(args.path, progress=sys.stderr.isatty()))
 
 
+def run_replay(args: argparse.Namespace) -> None:
+    from electra_jax.replay import replay
+
+    print(replay(args.bundle))
+
+
 def run_pretrain(args: argparse.Namespace) -> None:
     from electra_jax.config import load_config, pretrain_config
     from electra_jax.parallel.runtime import enable_compilation_cache, process_group
@@ -301,6 +307,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "prepare": run_prepare,
     "verify": run_verify,
     "pretrain": run_pretrain,
+    "replay": run_replay,
     "finetune": run_finetune,
     "glue": run_glue,
     "predict": run_predict,

@@ -181,6 +181,12 @@ def add_training_commands(command: Command) -> None:
     add_plugin_flag(sub)
     add_seed_flags(sub)
 
+    sub = command(
+        "replay", "run a step again that was not finite", "runs/tiny/not_finite-700"
+    )  # fmt: skip
+    sub.add_argument("bundle", metavar="BUNDLE", help="what a run that diverged has left")
+    add_plugin_flag(sub)
+
     sub = command("quickstart", "the whole road, small, on text that is here", "--time-budget 2m")
     sub.add_argument(
         "--workdir", default="runs/quickstart", metavar="DIR", help="where everything goes"

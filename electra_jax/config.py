@@ -92,6 +92,8 @@ class FinetuneTrainConfig:
     eval_batch_size: int = checked(64, at_least(1))  # rows
     log_every: int = checked(50, at_least(1))  # steps
     profile: str = ""  # steps to trace, such as 100:110
+    # Steps in a row that may be skipped as they are not finite; 0: the first ends the run.
+    skip_non_finite: int = checked(0, at_least(0))
     seed: int = checked(0, at_least(0))  # of the head's start, order and dropout
 
     def __post_init__(self) -> None:

@@ -1,6 +1,5 @@
 """Models out of run directories, and into them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from electra_jax.errors import UsageError
 from electra_jax.inference.finetuned import FinetunedModel, load
 from electra_jax.inference.pretrained import PretrainedModel, imported_config, load_hugging_face
 from electra_jax.interop import huggingface, names, tensorflow1
+from electra_jax.json_files import read_object, reading
 from electra_jax.models.electra import count_params, generator_model, unstack_params
 from electra_jax.pretraining.program import create_state
 from electra_jax.pretraining.resume import IMPORTED
@@ -91,19 +91,17 @@ def _export_task_model(model: FinetunedModel, path: str | Path, to: Path) -> Non
 def _metrics_at(path: str | Path, step: int) -> dict[str, float]:
     """The metrics of a fine-tuning run at a step: its results, or what it logged then."""
     file = Path(path) / RESULTS_FILE
-    try:
-        results = json.loads(file.read_text("utf-8"))
+    if not file.exists():
+        raise UsageError(
+            f"{file} is missing: give the same `finetune` again and let the run finish"
+        )
+    results = read_object(file)
+    with reading(file):
         if results.get("step", step) != step:
             logged = _held_out(path, step)
             return {name.removeprefix("eval/"): value for name, value in logged.items()}
         metrics = results["metrics"]
         return {name: float(value) for name, value in metrics.items() if value is not None}
-    except FileNotFoundError:
-        raise UsageError(
-            f"{file} is missing: give the same `finetune` again and let the run finish"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{file} cannot be read: {error!r}") from error
 
 
 def task_card(model: FinetunedModel, opens_with: str, metrics: Mapping[str, float]) -> str:

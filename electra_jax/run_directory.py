@@ -53,6 +53,7 @@ FREE_FIELDS = (
     "checkpoint.",
     "train.log_every",
     "train.profile",
+    "train.skip_non_finite",
     "data.store",  # moved, perhaps: what it holds is compared
     "model.attention",
 )
@@ -62,6 +63,7 @@ FINETUNING_FREE_FIELDS = (
     "checkpoint.",
     "train.log_every",
     "train.profile",
+    "train.skip_non_finite",
     "train.eval_batch_size",
     "task.test",
 )

@@ -40,7 +40,7 @@ ROOMS = {
     "finetuning": GROUND | {"inference"},
     "planning": GROUND | {"pretraining"},
 }
-COMPOSERS = {"config_reference", "evaluate", "export", "quickstart", "report", "verify"}
+COMPOSERS = {"config_reference", "evaluate", "export", "quickstart", "replay", "report", "verify"}
 # Only these files may import what makes meshes, checkpoints and tf.data pipelines.
 OWNERS = {
     "apache_beam": {"data/beam.py"},

@@ -59,7 +59,7 @@ from electra_jax.training.loop import Clock, Loop
 from electra_jax.training.metrics import MetricsWriter, read_metrics
 from electra_jax.training.optimizer import learning_rates, make_optimizer
 from electra_jax.training.profile import Profiler, parse_steps
-from electra_jax.training.program import Program, build_program, start
+from electra_jax.training.program import Program, build_program, first_state, start
 from electra_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -163,6 +163,8 @@ def train(
             learning_rates, run_optimizer(config, encoder.model, data.steps)
         ),
         profiler=Profiler(workdir, parse_steps(config.train.profile)),
+        first_state=functools.partial(first_state, program, run_key, init),
+        may_skip=config.train.skip_non_finite,
     )
     loop.run(state, run_key)
     return report(task, workdir, data, None if config.init.fresh else encoder)
@@ -280,11 +282,12 @@ def finetuning_program(
         run_optimizer(config, encoder.model, steps),
         layer_scale(config.train.layer_decay, encoder.model.layers),
     )
-    create = functools.partial(create_state, network, task, optimizer)
+    skips = bool(config.train.skip_non_finite)
+    create = functools.partial(create_state, network, task, optimizer, skips)
     objective = TaskObjective(task, network, weight)
     return build_program(
         objective, optimizer, create, FINETUNING, mesh, config.train.accumulate,
-        config.optimizer.frozen,
+        config.optimizer.frozen, skips,
     )  # fmt: skip
 
 

@@ -84,12 +84,16 @@ def layer_scale(decay: float, layers: int) -> Callable[[str], float]:
 
 
 def create_state(
-    network: EncoderWithHead, task: Task, optimizer: optax.GradientTransformation, key: jax.Array
+    network: EncoderWithHead,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    skips: bool,
+    key: jax.Array,
 ) -> TrainState:
     """A fresh state; to be jitted or evaluated for its shapes."""
     zero = jnp.zeros(())
     return TrainState.create(
-        init_head(network, task, key), optimizer, {"loss": zero, "count": zero}
+        init_head(network, task, key), optimizer, {"loss": zero, "count": zero}, skips
     )
 
 

@@ -46,7 +46,7 @@ from electra_jax.training.loop import Clock, Loop
 from electra_jax.training.metrics import MetricsWriter
 from electra_jax.training.optimizer import learning_rates
 from electra_jax.training.profile import Profiler, parse_steps
-from electra_jax.training.program import Program, compile_step, start
+from electra_jax.training.program import Program, compile_step, first_state, start
 from electra_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -154,6 +154,8 @@ def train(
         stall_seconds=config.processes.stall_seconds,
         learning_rates=functools.partial(learning_rates, config.optimizer),
         profiler=Profiler(workdir, parse_steps(config.train.profile)),
+        first_state=functools.partial(first_state, program, run_key, init),
+        may_skip=config.train.skip_non_finite,
         monitor=run_monitor(config, program, workdir, int(state.step)),
         checks=text.verification.check,
     )

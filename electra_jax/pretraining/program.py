@@ -49,8 +49,9 @@ def pretraining_program(
     create = functools.partial(create_state, config, objective, optimizer)
     rules = pretraining_rules(generator_model(config.model, config.generator).heads, mesh)
     return build_program(
-        objective, optimizer, create, rules, mesh, config.train.accumulate, config.optimizer.frozen
-    )
+        objective, optimizer, create, rules, mesh, config.train.accumulate, config.optimizer.frozen,
+        bool(config.train.skip_non_finite),
+    )  # fmt: skip
 
 
 def batch_shapes(config: PretrainConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -73,7 +74,7 @@ def create_state(
     }
     params = init_params(config.electra, key)
     sums = jax.eval_shape(make_eval_step(objective), params, batch, key)
-    return TrainState.create(params, optimizer, sums)
+    return TrainState.create(params, optimizer, sums, bool(config.train.skip_non_finite))
 
 
 def flops_per_token(config: PretrainConfig) -> dict[str, float]:

@@ -141,9 +141,21 @@ class Checkpoints:
         return manager
 
     def save(
-        self, step: int, state: TrainState, record: dict, metrics: dict[str, float] | None = None
+        self,
+        step: int,
+        state: TrainState,
+        record: dict,
+        metrics: dict[str, float] | None = None,
+        unchecked: bool = False,
     ) -> None:
         """Starts a save; one already there at this step is left alone.
+
+        Args:
+          step: steps done.
+          state: may be donated afterwards.
+          record: what is to be kept beside it.
+          metrics: those of an evaluation of it.
+          unchecked: saves what is not of numbers alone, too.
 
         Raises:
           SaveFailed: this save, or an earlier one in the background.
@@ -157,7 +169,7 @@ class Checkpoints:
             return
         self._errors.saving = True
         parts = _parts(state)
-        sealed = make_record(record, parts, ranked)
+        sealed = make_record(record, parts, ranked, unchecked)
         self._preservation.ranks[step] = rank(ranked, self._metric, self._maximise)
         self._run(
             lambda: self._manager.save(
@@ -218,6 +230,10 @@ class Checkpoints:
         """See `latest_record`."""
         return latest_record(self.workdir)
 
+    def steps(self) -> list[int]:
+        """The steps that there are whole checkpoints of."""
+        return sorted(self._manager.all_steps())
+
     def record_at(self, step: int) -> dict:
         """The record of a checkpoint.
 
@@ -226,7 +242,7 @@ class Checkpoints:
         """
         return read_record(self._folder / str(step)).content
 
-    def restore_latest(self, like: TrainState) -> Restored | None:
+    def restore_latest(self, like: TrainState, unchecked: bool = False) -> Restored | None:
         """The latest checkpoint that can be read, placed as `like` is; None if there is none.
 
         Those after it that cannot be read, or are not what was saved, are put aside, as the run
@@ -236,6 +252,7 @@ class Checkpoints:
 
         Args:
           like: a state of arrays, or of ShapeDtypeStructs with shardings.
+          unchecked: takes what is not of numbers alone, too, if it was saved so.
 
         Raises:
           UsageError: there are checkpoints, but none can be read (one cannot, where there are
@@ -245,7 +262,7 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 with one_error():
-                    restored = self._restore(step, like)
+                    restored = self._restore(step, like, unchecked)
             except Exception as error:  # Orbax and TensorStore raise many kinds
                 damaged[step] = short_reason(error)
                 if jax.process_count() > 1:  # the others may well have read it
@@ -255,7 +272,7 @@ class Checkpoints:
                     ) from error
                 log.warning("checkpoint %d cannot be read (%s)", step, damaged[step])
                 continue
-            for later in damaged:
+            for later in () if self._read_only else damaged:
                 self._put_aside(later)
             return restored
         if damaged:
@@ -280,7 +297,7 @@ class Checkpoints:
         self._manager.close()
         self._manager = self._open()
 
-    def _restore(self, step: int, like: TrainState) -> Restored:
+    def _restore(self, step: int, like: TrainState, unchecked: bool) -> Restored:
         """A checkpoint; where an earlier version added up other sums, they are of no steps."""
         folder = self._folder / str(step)
         record = read_record(folder)
@@ -288,7 +305,7 @@ class Checkpoints:
         norm_sums = _saved_sums(folder / NORMS, "", like.norm_sums, like.step)
         saved = _parts(like.replace(metric_sums=metric_sums, norm_sums=norm_sums))
         restored = self._restore_parts(step, saved)
-        verify(record, {NORMS: {}, **restored})
+        verify(record, {NORMS: {}, **restored}, unchecked)
         params, rest, norms = restored[PARAMS], restored[REST], restored.get(NORMS, {})
         sums = {"metric_sums": rest["metric_sums"], "norm_sums": norms}
         for name, saved in (("metric_sums", metric_sums), ("norm_sums", norm_sums)):

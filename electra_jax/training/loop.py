@@ -8,11 +8,11 @@ import dataclasses
 import logging
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from electra_jax.errors import (
@@ -23,15 +23,18 @@ from electra_jax.errors import (
     check_fields,
     checked,
 )
+from electra_jax.json_files import short_reason
 from electra_jax.parallel.preemption import StopSignal
 from electra_jax.parallel.runtime import broadcast_from_main, is_main, to_global
 from electra_jax.parallel.watchdog import Watchdog
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.health import Changes, Monitor
 from electra_jax.training.metrics import MetricsWriter
-from electra_jax.training.norms import NormSums, mean_norms
+from electra_jax.training.norms import SKIPPED, NormSums, mean_norms
 from electra_jax.training.profile import Profiler, parse_steps
 from electra_jax.training.progress import Progress
+from electra_jax.training.records import NotFinite
+from electra_jax.training.replay import Steps, all_finite, leave_bundle
 from electra_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -52,6 +55,8 @@ class TrainConfig:
     accumulate: int = checked(1, at_least(1))  # microbatches that a batch is cut into
     log_every: int = checked(100, at_least(1))  # steps
     profile: str = ""  # steps to trace, such as 100:110
+    # Steps in a row that may be skipped as they are not finite; 0: the first ends the run.
+    skip_non_finite: int = checked(0, at_least(0))
     seed: int = checked(0, at_least(0))  # of parameters, order, masks and samples
 
     def __post_init__(self) -> None:
@@ -137,19 +142,15 @@ class NonFiniteLoss(ElectraError):
     """The loss, or a parameter, is not a number any more."""
 
     status = 2  # the same command would diverge again
+    step = 0  # those done when it was noticed
 
 
-def non_finite(what: str) -> NonFiniteLoss:
-    return NonFiniteLoss(
-        f"{what}: a lower learning rate, a longer warm-up or a tighter clip may help; the last "
-        "good checkpoint is kept"
+def non_finite(what: str, step: int) -> NonFiniteLoss:
+    error = NonFiniteLoss(
+        f"{what}: a lower learning rate, a longer warm-up or a tighter clip may help"
     )
-
-
-@jax.jit
-def all_finite(tree: Any) -> jax.Array:
-    """Whether every entry of a tree's arrays is a number."""
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+    error.step = step
+    return error
 
 
 def check_finite(params: Any, step: int) -> None:
@@ -159,7 +160,7 @@ def check_finite(params: Any, step: int) -> None:
       NonFiniteLoss: one of them is not.
     """
     if not all_finite(params):
-        raise non_finite(f"a parameter is not a number at step {step}")
+        raise non_finite(f"a parameter is not a number at step {step}", step)
 
 
 class Line(NamedTuple):
@@ -200,6 +201,9 @@ class Loop:
       profiler: what it traces is between two steps.
       monitor: of what goes wrong, if it is watched.
       checks: called after each step; what it raises ends the run before that step is saved.
+      first_state: makes the first state of the run again. Without it, nothing is left to look at
+        where a number is not finite (see `replay`).
+      may_skip: how many steps in a row may be skipped by the step.
     """
 
     steps: int
@@ -224,6 +228,8 @@ class Loop:
     profiler: Profiler = dataclasses.field(default_factory=Profiler)
     monitor: Monitor | None = None
     checks: Callable[[], None] = lambda: None
+    first_state: Callable[[], TrainState] | None = None
+    may_skip: int = 0
 
     def run(self, state: TrainState, run_key: jax.Array) -> TrainState:
         """Trains until the steps or the time are used up, and closes checkpoints and writer.
@@ -244,6 +250,16 @@ class Loop:
           NonFiniteLoss: nothing is saved past the last good checkpoint.
           SaveFailed: a checkpoint could not be written.
         """
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+        )
+        try:
+            return self._run(state, run_key)
+        except NonFiniteLoss as error:
+            traceback.clear_frames(error.__traceback__)  # they hold the state
+            raise NonFiniteLoss(f"{error}{self._remains(error, like, run_key)}") from None
+
+    def _run(self, state: TrainState, run_key: jax.Array) -> TrainState:
         step, stopped = int(state.step), None
         batches = self.batches(step)
         self._begin(step)
@@ -286,6 +302,7 @@ class Loop:
             self.clock.agree(step, budget)
         self._since = (step, self.clock.elapsed())
         self._pending: Line | None = None
+        self._first, self._shares = step, list[float]()  # of the steps of this start
         if self.monitor and step == 0:
             self._write(step, {}, self.monitor.start())
 
@@ -309,6 +326,8 @@ class Loop:
         self, state: TrainState, batch: Batch, step: int, progress: float, run_key: jax.Array
     ) -> TrainState:
         self._watchdog.note(step, "stepping")
+        if self.budget_seconds:
+            self._shares.append(progress)
         share = to_global(np.array(progress, np.float32), run_key.sharding)
         return self.train_step(state, batch, run_key, share)
 
@@ -341,9 +360,13 @@ class Loop:
         step, progress, *sums = self._pending
         self._pending = None
         metric_sums, norm_sums = jax.device_get(sums)
+        skipped = self._skipped(step, norm_sums)
+        if skipped and not norm_sums["steps"]:
+            self._write(step, skipped)
+            return  # there is nothing else to tell of this line
         values = self.summarise(metric_sums)
         if not math.isfinite(values["loss"]):
-            error = non_finite(f"the loss is {values['loss']} at step {step}")
+            error = non_finite(f"the loss is {values['loss']} at step {step}", step)
             self._write(step, {"train/loss": values["loss"]}, {"not_a_number": str(error)})
             raise error
         last_step, last_seconds = self._since
@@ -357,8 +380,55 @@ class Loop:
         learning = self.learning_rates(step - 1, progress)
         values = {**values, **learning, **mean_norms(norm_sums), **rates}
         changes = self.monitor.observe(step, values) if self.monitor else {}
-        self._write(step, {f"train/{name}": value for name, value in values.items()}, changes)
+        line = {f"train/{name}": value for name, value in values.items()}
+        self._write(step, {**line, **skipped}, changes)
         self._bar.tell(f"loss {values['loss']:.3f}, {rate:,.0f} tokens/s")
+
+    def _skipped(self, step: int, norm_sums: NormSums) -> dict[str, float]:
+        """How many steps of a line were skipped; empty for a run that skips none.
+
+        Raises:
+          NonFiniteLoss: too many in a row.
+        """
+        if SKIPPED not in norm_sums:
+            return {}
+        counts = {name: int(count) for name, count in norm_sums[SKIPPED].items()}
+        skipped = {"train/skipped_steps": float(counts["steps"])}
+        if counts["longest"] > self.may_skip:
+            error = non_finite(
+                f"{counts['longest']} steps in a row were not finite up to step {step}, and "
+                f"train.skip_non_finite={self.may_skip}", step,
+            )  # fmt: skip
+            self._write(step, skipped, {"not_a_number": str(error)})
+            raise error
+        return skipped
+
+    def _remains(self, error: NonFiniteLoss, like: TrainState, run_key: jax.Array) -> str:
+        """What is there after a number that was not finite, in words; writes a bundle."""
+        workdir = self.checkpoints.workdir
+        kept = "; the last good checkpoint is kept" if self.checkpoints.steps() else ""
+        if self.first_state is None:
+            return kept
+        first_state, shares = self.first_state, self._shares
+
+        def start() -> TrainState:
+            with Checkpoints(workdir, read_only=True) as checkpoints:
+                restored = checkpoints.restore_latest(like)
+            return first_state() if restored is None else restored.state
+
+        def progress(step: int) -> float:
+            if not self.budget_seconds:
+                return step / self.steps
+            return shares[max(step - self._first, 0)]
+
+        record = {**self.record, "steps": self.steps}
+        steps = Steps(start, self.train_step, self.batches, progress, run_key)
+        try:
+            folder = leave_bundle(workdir, steps, error.step, str(error), record)
+        except (ElectraError, OSError, LookupError) as failed:
+            log.warning("nothing could be left to run the step again: %s", short_reason(failed))
+            return kept
+        return f"{kept}; `electra-jax replay {folder}` shows where it begins"
 
     def _evaluate(self, params: Any, step: int) -> dict[str, float]:
         """Held-out metrics, written to the log."""
@@ -367,14 +437,17 @@ class Loop:
         metrics = self.evaluate(params)
         loss = metrics.get("loss", 0.0)  # some tasks have none
         if not math.isfinite(loss):
-            raise non_finite(f"the held-out loss is {loss} at step {step}")
+            raise non_finite(f"the held-out loss is {loss} at step {step}", step)
         self._write(step, {f"eval/{name}": value for name, value in metrics.items()})
         return metrics
 
     def _save(self, state: TrainState, step: int, metrics: dict[str, float] | None) -> None:
         self._watchdog.note(step, "saving")
         record = {**self.record, "elapsed": self.clock.elapsed()}
-        self.checkpoints.save(step, state, record, metrics)
+        try:
+            self.checkpoints.save(step, state, record, metrics)
+        except NotFinite as error:
+            raise non_finite(f"{error} is not a number at step {step}", step) from None
         self._since = (step, self.clock.elapsed())
 
     def _write(

@@ -15,7 +15,9 @@ import optax
 
 from electra_jax.parallel.partition import path_name
 
-NormSums = dict[str, Any]  # "steps": count; by kind of norm: network → sum
+# "steps": count; by kind of norm: network → sum; "skipped", of a run that skips steps: counts.
+NormSums = dict[str, Any]
+SKIPPED = "skipped"
 QUERIES_AND_KEYS = re.compile(r"/(query|key)/kernel$")
 
 
@@ -53,13 +55,36 @@ def step_norms(gradients: Mapping[str, Any], updates: Mapping[str, Any], frozen:
     return sums
 
 
+def zero_skipped() -> dict[str, jax.Array]:
+    """The counts of skipped steps: of the line, in a row until now, and in a row at most."""
+    return {name: jnp.zeros((), jnp.int32) for name in ("steps", "in_row", "longest")}
+
+
+def add_norms(sums: NormSums, norms: NormSums) -> NormSums:
+    """The sums after a step."""
+    added = jax.tree.map(jnp.add, {name: sums[name] for name in norms}, norms)
+    return {**sums, **added}
+
+
+def count_skipped(sums: NormSums, before: NormSums, skipped: jax.Array) -> NormSums:
+    """The sums with one step counted as skipped or not."""
+    counts = before[SKIPPED]
+    in_row = jnp.where(skipped, counts["in_row"] + 1, 0)
+    counted = {
+        "steps": counts["steps"] + skipped,
+        "in_row": in_row,
+        "longest": jnp.maximum(counts["longest"], in_row),
+    }
+    return {**sums, SKIPPED: counted}
+
+
 def mean_norms(sums: Mapping[str, Any]) -> dict[str, float]:
     """Means over the steps by "kind/network"; empty if no step is in the sums."""
     steps = float(sums.get("steps", 0))
     return {
         f"{kind}/{network}": float(total) / steps
         for kind in sums
-        if kind != "steps" and steps
+        if kind not in ("steps", SKIPPED) and steps
         for network, total in sums[kind].items()
     }
 

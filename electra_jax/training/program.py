@@ -48,6 +48,7 @@ def build_program(
     mesh: Mesh,
     accumulate: int = 1,
     frozen: str = "",
+    skip_non_finite: bool = False,
 ) -> Program:
     """Builds the program of a run; nothing is compiled before it is called.
 
@@ -59,6 +60,7 @@ def build_program(
       mesh: of devices, or of descriptions of devices that are not here.
       accumulate: microbatches of a step.
       frozen: regular expression: paths that the optimizer leaves as they are.
+      skip_non_finite: whether steps that are not finite are skipped (see `make_train_step`).
     """
     state = abstract_state(create, rules, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, state)
@@ -69,7 +71,9 @@ def build_program(
         jax.jit(create, out_shardings=shardings),
         state,
         jax.jit(
-            with_mesh(mesh, make_train_step(objective, optimizer, accumulate, frozen)),
+            with_mesh(
+                mesh, make_train_step(objective, optimizer, accumulate, frozen, skip_non_finite)
+            ),
             donate_argnums=0,
             out_shardings=shardings,
         ),
@@ -132,5 +136,14 @@ def start(
     restored = checkpoints.restore_latest(program.state)
     if restored is not None:
         return restored.state, restored.record["elapsed"]
+    return first_state(program, run_key, warm_start), 0.0
+
+
+def first_state(
+    program: Program,
+    run_key: jax.Array,
+    warm_start: Callable[[TrainState], TrainState] | None = None,
+) -> TrainState:
+    """The state that a run begins with (see `start`)."""
     state = program.create(run_key)
-    return (state if warm_start is None else warm_start(state)), 0.0
+    return state if warm_start is None else warm_start(state)

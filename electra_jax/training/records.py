@@ -44,7 +44,10 @@ class Record:
 
 
 def make_record(
-    content: Mapping[str, Any], parts: Mapping[str, Any], metrics: Mapping[str, float]
+    content: Mapping[str, Any],
+    parts: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    unchecked: bool = False,
 ) -> dict[str, Any]:
     """The record of a checkpoint, as JSON is to have it.
 
@@ -52,13 +55,14 @@ def make_record(
       content: what the caller wants kept.
       parts: the arrays of the checkpoint by part.
       metrics: those that say which is the best.
+      unchecked: whether what is learnt may be other than numbers.
 
     Raises:
       NotFinite: a parameter, or the optimizer's state, has entries that are not numbers.
     """
     found = inspect(parts)
     for name, inspection in found.items():
-        if is_learnt(name) and not inspection.finite:
+        if not (unchecked or inspection.finite) and is_learnt(name):
             raise NotFinite(name)
     digests = {name: inspection.digest for name, inspection in found.items()}
     return seal({**content, DIGESTS: digests, METRICS: {**metrics}})
@@ -102,12 +106,13 @@ def _read_metrics(folder: Path) -> dict[str, float]:
         return {}
 
 
-def verify(record: Record, parts: Mapping[str, Any]) -> None:
+def verify(record: Record, parts: Mapping[str, Any], unchecked: bool = False) -> None:
     """Checks that arrays are those that were saved, and that what is learnt are numbers.
 
     Args:
       record: of the checkpoint.
       parts: the arrays that were restored, by part.
+      unchecked: whether what is learnt may be other than numbers.
 
     Raises:
       UsageError: names the first that is not.
@@ -123,7 +128,7 @@ def verify(record: Record, parts: Mapping[str, Any]) -> None:
         if name := _first(wrong):
             raise UsageError(f"array {name} is not what was saved: the files are damaged")
     bad = (name for name, inspection in found.items() if not inspection.finite)
-    if name := _first(filter(is_learnt, bad)):
+    if not unchecked and (name := _first(filter(is_learnt, bad))):
         raise UsageError(f"array {name} has entries that are not numbers")
 
 

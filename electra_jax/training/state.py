@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from electra_jax.training.norms import NormSums, zero_norms
+from electra_jax.training.norms import SKIPPED, NormSums, zero_norms, zero_skipped
 
 
 class TrainState(struct.PyTreeNode):
@@ -26,18 +26,24 @@ class TrainState(struct.PyTreeNode):
 
     @classmethod
     def create(
-        cls, params: Any, optimizer: optax.GradientTransformation, metric_sums: Any
+        cls,
+        params: Any,
+        optimizer: optax.GradientTransformation,
+        metric_sums: Any,
+        skips: bool = False,
     ) -> "TrainState":
-        """A state at step 0, with sums shaped like `metric_sums`."""
+        """A state at step 0, with sums shaped like `metric_sums`; `skips`: of a run that skips."""
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metric_sums)
         step, opt_state = jnp.zeros((), jnp.int32), optimizer.init(params)
-        return cls(step, params, opt_state, zeros, zero_norms(params))
+        norms = zero_norms(params) | ({SKIPPED: zero_skipped()} if skips else {})
+        return cls(step, params, opt_state, zeros, norms)
 
     def reset_metrics(self) -> "TrainState":
-        """The same state with sums of zero."""
-        return self.replace(
-            metric_sums=placed_zeros(self.metric_sums), norm_sums=placed_zeros(self.norm_sums)
-        )
+        """The same state with sums of zero; steps skipped in a row are counted on."""
+        norms = placed_zeros(self.norm_sums)
+        if SKIPPED in norms:
+            norms[SKIPPED]["in_row"] = self.norm_sums[SKIPPED]["in_row"]
+        return self.replace(metric_sums=placed_zeros(self.metric_sums), norm_sums=norms)
 
 
 def placed_zeros(like: Any) -> Any:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from electra_jax.training.norms import step_norms
+from electra_jax.training.norms import add_norms, count_skipped, step_norms
 from electra_jax.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -51,55 +51,81 @@ def make_train_step(
     optimizer: optax.GradientTransformationExtraArgs,
     accumulate: int = 1,
     frozen: str = "",
+    skip_non_finite: bool = False,
 ) -> Callable[[TrainState, Batch, jax.Array, jax.Array], TrainState]:
     """The training step, a pure function to be jitted with its state donated.
-
-    Every microbatch's gradient is that of sum(weight * loss sum / global count), so
-    gradients add up, in float32, to that of the whole batch: no mean of means.
 
     Args:
       objective: what is learnt.
       optimizer: takes `step` and `progress` in its update.
       accumulate: microbatches that the global batch is cut into, one after another.
       frozen: regular expression: paths that the optimizer leaves as they are.
+      skip_non_finite: whether a step whose loss, gradients or updates are not finite leaves the
+        state as it is, but for the number of the step and the counts of those skipped.
 
     Returns:
       (state, batch, run key, progress in [0, 1]) → next state.
     """
+    gradients = make_gradients(objective, accumulate)
 
     def train_step(
         state: TrainState, batch: Batch, run_key: jax.Array, progress: jax.Array
     ) -> TrainState:
-        prepare_key, dropout_key = step_keys(run_key, state.step)
+        grads, metrics = gradients(state.params, state.step, batch, run_key)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, step=state.step, progress=progress
+        )
+        norms = step_norms(grads, updates, frozen)
+        after = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+            metric_sums=jax.tree.map(jnp.add, state.metric_sums, metrics),
+            norm_sums=add_norms(state.norm_sums, norms),
+        )
+        return skip_if_not_finite(state, after, (metrics, norms)) if skip_non_finite else after
+
+    return train_step
+
+
+def skip_if_not_finite(before: TrainState, after: TrainState, told: Any) -> TrainState:
+    """The state after a step, or the one before it, counted, if `told` has what is not finite."""
+    finite = jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(told)]).all()
+    chosen = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
+    sums = count_skipped(chosen.norm_sums, before.norm_sums, ~finite)
+    return chosen.replace(step=after.step, norm_sums=sums)
+
+
+def make_gradients(
+    objective: SupportsStep, accumulate: int = 1
+) -> Callable[[Any, jax.Array, Batch, jax.Array], tuple[Any, Sums]]:
+    """The gradients of a step: (parameters, step, batch, run key) → gradients, metric sums.
+
+    Every microbatch's gradient is that of sum(weight * loss sum / global count), so
+    gradients add up, in float32, to that of the whole batch: no mean of means.
+    """
+
+    def gradients(
+        params: Any, step: jax.Array, batch: Batch, run_key: jax.Array
+    ) -> tuple[Any, Sums]:
+        prepare_key, dropout_key = step_keys(run_key, step)
         prepared = objective.prepare(batch, prepare_key)
-        weights = objective.weights(state.step)
+        weights = objective.weights(step)
         scales = {
             name: weights[name] / jnp.maximum(count, 1.0)
             for name, count in objective.counts(prepared).items()
         }
 
         def total(params: Any, microbatch: Batch, key: jax.Array) -> tuple[Any, Sums]:
-            losses, metrics = objective.losses(params, microbatch, key, state.step, True)
+            losses, metrics = objective.losses(params, microbatch, key, step, True)
             return sum(scales[name] * loss for name, loss in losses.items()), metrics
 
         gradient = jax.grad(total, has_aux=True)
         if accumulate == 1:
-            grads, metrics = gradient(state.params, prepared, dropout_key)
-        else:
-            grads, metrics = add_up(gradient, state.params, prepared, dropout_key, accumulate)
-        updates, opt_state = optimizer.update(
-            grads, state.opt_state, state.params, step=state.step, progress=progress
-        )
-        norms = step_norms(grads, updates, frozen)
-        return state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            opt_state=opt_state,
-            metric_sums=jax.tree.map(jnp.add, state.metric_sums, metrics),
-            norm_sums=jax.tree.map(jnp.add, state.norm_sums, norms),
-        )
+            return gradient(params, prepared, dropout_key)
+        return add_up(gradient, params, prepared, dropout_key, accumulate)
 
-    return train_step
+    return gradients
 
 
 def add_up(

@@ -421,3 +421,30 @@ def test_predict_and_embed_from_files(finished, tmp_path, capsys, monkeypatch):
     source.write_bytes(b"ok\n\xff\n")
     assert main(["predict", "--model", str(finished), "--input", str(source)]) == 2
     assert "in.txt:2: not valid UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"good"', '"gold"'), ('"version": 1', '"version": 0'), ('"checksum"', '"chekcsum"')],
+)
+def test_a_damaged_label_is_noticed(finished, tmp_path, old, new):
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    file = workdir / "task.json"
+    content = file.read_text()
+    assert old in content
+    file.write_text(content.replace(old, new, 1))
+    with pytest.raises(UsageError, match="task.json"):
+        load(workdir)
+    # As version 0.1 wrote it.
+    plain = json.loads(content)
+    del plain["checksum"]
+    file.write_text(json.dumps(plain))
+    load(workdir)
+
+
+def test_a_config_that_is_not_its_checkpoints_is_named(finished, tmp_path):
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    file = workdir / "config.json"
+    file.write_text(file.read_text().replace('"length": 16', '"length": 17', 1))
+    with pytest.raises(UsageError, match=r"config\.json says train\.length=17.* made with 16"):
+        load(workdir)

@@ -491,3 +491,50 @@ def test_a_run_whose_save_fails_is_gone_at_once(store, tmp_path):
     assert process.returncode == 1, output
     assert "electra-jax: a checkpoint could not be saved in" in output.splitlines()[-1]
     assert "Not a directory; mend that" in output and "Traceback" not in output
+
+
+def edit(workdir, old, new):
+    file = workdir / "config.json"
+    content = file.read_text()
+    assert old in content
+    file.write_text(content.replace(old, new, 1))
+    return content
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ('"mask_rate": 0.', '"mask_rate": 0.9', "objective.mask_rate"),
+        ('"seed": 0', '"seed": 8', "train.seed"),
+        ('"heads": 2', '"heads": 4', "model.heads"),
+        ('"optimizer": {', '"optimizer": [', "cannot be read"),
+    ],
+)
+def test_a_config_that_is_not_its_checkpoints_is_named_and_mended(
+    store, finished, old, new, field, caplog
+):
+    """Not believed by those who load the model, and written anew by its own command."""
+    before = edit(finished, old, new)
+    with pytest.raises(UsageError, match=rf"config\.json.*{field.split('.')[-1]}") as caught:
+        load_pretrained(finished)
+    assert "put that value back" in str(caught.value) or "writes it anew" in str(caught.value)
+    pretrain(tiny(store, "checkpoint.keep=3"), finished)
+    assert field.split(".")[-1] in caplog.text and "the checkpoints are believed" in caplog.text
+    assert (finished / "config.json").read_text() == before
+    load_pretrained(finished)
+
+
+def test_fields_that_change_nothing_may_be_edited(finished):
+    edit(finished, '"log_every": 5', '"log_every": 6')
+    load_pretrained(finished)
+
+
+def test_a_rotten_checkpoint_makes_way_for_the_one_before(store, straight, finished, caplog):
+    """A bit of its arrays that zstd and JSON do not notice: figures would be others."""
+    data = max((finished / "checkpoints/20/rest").rglob("d/*"), key=lambda x: x.stat().st_size)
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 4
+    data.write_bytes(bytes(content))
+    pretrain(tiny(store, "checkpoint.keep=3"), finished)
+    assert "checkpoint 20 cannot be read" in caplog.text
+    assert_same_run(finished, straight)

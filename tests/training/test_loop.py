@@ -11,12 +11,14 @@ import pytest
 
 from electra_jax.config import FinetuneTrainConfig
 from electra_jax.errors import UsageError
-from electra_jax.training import loop
+from electra_jax.training import loop, replay
+from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.loop import Clock, Loop, all_finite
 from electra_jax.training.metrics import MetricsWriter, read_metrics
-from electra_jax.training.optimizer import OptimizerConfig, learning_rates
+from electra_jax.training.optimizer import OptimizerConfig, learning_rates, make_optimizer
 from electra_jax.training.profile import Profiler, parse_steps
 from electra_jax.training.state import TrainState
+from electra_jax.training.step import make_train_step
 
 
 @pytest.mark.parametrize("pace", [0.001, 0.5, 20.0])
@@ -175,3 +177,141 @@ def test_senseless_steps_to_trace_are_refused(text):
     with pytest.raises(UsageError, match="train.profile"):
         FinetuneTrainConfig(profile=text)
     assert loop.TrainConfig(profile="100:110").profile == "100:110"
+
+
+def diverging_loop(folder, bad_step, steps=9, **fields):
+    """A real loop of a parameter that is no number after the step with this number."""
+
+    @jax.jit
+    def train_step(state, batch, key, progress):
+        value = jnp.where(batch["rows"][0] == bad_step, jnp.nan, batch["rows"][0].astype(float))
+        loss = state.metric_sums["loss"] + value
+        return state.replace(
+            step=state.step + 1, params={"w": state.params["w"] + value}, metric_sums={"loss": loss}
+        )
+
+    def batches(step):
+        return ({"rows": jnp.arange(number, number + 2)} for number in itertools.count(step))
+
+    def first_state():
+        return TrainState(jnp.int32(0), {"w": jnp.zeros(2)}, {}, {"loss": jnp.zeros(())})
+
+    checkpoints = Checkpoints(folder)
+    looping = make_loop(
+        steps, train_step=train_step, batches=batches, checkpoints=checkpoints, log_every=4,
+        summarise=lambda sums: {"loss": float(sums["loss"])}, first_state=first_state, **fields,
+    )  # fmt: skip
+    # Of this test, and not of the loop: its toy batches are made on the host.
+    with mock.patch.object(jax, "transfer_guard_host_to_device", lambda _: mock.MagicMock()):
+        looping.run(first_state(), jax.random.key(3))
+
+
+@pytest.mark.parametrize(("bad_step", "kept"), [(1, False), (6, True), (7, True)])
+def test_the_first_step_that_is_not_finite_is_found_and_left_to_be_run_again(
+    bad_step, kept, tmp_path
+):
+    """Before the first checkpoint and after it; at a line of the log and between two."""
+    with pytest.raises(loop.NonFiniteLoss) as caught:
+        diverging_loop(tmp_path, bad_step, save_every=3)
+    folder = tmp_path / f"not_finite-{bad_step}"
+    assert ("the last good checkpoint is kept" in str(caught.value)) == kept
+    assert f"electra-jax replay {folder}" in str(caught.value)
+    bundle = replay.read_bundle(folder)
+    assert bundle.step == bad_step and bundle.content["not_finite_after"] == ["params/w"]
+    assert bundle.content["not_finite_before"] == []
+    assert bundle.batch["rows"].tolist() == [bad_step, bad_step + 1]
+    total = sum(range(bad_step))
+    assert bundle.content["norms"]["w"] == pytest.approx(2**0.5 * total)
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        params = checkpoints.restore_params(bad_step, {"w": jnp.zeros(2)})
+    assert params["w"].tolist() == [total, total]
+
+
+def test_a_bundle_that_cannot_be_written_hides_no_reason(tmp_path, caplog):
+    (tmp_path / "not_finite-1").write_text("mine")
+    with pytest.raises(loop.NonFiniteLoss, match="is not a number at step 3"):
+        diverging_loop(tmp_path, 1, save_every=3)
+    assert "nothing could be left to run the step again" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"version": 1, "step": 6}'])
+def test_a_damaged_bundle_is_refused_in_one_line(content, tmp_path):
+    (tmp_path / replay.BUNDLE_FILE).write_bytes(content)
+    with pytest.raises(UsageError, match="bundle.json"):
+        replay.read_bundle(tmp_path)
+
+
+class Fussy:
+    """An objective whose loss is w · x, and w of no number where x is none."""
+
+    def prepare(self, batch, key):
+        return dict(batch)
+
+    def counts(self, prepared):
+        return {"loss": jnp.float32(1)}
+
+    def losses(self, params, prepared, key, step, train):
+        loss = (params["w"] * prepared["x"]).sum()
+        return {"loss": loss}, {"loss": loss}
+
+    def weights(self, step):
+        return {"loss": 1.0}
+
+
+def skipping(batches, may_skip):
+    """The states after steps on batches, some of which are not finite."""
+    optimizer = make_optimizer(OptimizerConfig(clip=0.0, warmup_steps=0, learning_rate=0.1))
+    step = make_train_step(Fussy(), optimizer, skip_non_finite=bool(may_skip))
+    params = {"w": jnp.ones(2)}
+    state = TrainState.create(params, optimizer, {"loss": jnp.zeros(())}, bool(may_skip))
+    compiled = jax.jit(step)
+    states = []
+    for x in batches:
+        state = compiled(state, {"x": jnp.array([x, 1.0])}, jax.random.key(0), jnp.float32(0.1))
+        states.append(state)
+    assert compiled._cache_size() == 1
+    return states
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted():
+    nan, inf = float("nan"), float("inf")
+    without = skipping([1.0, 2.0, 3.0], may_skip=0)
+    states = skipping([1.0, nan, inf, 2.0, nan, 3.0], may_skip=2)
+    last = states[-1]
+    for name in ("params", "opt_state", "metric_sums"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(last, name), getattr(without[-1], name))
+    assert int(last.step) == 6
+    counts = {name: int(count) for name, count in last.norm_sums["skipped"].items()}
+    assert counts == {"steps": 3, "in_row": 0, "longest": 2}
+    assert loop.mean_norms(jax.device_get(last.norm_sums)) == loop.mean_norms(
+        jax.device_get(without[-1].norm_sums)
+    )
+    counts = states[2].reset_metrics().norm_sums["skipped"]
+    assert {name: int(count) for name, count in counts.items()} == {
+        "steps": 0, "in_row": 2, "longest": 0,
+    }  # fmt: skip
+    assert "skipped" not in without[-1].norm_sums
+
+
+@pytest.mark.parametrize("may_skip", [2, 3])
+def test_a_run_ends_where_too_many_steps_in_a_row_are_skipped(may_skip, tmp_path):
+    """Also where no step of a line of the log is left."""
+    bad = [0, 0, 1, 1, 1, 0, 0, 0]
+    optimizer = make_optimizer(OptimizerConfig(clip=0.0, warmup_steps=0, learning_rate=0.1))
+    train_step = jax.jit(make_train_step(Fussy(), optimizer, skip_non_finite=True))
+    state = TrainState.create({"w": jnp.ones(2)}, optimizer, {"loss": jnp.zeros(())}, True)
+    xs = [{"x": jnp.array([jnp.nan if b else 1.0, 1.0])} for b in bad]
+    with MetricsWriter(tmp_path, 0) as writer:
+        looping = make_loop(
+            8, train_step=train_step, batches=lambda step: iter(xs[step:]), writer=writer,
+            log_every=2, may_skip=may_skip, summarise=lambda sums: {"loss": float(sums["loss"])},
+        )  # fmt: skip
+        if may_skip == 2:
+            with pytest.raises(loop.NonFiniteLoss, match="3 steps in a row were not finite"):
+                looping.run(state, jax.random.key(0))
+        else:
+            looping.run(state, jax.random.key(0))
+    lines = [line for line in read_metrics(tmp_path) if "train/skipped_steps" in line]
+    counts = [line["train/skipped_steps"] for line in lines]
+    assert counts == ([0, 2, 1] if may_skip == 2 else [0, 2, 1, 0])
+    assert "train/loss" not in lines[1] and "train/loss" in lines[0]
