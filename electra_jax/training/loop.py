@@ -34,7 +34,7 @@ from electra_jax.training.norms import SKIPPED, NormSums, mean_norms
 from electra_jax.training.profile import Profiler, parse_steps
 from electra_jax.training.progress import Progress
 from electra_jax.training.records import NotFinite
-from electra_jax.training.replay import Steps, all_finite, leave_bundle
+from electra_jax.training.replay import NonFiniteLoss, Steps, check_finite, leave_bundle, non_finite
 from electra_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -136,31 +136,6 @@ class Clock:
     def agreed(self) -> float:
         """The same in every process: as old as the last `agree` where there are several."""
         return self.elapsed() if self._agreed is None else self._agreed
-
-
-class NonFiniteLoss(ElectraError):
-    """The loss, or a parameter, is not a number any more."""
-
-    status = 2  # the same command would diverge again
-    step = 0  # those done when it was noticed
-
-
-def non_finite(what: str, step: int) -> NonFiniteLoss:
-    error = NonFiniteLoss(
-        f"{what}: a lower learning rate, a longer warm-up or a tighter clip may help"
-    )
-    error.step = step
-    return error
-
-
-def check_finite(params: Any, step: int) -> None:
-    """Refuses parameters that are not numbers.
-
-    Raises:
-      NonFiniteLoss: one of them is not.
-    """
-    if not all_finite(params):
-        raise non_finite(f"a parameter is not a number at step {step}", step)
 
 
 class Line(NamedTuple):

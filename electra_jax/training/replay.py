@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from electra_jax.atomic_files import atomic_path, write_json
-from electra_jax.errors import UsageError
+from electra_jax.errors import ElectraError, UsageError
 from electra_jax.json_files import read_bytes, read_object, reading, seal, unseal
 from electra_jax.parallel.partition import path_name
 from electra_jax.parallel.runtime import barrier, is_main, to_global, to_host
@@ -36,10 +36,35 @@ VERSION = 1
 Batch = Mapping[str, jax.Array]
 
 
+class NonFiniteLoss(ElectraError):
+    """The loss, or a parameter, is not a number any more."""
+
+    status = 2  # the same command would diverge again
+    step = 0  # those done when it was noticed
+
+
+def non_finite(what: str, step: int) -> NonFiniteLoss:
+    error = NonFiniteLoss(
+        f"{what}: a lower learning rate, a longer warm-up or a tighter clip may help"
+    )
+    error.step = step
+    return error
+
+
 @jax.jit
 def all_finite(tree: Any) -> jax.Array:
     """Whether every entry of a tree's arrays is a number."""
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def check_finite(params: Any, step: int) -> None:
+    """Refuses parameters that are not numbers.
+
+    Raises:
+      NonFiniteLoss: one of them is not.
+    """
+    if not all_finite(params):
+        raise non_finite(f"a parameter is not a number at step {step}", step)
 
 
 @jax.jit

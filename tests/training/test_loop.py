@@ -13,7 +13,7 @@ from electra_jax.config import FinetuneTrainConfig
 from electra_jax.errors import UsageError
 from electra_jax.training import loop, replay
 from electra_jax.training.checkpoint import Checkpoints
-from electra_jax.training.loop import Clock, Loop, all_finite
+from electra_jax.training.loop import Clock, Loop
 from electra_jax.training.metrics import MetricsWriter, read_metrics
 from electra_jax.training.optimizer import OptimizerConfig, learning_rates, make_optimizer
 from electra_jax.training.profile import Profiler, parse_steps
@@ -51,9 +51,9 @@ def test_processes_read_the_clock_together_and_in_time(pace, monkeypatch):
 
 def test_a_number_that_is_none_is_found():
     tree = {"a": jnp.ones((2, 3)), "b": {"c": jnp.zeros(4)}}
-    assert all_finite(tree)
-    assert not all_finite({**tree, "b": {"c": jnp.array([1.0, jnp.nan])}})
-    assert not all_finite({**tree, "b": {"c": jnp.array([1.0, jnp.inf])}})
+    assert replay.all_finite(tree)
+    assert not replay.all_finite({**tree, "b": {"c": jnp.array([1.0, jnp.nan])}})
+    assert not replay.all_finite({**tree, "b": {"c": jnp.array([1.0, jnp.inf])}})
 
 
 def make_loop(steps=4, **fields):
