@@ -8,8 +8,8 @@ import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
+from electra_jax.data.tokenizer_state import library_errors
 from electra_jax.errors import UsageError
-from electra_jax.json_files import short_reason
 
 UNIGRAM, BPE = 1, 2  # SentencePiece's numbers of its models
 LONGEST_PIECE = 4096  # characters
@@ -49,10 +49,8 @@ def sentencepiece_state(content: bytes) -> dict[str, Any]:
       UsageError: see `read_model`.
     """
     proto = read_model(content)
-    try:
+    with library_errors("a damaged SentencePiece model"):
         return _state(proto)
-    except Exception as error:  # the tokenizers library raises no narrower kind
-        raise UsageError(f"a damaged SentencePiece model: {short_reason(error)}") from error
 
 
 def _state(proto: Any) -> dict[str, Any]:

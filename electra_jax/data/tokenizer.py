@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import sentencepiece
+import tokenizers
 
 from electra_jax.atomic_files import atomic_folder, atomic_path, write_json
 from electra_jax.data import tokenizer_files, tokenizer_state
@@ -34,10 +35,11 @@ from electra_jax.data.tokenizer_record import (
 from electra_jax.data.tokenizer_state import ROLES, SPECIAL_TOKENS, bert_settings, bert_state
 from electra_jax.data.unigram_engine import UnigramEngine, can_encode
 from electra_jax.errors import UsageError
-from electra_jax.json_files import DAMAGE, parse_object, read_bytes, short_reason
+from electra_jax.json_files import parse_object, read_bytes
 
 KINDS = ("unigram", "bpe", "wordpiece")
 _SENTENCEPIECE_MODEL = "sentencepiece.model"  # of version 0.1
+UNENCODABLE = "the tokenizer has no ids for a text"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 # Of version 0.1's SentencePiece: what only every tokenizer takes for a space is one.
 _SEGMENT = re.compile(r"(?s).{1,1000}(?![^ \n])|.{1000}[^ \n]*")
@@ -143,7 +145,7 @@ class Tokenizer:
         """Ids of each word of a sentence, as they are where spaces stand between the words."""
         spaces = [end - 1 for end in itertools.accumulate(len(word) + 1 for word in words[:-1])]
         text = _without_surrogates(" ".join(words))
-        encoding = self.library.encode(text, add_special_tokens=False)
+        encoding = self._encode_one(text)
         ids: list[list[int]] = [[] for _ in words]
         for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             # A piece begins with the space before its word, or is that space alone.
@@ -169,7 +171,7 @@ class Tokenizer:
         each for all of it.
         """
         text = _without_surrogates(text)
-        encoding = self.library.encode(text, add_special_tokens=False)
+        encoding = self._encode_one(text)
         spans = []
         for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             if (
@@ -239,8 +241,13 @@ class Tokenizer:
         ]
         return _hash({"roles": self.roles}, json.dumps(content, sort_keys=True).encode())
 
+    def _encode_one(self, text: str) -> tokenizers.Encoding:
+        with tokenizer_state.library_errors(UNENCODABLE):
+            return self.library.encode(text, add_special_tokens=False)
+
     def _encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        encodings = self.library.encode_batch_fast(list(texts), add_special_tokens=False)
+        with tokenizer_state.library_errors(UNENCODABLE):
+            encodings = self.library.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
 
@@ -373,24 +380,28 @@ def load_tokenizer(
     if not path.exists():
         raise UsageError(f"no tokenizer at {path}: there is no such file or directory")
     try:
-        found = tokenizer_files.find(path, RECORD_NAME)
-        if found is None:
-            raise UsageError(
-                f"no tokenizer in {path}: it holds neither {RECORD_NAME} nor tokenizer.json,"
-                " vocab.txt or a SentencePiece model; make one with `electra-jax tokenizer`"
-            )
-        if found.name == RECORD_NAME:
-            if special_tokens:
-                raise UsageError("its special tokens are recorded and cannot be changed")
-            return _load_saved(found.parent, lower_case)
-        state, roles = tokenizer_files.read(found, lower_case, special_tokens)
-        return _make(state, roles)
+        with tokenizer_state.library_errors("it cannot be read"):
+            return _load(path, lower_case, special_tokens)
     except UsageError as error:
         if str(error).startswith("no tokenizer in"):
             raise
         raise UsageError(f"tokenizer at {path}: {error}") from error
-    except DAMAGE as error:
-        raise UsageError(f"tokenizer at {path} cannot be read: {short_reason(error)}") from error
+
+
+def _load(
+    path: Path, lower_case: bool | None, special_tokens: Mapping[str, str] | Sequence[str]
+) -> Tokenizer:
+    found = tokenizer_files.find(path, RECORD_NAME)
+    if found is None:
+        raise UsageError(
+            f"no tokenizer in {path}: it holds neither {RECORD_NAME} nor tokenizer.json,"
+            " vocab.txt or a SentencePiece model; make one with `electra-jax tokenizer`"
+        )
+    if found.name == RECORD_NAME:
+        if special_tokens:
+            raise UsageError("its special tokens are recorded and cannot be changed")
+        return _load_saved(found.parent, lower_case)
+    return _make(*tokenizer_files.read(found, lower_case, special_tokens))
 
 
 def _make(state: Mapping[str, Any], roles: Mapping[str, str]) -> Tokenizer:

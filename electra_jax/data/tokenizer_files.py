@@ -19,6 +19,8 @@ from electra_jax.data.sentencepiece_model import read_model, sentencepiece_state
 from electra_jax.data.tokenizer_state import (
     ROLES,
     bert_state,
+    check_ids,
+    library_errors,
     library_of,
     steps,
     with_token,
@@ -141,6 +143,7 @@ def _read_json(file: Path, config: Mapping[str, Any], lower_case: bool | None) -
     if file.name == "vocab.json" or "model" not in state:
         return _read_byte_pairs(file, state, config)
     library = library_of(state)
+    check_ids(library.get_vocab())
     if "type" not in state["model"]:  # as older versions of the library wrote it
         state = json.loads(library.to_str())
     normalizer = state.get("normalizer") or {}
@@ -200,11 +203,10 @@ def _read_byte_pairs(
             "model, or the folder that holds them"
         )
     _refuse_slow(config, _OF_BYTE_PAIRS, "vocab.json")
-    try:
+    check_ids(ids)
+    with library_errors("vocab.json and merges.txt cannot be read"):
         vocab, pairs = models.BPE.read_file(str(file), str(merges))
         library = tokenizers.Tokenizer(models.BPE(vocab, pairs))
-    except Exception as error:  # of no narrower kind
-        raise UsageError(f"vocab.json and merges.txt: {error}") from error
     space = bool(config.get("add_prefix_space", False))
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
     library.decoder = decoders.ByteLevel()

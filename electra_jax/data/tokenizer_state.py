@@ -1,5 +1,6 @@
 """What a tokenizer.json says: how its tokenizer treats text, and states that are made here."""
 
+import contextlib
 import functools
 import json
 import re
@@ -11,6 +12,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from electra_jax.errors import UsageError
+from electra_jax.json_files import short_reason
 
 ROLES = ("pad", "unk", "cls", "sep", "mask")
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -48,6 +50,23 @@ _JOINS_LAST = "\uff9e\uff9f\u0e33\u0eb3"
 CUT = rf"(?= [!-~\w])(?<=[!-~\w])(?<![{_JOINS_NEXT}])(?! [{_JOINS_LAST}])"
 
 
+@contextlib.contextmanager
+def library_errors(what: str) -> Iterator[None]:
+    """Explains what the tokenizers library raises: plain exceptions, and Rust's panics.
+
+    Raises:
+      UsageError: `what`, and the library's reason.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise  # an interrupt
+        raise UsageError(f"{what} ({short_reason(error)})") from error
+
+
 def library_of(state: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """The library's object.
 
@@ -55,13 +74,19 @@ def library_of(state: Mapping[str, Any]) -> tokenizers.Tokenizer:
       UsageError: the library cannot read the state.
     """
     content = {**state, "truncation": None, "padding": None, "post_processor": None}
-    try:
+    with library_errors(f"not a tokenizer that tokenizers {tokenizers.__version__} can read"):
+        _check_merges(state["model"])
         return tokenizers.Tokenizer.from_str(json.dumps(content))
-    except Exception as error:  # of no narrower kind
-        line = " ".join(str(error).split())[:200]
-        raise UsageError(
-            f"not a tokenizer that tokenizers {tokenizers.__version__} can read ({line})"
-        ) from error
+
+
+def _check_merges(model: Mapping[str, Any]) -> None:
+    """Refuses merges of pieces that are not in the vocabulary, at which Rust may panic."""
+    vocab, prefix = model["vocab"], model.get("continuing_subword_prefix") or ""
+    for merge in model.get("merges") or ():
+        first, second = merge.split(" ") if isinstance(merge, str) else merge
+        whole = first + second.removeprefix(prefix)
+        if missing := [piece for piece in (first, second, whole) if piece not in vocab]:
+            raise UsageError(f"its merges have a piece {missing[0]!r:.40}, its vocabulary has not")
 
 
 def check_ids(ids: Mapping[str, int]) -> None:

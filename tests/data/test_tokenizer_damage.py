@@ -7,6 +7,7 @@ import pytest
 
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.data.tokenizer_record import RECORD_NAME
+from electra_jax.data.tokenizer_state import library_of
 from electra_jax.data.tokenizer_training import train_tokenizer
 from electra_jax.errors import UsageError
 
@@ -84,3 +85,32 @@ def test_ids_with_gaps_take_no_memory(saved, tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps({**state, "model": model}))
     with pytest.raises(UsageError, match="ids up to 4,294,967,295"):
         load_tokenizer(tmp_path)
+
+
+SPECIAL = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
+
+
+def test_merges_of_pieces_that_are_not_there_are_refused(tmp_path):
+    """The library panics at a piece that is longer than all that it knows."""
+    vocab = {**SPECIAL, "a": 5, "bcdef": 6}
+    model = {"type": "BPE", "vocab": vocab, "merges": [["a", "bcdef"]]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": model}))
+    with pytest.raises(UsageError, match="its merges have a piece 'abcdef'"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_vocab_json_with_gaps_takes_no_memory(tmp_path):
+    (tmp_path / "vocab.json").write_text(json.dumps({**SPECIAL, "a": 2**32 - 1}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(UsageError, match="ids up to 4,294,967,295"):
+        load_tokenizer(tmp_path)
+
+
+def test_text_that_a_tokenizer_has_no_ids_for_is_refused_in_one_line(saved):
+    """The library's exceptions are of no narrower kind."""
+    tokenizer = load_tokenizer(saved)
+    unknown = {"type": "Unigram", "vocab": [["a", -1.0]], "unk_id": None}
+    tokenizer.library = library_of({"version": "1.0", "model": unknown})
+    for encode in (tokenizer.offsets, lambda text: tokenizer._encode_batch([text])):
+        with pytest.raises(UsageError, match="has no ids for a text"):
+            encode("b")

@@ -1,6 +1,7 @@
 """Damage to a file's content: what disks, copies, programs and people do to it."""
 
 import contextlib
+import hashlib
 import io
 import json
 import random
@@ -200,3 +201,55 @@ def inside(compress: Callable[[bytes], bytes], plain: bytes, kind: Mutation) -> 
         return damage(content, rng) if rng.random() < 0.5 else compress(kind(plain, rng))
 
     return mutate
+
+
+def damage_sentencepiece(content: bytes, rng: random.Random) -> bytes:
+    """A model with other fields, or a damaged one."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    if rng.random() < 0.3:
+        return damage(content, rng)
+    model: Any = sentencepiece_model_pb2.ModelProto.FromString(content)  # type: ignore[attr-defined]
+    for _ in range(rng.choice([1, 1, 2])):
+        piece = rng.choice(model.pieces)
+        kind = rng.randrange(8)
+        if kind == 0:
+            piece.piece = rng.choice(
+                ["", "\0", "x" * 5000, " ", "\n", rng.choice(model.pieces).piece]
+            )
+        elif kind == 1:
+            piece.score = rng.choice([float("nan"), float("inf"), -float("inf"), 1e30, 0.0])
+        elif kind == 2:
+            piece.type = rng.randrange(1, 7)
+        elif kind == 3:
+            name = rng.choice(["unk_id", "bos_id", "eos_id", "pad_id"])
+            setattr(model.trainer_spec, name, rng.choice([-1, 0, 7, 10**6, 2**31 - 1, -(2**31)]))
+        elif kind == 4:
+            model.trainer_spec.model_type = rng.randrange(1, 5)
+        elif kind == 5:
+            rules = model.normalizer_spec.precompiled_charsmap
+            model.normalizer_spec.precompiled_charsmap = damage(rules, rng)
+        elif kind == 6:
+            del model.pieces[rng.randrange(len(model.pieces)) :: rng.choice([1, 50])]
+            if not model.pieces:
+                break
+        else:
+            name = rng.choice(["byte_fallback", "treat_whitespace_as_suffix", "split_by_number"])
+            setattr(model.trainer_spec, name, rng.random() < 0.5)
+    return model.SerializeToString()
+
+
+def damage_arrays(content: bytes, rng: random.Random) -> bytes:
+    """A table of rows with other numbers, and the checksum that goes with them."""
+    if rng.random() < 0.3:
+        return damage(content, rng)
+    line, arrays = content.split(b"\n", 1)
+    header, body = json.loads(line), bytearray(arrays)
+    for _ in range(rng.choice([1, 3])):
+        at = 8 * rng.randrange(len(body) // 8)
+        value = rng.choice([*EXTREMES, -5]) if rng.random() < 0.5 else rng.randrange(40)
+        body[at : at + 8] = struct.pack("<q", value)
+    if rng.random() < 0.3:
+        header["lengths"][rng.choice(list(header["lengths"]))] = rng.choice(VALUES)
+    header["sha256"] = hashlib.sha256(body).hexdigest()
+    return json.dumps(header).encode() + b"\n" + bytes(body)

@@ -18,8 +18,10 @@ from fuzzing import Reader
 from mutations import (
     Mutation,
     damage,
+    damage_arrays,
     damage_json,
     damage_safetensors,
+    damage_sentencepiece,
     damage_zip,
     inside,
 )
@@ -375,12 +377,14 @@ READERS: dict[str, Reader] = {
     "exported tokenizer": Reader(fast_tokenizer, read_tokenizer, JSON),
     "vocab.json": Reader(byte_pairs, read_tokenizer, {"merges.txt": damage, **JSON}),
     **{
-        f"{kind} model": Reader(bare_sentencepiece(kind), read_tokenizer, {"*.model": damage})
+        f"{kind} model": Reader(
+            bare_sentencepiece(kind), read_tokenizer, {"*.model": damage_sentencepiece}
+        )
         for kind in ("unigram", "bpe")
     },
     "store": Reader(store, read_store, {"*.npy": damage, "tokenizer/*": damage}),
     "store's manifest": Reader(store, read_store, {"manifest.json": damage_json}),
-    "store's rows": Reader(store, read_store, {"rows-*": damage}),
+    "store's rows": Reader(store, read_store, {"rows-*": damage_arrays}),
     "store, verified": Reader(store, verify_store, {"*": damage, "manifest.json": damage_json}),
     "config.json": Reader(
         lambda folder: golden("run", folder), read_any_config, {"config.json": damage_json}
