@@ -218,6 +218,7 @@ class LineFile:
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
+            self._descriptor = None
 
 
 class EventFile:
@@ -264,6 +265,7 @@ class EventFile:
         with self._giving_up(self._folder):
             self._records.flush()
             self._records.close()
+            self._records = None
 
     @contextlib.contextmanager
     def _giving_up(self, folder: Path) -> Iterator[None]:

@@ -38,8 +38,10 @@ class Progress:
     def step(self) -> None:
         """Moves the bar by one step."""
         if self._bar is not None:
-            with self._giving_up():
+            try:  # of each step, and so without a block of its own
                 self._bar.update()
+            except (OSError, ValueError) as error:
+                self._give_up(error)
 
     def tell(self, text: str) -> None:
         """Sets the text behind the bar."""
@@ -65,7 +67,10 @@ class Progress:
         try:
             yield
         except (OSError, ValueError) as error:  # of a file that is closed, the second
-            bar, self._bar = self._bar, None
-            if bar is not None:
-                bar.disable = True
-            log.warning("no progress is shown any more: %s", error)
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.disable = True
+        log.warning("no progress is shown any more: %s", error)
