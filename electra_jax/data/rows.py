@@ -134,8 +134,10 @@ def _fits(table: RowTable, split: Split, layout: str, length: int) -> bool:
     special = 2 if layout == "packed" else 3
     if not (table.rows > 0 and first[0] == 0 and first[-1] == len(starts) == len(lengths)):
         return False
-    if (np.diff(first) <= 0).any() or (starts < 0).any() or (lengths <= 0).any():
+    if (first[1:] <= first[:-1]).any() or starts.min() < 0 or starts.max() > len(split.tokens):
         return False
-    if (lengths > length).any() or (starts > len(split.tokens) - lengths).any():
+    if lengths.min() <= 0 or lengths.max() > length:
+        return False
+    if (starts + lengths).max() > len(split.tokens):
         return False
     return bool((np.add.reduceat(lengths + special, first[:-1]) <= length).all())
