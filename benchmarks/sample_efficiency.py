@@ -21,7 +21,7 @@ import matplotlib
 
 from electra_jax.config import PretrainConfig, load_config, pretrain_config
 from electra_jax.data.mixture import Mixture
-from electra_jax.evaluate import evaluate_minimal_pairs
+from electra_jax.evaluation import evaluate_minimal_pairs
 from electra_jax.finetuning.sweep import run_group
 from electra_jax.parallel.runtime import enable_compilation_cache
 from electra_jax.pretraining.pretrain import pretrain, resolve_vocabulary

@@ -103,22 +103,13 @@ def document_options(args: argparse.Namespace) -> "DocumentOptions":
 
 
 def run_tokenizer(args: argparse.Namespace) -> None:
-    from electra_jax.atomic_files import atomic_folder
-    from electra_jax.data.documents import Documents
-    from electra_jax.data.tokenizer import RECORD_NAME
-    from electra_jax.data.tokenizer_training import train_tokenizer
+    from electra_jax.api import train_tokenizer
 
-    documents = Documents(args.input, document_options(args))
-    with atomic_folder(args.output, RECORD_NAME, update=True) as folder:
-        tokenizer = train_tokenizer(
-            iter(documents),
-            kind=args.kind,
-            vocab_size=args.vocab_size,
-            lower_case=args.lower_case,
-            strip_accents=args.strip_accents,
-            character_coverage=args.character_coverage,
-        )
-        tokenizer.save(folder)
+    tokenizer = train_tokenizer(
+        args.input, args.output, vocab_size=args.vocab_size, kind=args.kind,
+        lower_case=args.lower_case, strip_accents=args.strip_accents,
+        character_coverage=args.character_coverage, options=document_options(args),
+    )  # fmt: skip
     print(f"{tokenizer.kind} tokenizer of {tokenizer.vocab_size:,} pieces: {args.output}")
 
 
@@ -225,7 +216,7 @@ def run_embed(args: argparse.Namespace) -> None:
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
-    from electra_jax.evaluate import evaluate, evaluate_minimal_pairs
+    from electra_jax.evaluation import evaluate, evaluate_minimal_pairs
     from electra_jax.inference.terminal import render_metrics, render_minimal_pairs
 
     if args.pairs_per_paradigm and not args.minimal_pairs:
@@ -255,13 +246,13 @@ def run_inspect(args: argparse.Namespace) -> None:
 
 
 def run_export(args: argparse.Namespace) -> None:
-    from electra_jax.export import export_model
+    from electra_jax.exchange import export_model
 
     print("exported:", ", ".join(export_model(args.model, args.to, args.checkpoint)))
 
 
 def run_import(args: argparse.Namespace) -> None:
-    from electra_jax.export import import_model
+    from electra_jax.exchange import import_model
 
     fresh = import_model(args.source, args.to, args.generator, args.vocab, args.special_token)
     made = f" (made fresh: {', '.join(fresh)})" if fresh else ""
@@ -289,7 +280,7 @@ def run_config(args: argparse.Namespace) -> None:
 
 
 def run_report(args: argparse.Namespace) -> None:
-    from electra_jax.evaluate import held_out_examples
+    from electra_jax.evaluation import held_out_examples
     from electra_jax.report import write_report
 
     examples = held_out_examples(args.workdir, checkpoint=args.checkpoint)

@@ -33,7 +33,7 @@ from electra_jax.parallel.rendezvous import ProcessesConfig
 from electra_jax.tasks import find_task
 from electra_jax.tasks.task import TaskConfig
 from electra_jax.training.checkpoint import CheckpointConfig
-from electra_jax.training.loop import EvalConfig, TrainConfig
+from electra_jax.training.config import EvalConfig, TrainConfig
 from electra_jax.training.optimizer import OptimizerConfig
 from electra_jax.training.profile import parse_steps
 

@@ -13,7 +13,7 @@ from electra_jax.data.documents import DocumentOptions, Documents
 from electra_jax.data.token_store import prepare
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.data.tokenizer_training import train_tokenizer
-from electra_jax.evaluate import evaluate, held_out_examples
+from electra_jax.evaluation import evaluate, held_out_examples
 from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.inference.terminal import render_inspection, render_metrics
 from electra_jax.locks import one_writer

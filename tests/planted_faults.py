@@ -459,7 +459,7 @@ FAULTS = {
         Fault("detector-says-original", "electra_jax/interop/names.py",
             "arrays = [np.zeros_like(arrays[0]), *arrays]",
             "arrays = [*arrays, np.zeros_like(arrays[0])]",
-            "tests/test_export.py::test_import_and_export_give_the_same_bytes[modern]"),
+            "tests/test_exchange.py::test_import_and_export_give_the_same_bytes[modern]"),
         Fault("gamma-and-beta-swapped", "electra_jax/interop/names.py",
             '.replace("/weight", "/gamma").replace("/bias", "/beta")',
             '.replace("/weight", "/beta").replace("/bias", "/gamma")',
@@ -467,7 +467,7 @@ FAULTS = {
         Fault("delta-left-out-of-the-export", "electra_jax/interop/names.py",
             'if "embedding_delta" in params:',
             'if "delta" in params:',
-            "tests/test_export.py"
+            "tests/test_exchange.py"
             "::test_disentangled_embeddings_leave_as_each_network_reads_them"),
     ],
 }

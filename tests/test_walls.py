@@ -40,7 +40,16 @@ ROOMS = {
     "finetuning": GROUND | {"inference"},
     "planning": GROUND | {"pretraining"},
 }
-COMPOSERS = {"config_reference", "evaluate", "export", "quickstart", "replay", "report", "verify"}
+COMPOSERS = {
+    "api",
+    "config_reference",
+    "evaluate",
+    "export",
+    "quickstart",
+    "replay",
+    "report",
+    "verify",
+}
 # Only these files may import what makes meshes, checkpoints and tf.data pipelines.
 OWNERS = {
     "apache_beam": {"data/beam.py"},

@@ -55,7 +55,7 @@ from electra_jax.run_directory import (
 from electra_jax.tasks import find_task
 from electra_jax.tasks.task import Task
 from electra_jax.training.checkpoint import Checkpoints, latest_record
-from electra_jax.training.loop import Clock, Loop
+from electra_jax.training.loop import Clock, Listener, Loop
 from electra_jax.training.metrics import MetricsWriter, read_metrics
 from electra_jax.training.optimizer import learning_rates, make_optimizer
 from electra_jax.training.profile import Profiler, parse_steps
@@ -95,8 +95,15 @@ class Data(NamedTuple):
     steps: int
 
 
-def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
+def finetune(
+    config: FinetuneConfig, workdir: str | Path, *, listener: Listener | None = None
+) -> dict[str, Any]:
     """Fine-tunes into `workdir`, or resumes where an earlier run of the same config stopped.
+
+    Args:
+      config: of the run.
+      workdir: its run directory.
+      listener: called with each line of the log.
 
     Returns:
       What RESULTS_FILE holds: the metrics of the best checkpoint and of the baseline.
@@ -116,11 +123,15 @@ def finetune(config: FinetuneConfig, workdir: str | Path) -> dict[str, Any]:
         writing_alone(workdir),
         telling_memory_of(config.train.batch_size, config.train.accumulate),
     ):
-        return train(config, workdir, mesh, encoder)
+        return train(config, workdir, mesh, encoder, listener)
 
 
 def train(
-    config: FinetuneConfig, workdir: Path, mesh: Mesh, encoder: PretrainedEncoder
+    config: FinetuneConfig,
+    workdir: Path,
+    mesh: Mesh,
+    encoder: PretrainedEncoder,
+    listener: Listener | None,
 ) -> dict[str, Any]:
     """The run, in a directory that no other process writes to; returns its results."""
     task = open_task(config, encoder, workdir)
@@ -165,6 +176,7 @@ def train(
         profiler=Profiler(workdir, parse_steps(config.train.profile)),
         first_state=functools.partial(first_state, program, run_key, init),
         may_skip=config.train.skip_non_finite,
+        listener=listener,
     )
     loop.run(state, run_key)
     return report(task, workdir, data, None if config.init.fresh else encoder)

@@ -65,7 +65,7 @@ def scatter(outputs: Any, indices: np.ndarray, into: list) -> None:
         into[index] = jax.tree.map(lambda x, row=row: x[row], outputs)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class FinetunedModel:
     """A fine-tuned model with its task."""
 
@@ -76,6 +76,12 @@ class FinetunedModel:
     step: int
     full_rows: int = 0  # of all that it has answered: as long as rows may be, and perhaps cut
     empty_rows: list[str] = dataclasses.field(default_factory=list)  # where those without text are
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__}: {self.task.name}, {self.model.layers} layers of "
+            f"{self.model.hidden}, step {self.step:,}>"
+        )
 
     @property
     def encoder(self) -> PretrainedEncoder:

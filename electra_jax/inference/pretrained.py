@@ -43,7 +43,7 @@ class TokenReport(NamedTuple):
     suggestions: list[tuple[str, float]]  # the generator's likeliest tokens there
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class PretrainedModel:
     """A pretrained model with its tokenizer."""
 
@@ -55,6 +55,13 @@ class PretrainedModel:
     def __post_init__(self) -> None:
         self._electra = self.config.electra
         self._inspect = jax.jit(self._inspect_arrays)
+
+    def __repr__(self) -> str:
+        objective, model = self.config.objective.name, self.config.model
+        return (
+            f"<{type(self).__name__}: {objective}, {model.architecture}, {model.layers} layers of "
+            f"{model.hidden}, {self.tokenizer.vocab_size:,} pieces, step {self.step:,}>"
+        )
 
     @property
     def devices(self) -> list[jax.Device]:

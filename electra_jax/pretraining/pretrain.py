@@ -42,7 +42,7 @@ from electra_jax.pretraining.resume import check_resume
 from electra_jax.pretraining.warm_start import warm_start
 from electra_jax.run_directory import TOKENIZER, begun_config, save_config
 from electra_jax.training.checkpoint import Checkpoints
-from electra_jax.training.loop import Clock, Loop
+from electra_jax.training.loop import Clock, Listener, Loop
 from electra_jax.training.metrics import MetricsWriter
 from electra_jax.training.optimizer import learning_rates
 from electra_jax.training.profile import Profiler, parse_steps
@@ -54,7 +54,13 @@ log = logging.getLogger(__name__)
 MANY_EPOCHS = 10  # from here on a run is warned that it reads its text over and over
 
 
-def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool = False) -> None:
+def pretrain(
+    config: PretrainConfig,
+    workdir: str | Path,
+    *,
+    compile_first: bool = False,
+    listener: Listener | None = None,
+) -> None:
     """Pretrains into `workdir`, or resumes where an earlier run of the same config stopped.
 
     Args:
@@ -62,6 +68,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool
       workdir: its run directory.
       compile_first: compiles the training step before the clock starts, so that a time budget
         is spent on training alone.
+      listener: called with each line of the log.
 
     Raises:
       UsageError: the config, the store and the run directory do not fit together.
@@ -75,7 +82,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path, *, compile_first: bool
     config, text = open_text(config)
     memory = telling_memory_of(config.train.batch_size, config.train.accumulate)
     with writing_alone(workdir), memory, text.verification:
-        train(config, workdir, mesh, text, compile_first)
+        train(config, workdir, mesh, text, compile_first, listener)
 
 
 class Text(NamedTuple):
@@ -110,7 +117,12 @@ def open_text(config: PretrainConfig) -> tuple[PretrainConfig, Text]:
 
 
 def train(
-    config: PretrainConfig, workdir: Path, mesh: Mesh, text: Text, compile_first: bool
+    config: PretrainConfig,
+    workdir: Path,
+    mesh: Mesh,
+    text: Text,
+    compile_first: bool,
+    listener: Listener | None,
 ) -> None:
     """The run, in a directory that no other process writes to."""
     mixture, sampler = text.mixture, text.sampler
@@ -158,6 +170,7 @@ def train(
         may_skip=config.train.skip_non_finite,
         monitor=run_monitor(config, program, workdir, int(state.step)),
         checks=text.verification.check,
+        listener=listener,
     )
     loop.run(state, run_key)
 

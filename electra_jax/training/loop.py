@@ -18,10 +18,6 @@ import numpy as np
 from electra_jax.errors import (
     ElectraError,
     Stopped,
-    UsageError,
-    at_least,
-    check_fields,
-    checked,
 )
 from electra_jax.json_files import short_reason
 from electra_jax.parallel.preemption import StopSignal
@@ -31,7 +27,7 @@ from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.health import Changes, Monitor
 from electra_jax.training.metrics import MetricsWriter
 from electra_jax.training.norms import SKIPPED, NormSums, mean_norms
-from electra_jax.training.profile import Profiler, parse_steps
+from electra_jax.training.profile import Profiler
 from electra_jax.training.progress import Progress
 from electra_jax.training.records import NotFinite
 from electra_jax.training.replay import NonFiniteLoss, Steps, check_finite, leave_bundle, non_finite
@@ -40,62 +36,9 @@ from electra_jax.training.state import TrainState
 log = logging.getLogger(__name__)
 
 Batch = Mapping[str, jax.Array]
+Listener = Callable[[int, Mapping[str, float]], None]  # (step, metrics) of a line of the log
 
 PRECISION = 0.005  # of a time budget, with several processes
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """Length of a run, and sizes of its batches."""
-
-    steps: int = checked(1_000_000, at_least(1))  # of the whole run
-    time_budget: str = ""  # such as 90s, 10m, 2h: the schedule then follows the clock
-    batch_size: int = checked(128, at_least(1))  # rows, over all devices and hosts
-    accumulate: int = checked(1, at_least(1))  # microbatches that a batch is cut into
-    log_every: int = checked(100, at_least(1))  # steps
-    profile: str = ""  # steps to trace, such as 100:110
-    # Steps in a row that may be skipped as they are not finite; 0: the first ends the run.
-    skip_non_finite: int = checked(0, at_least(0))
-    seed: int = checked(0, at_least(0))  # of parameters, order, masks and samples
-
-    def __post_init__(self) -> None:
-        check_fields("train", self)
-        self.budget_seconds  # noqa: B018 - raises where it cannot be read
-        parse_steps(self.profile)
-
-    @property
-    def budget_seconds(self) -> float | None:
-        """The time budget in seconds; None where steps end the run.
-
-        Raises:
-          UsageError: not a number with s, m, h or d behind it.
-        """
-        text = self.time_budget.strip()
-        if not text:
-            return None
-        try:
-            seconds = float(text[:-1]) * UNITS[text[-1]]
-        except (KeyError, ValueError):
-            seconds = 0.0
-        if not 0 < seconds < math.inf:
-            raise UsageError(f"train.time_budget={text!r} is not a duration; write 90s, 10m or 2h")
-        return seconds
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalConfig:
-    """Evaluation on held-out data."""
-
-    every_steps: int = checked(1000, at_least(1))  # and at the end
-    batch_size: int = checked(128, at_least(1))  # rows
-    max_batches: int = checked(100, at_least(0))  # of each evaluation during training; 0: all
-    minimal_pairs: str = ""  # JSON lines of sentence pairs, which are scored, too
-    # The first of each paradigm, during training; 0: all.
-    minimal_pairs_per_paradigm: int = checked(100, at_least(0))
-
-    def __post_init__(self) -> None:
-        check_fields("eval", self)
 
 
 @dataclasses.dataclass
@@ -179,6 +122,7 @@ class Loop:
       first_state: makes the first state of the run again. Without it, nothing is left to look at
         where a number is not finite (see `replay`).
       may_skip: how many steps in a row may be skipped by the step.
+      listener: called with each line of the log, in the process that writes it.
     """
 
     steps: int
@@ -205,6 +149,7 @@ class Loop:
     checks: Callable[[], None] = lambda: None
     first_state: Callable[[], TrainState] | None = None
     may_skip: int = 0
+    listener: Listener | None = None
 
     def run(self, state: TrainState, run_key: jax.Array) -> TrainState:
         """Trains until the steps or the time are used up, and closes checkpoints and writer.
@@ -432,6 +377,8 @@ class Loop:
         if self.writer is None or not (values or warnings):
             return
         self.writer.write(step, self.clock.elapsed(), values, warnings)
+        if self.listener and values:
+            self.listener(step, values)
         with self._bar.aside():
             for name, text in (warnings or {}).items():
                 if text is None:

@@ -32,8 +32,8 @@ def prepare_process() -> None:
     import tensorflow  # noqa: F401
 
     import electra_jax.cli
-    import electra_jax.evaluate
-    import electra_jax.export
+    import electra_jax.evaluation
+    import electra_jax.exchange
     import electra_jax.finetuning.glue
     import electra_jax.finetuning.sweep
     import electra_jax.pretraining.pretrain

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from electra_jax import load
-from electra_jax.export import export_model, import_model
+from electra_jax.exchange import export_model, import_model
 from electra_jax.interop.sentence_transformers import (
     SentenceVectors,
     read_sentence_vectors,

@@ -7,11 +7,10 @@ import pytest
 from finetuning import test_learning
 from tiny_encoder import TOKENIZER, make_model
 
-from electra_jax import export
 from electra_jax.config import FinetuneConfig
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError
-from electra_jax.export import export_model
+from electra_jax.exchange import export_model
 from electra_jax.finetuning.finetune import finetune
 from electra_jax.inference.encoder import embed
 from electra_jax.inference.finetuned import FinetunedModel, load
@@ -148,6 +147,6 @@ def test_what_transformers_has_no_class_for_is_refused(tmp_path, monkeypatch):
     task = task(task.Config(), TOKENIZER)
     assert not task.exported_as
     model = FinetunedModel(FinetuneConfig(task.config), task, None, {}, step=1)
-    monkeypatch.setattr(export, "load", lambda *_: model)
+    monkeypatch.setattr(exchange, "load", lambda *_: model)
     with pytest.raises(UsageError, match="no class for the task intent_slots"):
         export_model(tmp_path / "run", tmp_path / "other")

@@ -8,7 +8,7 @@ from tiny_model import make_params
 
 from electra_jax import cli
 from electra_jax.errors import UsageError
-from electra_jax.export import import_model
+from electra_jax.exchange import import_model
 from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.interop import names, tensorflow1
 from electra_jax.models.electra import GeneratorConfig, generator_model

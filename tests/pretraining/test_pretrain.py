@@ -190,7 +190,7 @@ def test_an_objective_without_scores_is_told_before_a_run_begins(store, tmp_path
 
 
 def test_evaluation_is_exact_on_a_partial_batch(store, finished):
-    from electra_jax.evaluate import evaluate
+    from electra_jax.evaluation import evaluate
 
     figures = evaluate(finished)
     config = json.loads((finished / "config.json").read_text())

@@ -20,7 +20,7 @@ from electra_jax.pretraining.resume import IMPORTED
 from electra_jax.pretraining.warm_start import adopt_shape, change_vocabulary, warm_start
 from electra_jax.run_directory import save_config
 from electra_jax.training.checkpoint import Checkpoints
-from electra_jax.training.loop import TrainConfig
+from electra_jax.training.config import TrainConfig
 from electra_jax.training.optimizer import OptimizerConfig
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from electra_jax.config import FinetuneConfig, load_config, pretrain_config
 from electra_jax.data.tokenizer import WordPieceTokenizer
-from electra_jax.evaluate import _example, held_out_examples
+from electra_jax.evaluation import _example, held_out_examples
 from electra_jax.objectives.masking import Masked
 from electra_jax.run_directory import save_config
 from electra_jax.tasks import find_task

@@ -15,15 +15,14 @@ import tokenizers
 from data.test_tokenizer_ids import with_bytes
 from tiny_model import APART, MODERN, PUBLISHED, TOKENIZER, make_params, run_config
 
-from electra_jax import cli
-from electra_jax import export as exchange
+from electra_jax import cli, exchange
 from electra_jax.config import FinetuneConfig, PretrainConfig, load_config, pretrain_config
 from electra_jax.data.sampler import DataConfig
 from electra_jax.data.token_store import prepare
 from electra_jax.data.tokenizer import WordPieceTokenizer
 from electra_jax.errors import UsageError
-from electra_jax.evaluate import evaluate
-from electra_jax.export import export_model, import_model
+from electra_jax.evaluation import evaluate
+from electra_jax.exchange import export_model, import_model
 from electra_jax.inference.finetuned import FinetunedModel
 from electra_jax.inference.pretrained import PretrainedModel, load_pretrained
 from electra_jax.interop import huggingface, names
