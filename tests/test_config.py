@@ -142,7 +142,7 @@ RIGHT = {
             "optimizer.warmup_steps", "optimizer.weight_decay", "optimizer.b1", "optimizer.b2",
             "optimizer.clip", "eval.max_batches", "eval.minimal_pairs_per_paradigm", "train.seed",
             "train.dropout", "train.epochs", "train.warmup_share", "train.patience",
-            "task.train_rows",
+            "train.skip_non_finite", "task.train_rows",
         ),
         (0,),
     ),
@@ -311,7 +311,7 @@ def test_fields_that_make_no_sense_together_are_refused(overrides, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "cannot be read"), ('{"version": 99}', "upgrade"), ("[]", "cannot be read")],
+    [("{", "cannot be read"), ('{"version": 99}', "upgrade"), ("[]", "it holds a list")],
 )
 def test_a_damaged_run_config_is_refused(tmp_path, content, message):
     with pytest.raises(UsageError, match="not a run directory"):

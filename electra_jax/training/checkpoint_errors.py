@@ -52,6 +52,7 @@ def silence_left_overs() -> Callable[[], None]:
     coroutines are collected, each with a traceback on standard error.
     """
     hook, asyncio_log = sys.unraisablehook, logging.getLogger("asyncio")
+    still_quiet = _is_retrieved in asyncio_log.filters  # after an earlier restore that failed
 
     def quiet(unraisable: Any) -> None:
         if not _is_left_over(unraisable):
@@ -60,7 +61,8 @@ def silence_left_overs() -> Callable[[], None]:
     def restore_hooks() -> None:
         if sys.unraisablehook is quiet:
             sys.unraisablehook = hook
-        asyncio_log.removeFilter(_is_retrieved)
+        if not still_quiet:
+            asyncio_log.removeFilter(_is_retrieved)
 
     sys.unraisablehook = quiet
     asyncio_log.addFilter(_is_retrieved)

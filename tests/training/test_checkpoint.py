@@ -1,6 +1,7 @@
 """Checkpoints: what is saved comes back whole, and the best is kept beside the last."""
 
 import json
+import logging
 import shutil
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from electra_jax.errors import UsageError
 from electra_jax.training import records
 from electra_jax.training.checkpoint import Checkpoints
+from electra_jax.training.checkpoint_errors import one_error
 from electra_jax.training.state import TrainState
 
 STATE = TrainState(
@@ -203,3 +205,13 @@ def test_a_run_has_a_checkpoint_to_fall_back_to_though_the_best_is_the_last(tmp_
             checkpoints.save(step, state_at(step), {"elapsed": 1.5 * step}, {"loss": 1.0 / step})
     steps = [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal()]
     assert sorted(steps) == ["2", "3"]
+
+
+def test_what_a_failed_restore_leaves_behind_stays_silent_after_one_that_does_not_fail(caplog):
+    with pytest.raises(OSError), one_error():
+        raise OSError
+    with one_error():
+        pass
+    logging.getLogger("asyncio").error("Future exception was never retrieved")
+    logging.getLogger("asyncio").error("of another kind")
+    assert caplog.messages == ["of another kind"]
