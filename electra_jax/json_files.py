@@ -113,7 +113,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
     """
     value = parse_json(content)
     if not isinstance(value, dict):
-        raise UsageError(f"it holds a {type(value).__name__}, not an object")
+        raise UsageError(f"cannot be read: it holds a {type(value).__name__}, not an object")
     return value
 
 

@@ -1,6 +1,7 @@
 """Reads the tensors and the settings of the transformers library's directories."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,7 +58,18 @@ def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """
     metadata = {"format": "pt", CHECKSUM: _checksum(tensors)}
     # Not save_file, which hides its files from everyone but their owner.
-    file.write_bytes(safetensors.numpy.save(dict(tensors), metadata=metadata))
+    content = safetensors.numpy.save(dict(tensors), metadata=metadata)
+    file.write_bytes(_in_order(content))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same file with its metadata in order, which the library writes in any."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)  # tensors are aligned
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def _read_safetensors(file: Path) -> dict[str, np.ndarray]:

@@ -82,7 +82,20 @@ def test_the_command_names_the_damaged_file(damaged, tmp_path, capsys):
     assert main(["verify", str(whole)]) == 0
     output = capsys.readouterr().out
     assert output.count("\n") == 1 and "4 files" in output and "GB/s" in output
-    for path, named in ((damaged, "train/tokens.npy"), (tmp_path, "not a token store")):
+    for path, named in ((damaged, "train/tokens.npy"), (tmp_path, "neither a token store")):
         assert main(["verify", str(path)]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and named in error
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_device")
+def test_the_command_loads_the_model_of_every_checkpoint(tmp_path, capsys):
+    store = make_store(tmp_path / "store")
+    pretrain(tiny(store), tmp_path / "run")
+    assert main(["verify", str(tmp_path / "run")]) == 0
+    assert "the models of checkpoints" in capsys.readouterr().out
+    file = tmp_path / "run" / "tokenizer" / "vocab.txt"
+    file.write_bytes(file.read_bytes()[:-9])
+    assert main(["verify", str(tmp_path / "run")]) == 2
+    assert "tokenizer" in capsys.readouterr().err
