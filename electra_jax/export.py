@@ -1,5 +1,6 @@
 """Models out of run directories, and into them."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from electra_jax.pretraining.program import create_state
 from electra_jax.pretraining.resume import IMPORTED
 from electra_jax.pretraining.warm_start import warm_start
 from electra_jax.run_directory import CONFIG_FILE, RESULTS_FILE, TOKENIZER, save_config
-from electra_jax.training.checkpoint import Checkpoints
+from electra_jax.training.checkpoint import Checkpoints, SaveFailed
 from electra_jax.training.metrics import read_metrics
 from electra_jax.training.optimizer import AdamState, make_optimizer
 
 README = "README.md"  # the model card
+SETTLE_SECONDS = 1.0  # after a save that failed
 
 
 def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> list[str]:
@@ -200,9 +202,14 @@ def _import_model(
     }  # fmt: skip
     save_config(config, to)
     source.tokenizer.save(to / TOKENIZER)
-    with Checkpoints(to) as checkpoints:
-        checkpoints.save(source.step, jax.tree.map(jax.numpy.asarray, state), record)
-        checkpoints.wait()
+    try:
+        with Checkpoints(to) as checkpoints:
+            checkpoints.save(source.step, jax.tree.map(jax.numpy.asarray, state), record)
+            checkpoints.wait()
+    except SaveFailed:
+        # Its threads still write, and would make the folder again once it is cleared away.
+        time.sleep(SETTLE_SECONDS)
+        raise
     there = names.flatten(source.params)
     return sorted({p.split("/")[0] for p in names.flatten(params) if p not in there})
 
