@@ -355,9 +355,8 @@ def test_a_fine_tuning_without_results_is_not_exported(results, tmp_path, monkey
     monkeypatch.setattr(exchange, "load", lambda *_: model)
     if results:
         (tmp_path / "results.json").write_text(results)
-    with pytest.raises(
-        UsageError, match="cannot be read|it holds a list" if results else "let the run finish"
-    ):
+    told = "cannot be read|it holds a list" if results else "let the run finish"
+    with pytest.raises(UsageError, match=told):
         export_model(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -41,15 +41,8 @@ ROOMS = {
     "planning": GROUND | {"pretraining"},
 }
 COMPOSERS = {
-    "api",
-    "config_reference",
-    "evaluate",
-    "export",
-    "quickstart",
-    "replay",
-    "report",
-    "verify",
-}
+    "api", "config_reference", "evaluation", "exchange", "quickstart", "replay", "report", "verify",
+}  # fmt: skip
 # Only these files may import what makes meshes, checkpoints and tf.data pipelines.
 OWNERS = {
     "apache_beam": {"data/beam.py"},
