@@ -45,7 +45,8 @@ SAVES = 30  # checkpoints of a run, evenly spaced
 POINTS = (3, 10, 30)  # of them are measured
 SEEDS = 3  # of fine-tuning
 TASKS = {
-    "CoNLL-2000": ("finetune/tagging", ["task.train={}/conll2000/train.txt", "train.length=64"]),
+    "CoNLL-2000": ("finetune/tagging", ["task.train=conll:{}/conll2000/train.txt",
+                                        "train.length=64"]),
     "SST-2": ("finetune/glue:sst2", ["task.train={}/glue/SST-2/train.tsv",
                                      "task.validation={}/glue/SST-2/dev.tsv", "train.length=64"]),
 }  # fmt: skip

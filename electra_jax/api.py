@@ -17,13 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from electra_jax.atomic_files import atomic_folder
 from electra_jax.data import token_store, tokenizer_training
 from electra_jax.data.documents import DocumentOptions, Documents
 from electra_jax.data.token_store import TokenStore
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.data.tokenizer_record import RECORD_NAME
 from electra_jax.errors import UsageError
+from electra_jax.system.atomic_files import atomic_folder
 
 # What needs JAX is imported by the functions that need it: text does not.
 

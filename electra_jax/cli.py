@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from electra_jax.command_line import OVERRIDE, build_parser, split_overrides
-from electra_jax.ending import INTERRUPTED as INTERRUPTED
-from electra_jax.ending import ending_at_once, leave
 from electra_jax.errors import PREEMPTED as PREEMPTED
 from electra_jax.errors import Stopped, UsageError
-from electra_jax.failures import explain
 from electra_jax.plugins import fingerprint, import_plugin
-from electra_jax.streams import drop_output, guarded_streams, log_to_terminal, tell
+from electra_jax.system.ending import INTERRUPTED as INTERRUPTED
+from electra_jax.system.ending import ending_at_once, leave
+from electra_jax.system.failures import explain
+from electra_jax.system.streams import drop_output, guarded_streams, log_to_terminal, tell
 
 if TYPE_CHECKING:
     from electra_jax.data.documents import DocumentOptions

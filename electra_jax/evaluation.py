@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.atomic_files import write_json
 from electra_jax.config import FinetuneConfig, build_objective
 from electra_jax.data.minimal_pairs import read_minimal_pairs
 from electra_jax.data.mixture import Mixture, parse_stores
@@ -23,6 +22,7 @@ from electra_jax.pretraining.pretrain import make_evaluate
 from electra_jax.pretraining.program import pretraining_program
 from electra_jax.report import Sample, SampleToken
 from electra_jax.run_directory import PAIRS_FILE, read_any_config
+from electra_jax.system.atomic_files import write_json
 from electra_jax.training.checkpoint import holds_checkpoint
 
 log = logging.getLogger(__name__)

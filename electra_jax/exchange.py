@@ -8,19 +8,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.atomic_files import atomic_folder, write_text
 from electra_jax.config import build_objective, config_fields
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.inference.finetuned import FinetunedModel, load
 from electra_jax.inference.pretrained import PretrainedModel, imported_config, load_hugging_face
 from electra_jax.interop import huggingface, names, tensorflow1
-from electra_jax.json_files import read_object, reading
 from electra_jax.models.electra import count_params, generator_model, unstack_params
 from electra_jax.pretraining.program import create_state
 from electra_jax.pretraining.resume import IMPORTED
 from electra_jax.pretraining.warm_start import warm_start
 from electra_jax.run_directory import CONFIG_FILE, RESULTS_FILE, TOKENIZER, save_config
+from electra_jax.system.atomic_files import atomic_folder, write_text
+from electra_jax.system.json_files import read_object, reading
 from electra_jax.training.checkpoint import Checkpoints, SaveFailed
 from electra_jax.training.metrics import read_metrics
 from electra_jax.training.optimizer import AdamState, make_optimizer

@@ -7,7 +7,6 @@ reader can go the same road with other text.
 import logging
 from pathlib import Path
 
-from electra_jax.atomic_files import is_free
 from electra_jax.config import load_config, pretrain_config
 from electra_jax.data.documents import DocumentOptions, Documents
 from electra_jax.data.token_store import prepare
@@ -16,10 +15,11 @@ from electra_jax.data.tokenizer_training import train_tokenizer
 from electra_jax.evaluation import evaluate, held_out_examples
 from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.inference.terminal import render_inspection, render_metrics
-from electra_jax.locks import one_writer
 from electra_jax.parallel.runtime import enable_compilation_cache
 from electra_jax.pretraining.pretrain import pretrain
 from electra_jax.report import write_report
+from electra_jax.system.atomic_files import is_free
+from electra_jax.system.locks import one_writer
 
 log = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ from electra_jax.errors import UsageError
 from electra_jax.finetuning.finetune import finetuning_program
 from electra_jax.inference.encoder import PretrainedEncoder
 from electra_jax.inference.finetuned import read_task
-from electra_jax.json_files import reading
 from electra_jax.parallel.mesh import batch_sharding, make_mesh, replicated, with_mesh
 from electra_jax.parallel.partition import path_name
 from electra_jax.parallel.runtime import random_key, to_global
 from electra_jax.pretraining.program import pretraining_program
 from electra_jax.run_directory import TOKENIZER, typed_config
+from electra_jax.system.json_files import reading
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.program import Program
 from electra_jax.training.replay import BUNDLE_FILE, Bundle, learnt, not_finite, read_bundle

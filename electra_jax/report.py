@@ -15,11 +15,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from electra_jax.atomic_files import write_text
 from electra_jax.errors import UsageError
-from electra_jax.json_files import read_object, reading
-from electra_jax.locks import one_writer
 from electra_jax.run_directory import CONFIG_FILE, PAIRS_FILE, REPORT
+from electra_jax.system.atomic_files import write_text
+from electra_jax.system.json_files import read_object, reading
+from electra_jax.system.locks import one_writer
 from electra_jax.training.metrics import METRICS_FILE, read_metrics
 
 PAGE = "index.html"

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from electra_jax.atomic_files import write_json
 from electra_jax.config import (
     FinetuneConfig,
     PretrainConfig,
@@ -22,7 +21,8 @@ from electra_jax.config import (
     pretrain_config,
 )
 from electra_jax.errors import UsageError
-from electra_jax.json_files import read_object, reading
+from electra_jax.system.atomic_files import write_json
+from electra_jax.system.json_files import read_object, reading
 
 log = logging.getLogger(__name__)
 

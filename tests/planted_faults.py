@@ -216,26 +216,26 @@ FAULTS = {
             "tests/training/test_loop.py::test_a_step_that_is_not_finite_is_skipped_and_counted"),
     ],
     "writing and ending": [
-        Fault("another-hosts-lock-is-taken", "electra_jax/locks.py",
+        Fault("another-hosts-lock-is-taken", "electra_jax/system/locks.py",
             "if holder and _is_alive(holder, file, locked):",
             "if holder and not locked and _is_alive(holder, file, locked):",
-            "tests/test_locks.py"
+            "tests/system/test_locks.py"
             "::test_the_lock_of_another_host_is_taken_once_it_is_touched_no_more"),
-        Fault("a-child-keeps-the-lock", "electra_jax/locks.py",
+        Fault("a-child-keeps-the-lock", "electra_jax/system/locks.py",
             "fcntl.lockf(descriptor,",
             "fcntl.flock(descriptor,",
-            "tests/test_locks.py::test_a_child_that_outlives_its_parent_does_not_keep_the_lock"),
-        Fault("a-link-passes-for-our-mark", "electra_jax/atomic_files.py",
+            "tests/system/test_locks.py::test_a_child_that_outlives_its_parent_does_not_keep_the_lock"),
+        Fault("a-link-passes-for-our-mark", "electra_jax/system/atomic_files.py",
             "return stat.S_ISREG(os.lstat(folder / MARK).st_mode)",
             "return (folder / MARK).is_file()",
-            "tests/test_atomic_files.py"
+            "tests/system/test_atomic_files.py"
             "::test_nothing_that_is_somebody_elses_is_removed_or_followed"),
-        Fault("what-is-last-is-moved-first", "electra_jax/atomic_files.py",
+        Fault("what-is-last-is-moved-first", "electra_jax/system/atomic_files.py",
             "key=lambda name: (name == last, name)",
             "key=lambda name: (name != last, name)",
-            "tests/test_atomic_files.py"
+            "tests/system/test_atomic_files.py"
             "::test_where_a_folder_cannot_be_renamed_it_is_filled_and_the_last_comes_last"),
-        Fault("native-code-is-waited-for", "electra_jax/ending.py",
+        Fault("native-code-is-waited-for", "electra_jax/system/ending.py",
             "if time.monotonic() >= deadline:",
             "if not time.monotonic():",
             "tests/faults/test_signals.py::test_native_code_is_interrupted_and_leaves_nothing"),

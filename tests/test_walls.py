@@ -9,20 +9,13 @@ import electra_jax
 
 ROOT = Path(electra_jax.__file__).parent
 # May be imported from everywhere.
-EVERYONE = {
-    "errors", "failures", "ending", "streams", "locks", "atomic_files", "json_files", "plugins",
-}  # fmt: skip
+EVERYONE = {"errors", "plugins", "system"}
 # What each room may import besides.
 MACHINERY = {"models", "data", "parallel", "objectives", "training", "tasks", "interop"}
 GROUND = MACHINERY | {"config", "config_files", "placement", "run_directory"}
 ROOMS = {
     "errors": set(),
-    "failures": set(),
-    "ending": set(),
-    "streams": set(),
-    "locks": set(),
-    "atomic_files": set(),
-    "json_files": set(),
+    "system": set(),
     "plugins": set(),
     "models": set(),
     "data": set(),

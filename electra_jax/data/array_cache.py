@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax.atomic_files import atomic_path
 from electra_jax.errors import UsageError
-from electra_jax.json_files import DAMAGE, check_regular, short_reason
+from electra_jax.system.atomic_files import atomic_path
+from electra_jax.system.json_files import DAMAGE, check_regular, short_reason
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from electra_jax.errors import UsageError
-from electra_jax.json_files import check_regular, reading
+from electra_jax.system.json_files import check_regular, reading
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER = re.compile(

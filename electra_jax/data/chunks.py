@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
-from electra_jax.ending import follow_parent
 from electra_jax.errors import UsageError
+from electra_jax.system.ending import follow_parent
 
 CHUNK_CHARACTERS = 250_000  # of documents tokenized together
 CHUNKS_AHEAD = 4  # a worker

@@ -25,8 +25,8 @@ from pathlib import Path
 
 from electra_jax.data import prose
 from electra_jax.data.json_values import without_surrogates
-from electra_jax.ending import follow_parent
 from electra_jax.errors import UsageError
+from electra_jax.system.ending import follow_parent
 
 # Raised when the rules below change what text comes out, so that a store made by older
 # rules is not taken for one made by these.

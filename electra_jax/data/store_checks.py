@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from electra_jax.errors import UsageError
-from electra_jax.json_files import reading
+from electra_jax.system.json_files import reading
 
 SPLITS = ("train", "validation")
 TOKENS, DOCUMENTS = "tokens.npy", "documents.npy"

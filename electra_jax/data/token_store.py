@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from electra_jax.atomic_files import atomic_folder, is_free, write_json
 from electra_jax.data.array_files import ArrayFile, map_array
 from electra_jax.data.chunks import Chunk, token_dtype, tokenize
 from electra_jax.data.store_checks import (
@@ -42,7 +41,8 @@ from electra_jax.data.store_checks import (
 )
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.json_files import read_object, reading, seal, unseal
+from electra_jax.system.atomic_files import atomic_folder, is_free, write_json
+from electra_jax.system.json_files import read_object, reading, seal, unseal
 
 log = logging.getLogger(__name__)
 

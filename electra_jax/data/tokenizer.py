@@ -22,7 +22,6 @@ import numpy as np
 import sentencepiece
 import tokenizers
 
-from electra_jax.atomic_files import atomic_folder, atomic_path, write_json
 from electra_jax.data import tokenizer_files, tokenizer_state
 from electra_jax.data.sentencepiece_model import sentencepiece_state
 from electra_jax.data.tokenizer_record import (
@@ -35,7 +34,8 @@ from electra_jax.data.tokenizer_record import (
 from electra_jax.data.tokenizer_state import ROLES, SPECIAL_TOKENS, bert_settings, bert_state
 from electra_jax.data.unigram_engine import UnigramEngine, can_encode
 from electra_jax.errors import UsageError
-from electra_jax.json_files import parse_object, read_bytes
+from electra_jax.system.atomic_files import atomic_folder, atomic_path, write_json
+from electra_jax.system.json_files import parse_object, read_bytes
 
 KINDS = ("unigram", "bpe", "wordpiece")
 _SENTENCEPIECE_MODEL = "sentencepiece.model"  # of version 0.1

@@ -26,7 +26,7 @@ from electra_jax.data.tokenizer_state import (
     with_token,
 )
 from electra_jax.errors import UsageError
-from electra_jax.json_files import read_bytes, read_object
+from electra_jax.system.json_files import read_bytes, read_object
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax.errors import UsageError
-from electra_jax.json_files import read_object, seal, unseal
+from electra_jax.system.json_files import read_object, seal, unseal
 
 # Folders of WordPiece have version 1, as they always had; 2 has a tokenizer.json.
 FORMAT_VERSION = 2

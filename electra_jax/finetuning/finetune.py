@@ -11,11 +11,9 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from electra_jax.atomic_files import atomic_path, write_json
 from electra_jax.config import FinetuneConfig, config_fields
 from electra_jax.data.examples import Batches, Example, count_full
 from electra_jax.errors import UsageError
-from electra_jax.failures import telling_memory_of
 from electra_jax.finetuning.linear import LINEAR, linear_metrics
 from electra_jax.finetuning.objective import (
     TaskObjective,
@@ -52,6 +50,8 @@ from electra_jax.run_directory import (
     begun_config,
     save_config,
 )
+from electra_jax.system.atomic_files import atomic_path, write_json
+from electra_jax.system.failures import telling_memory_of
 from electra_jax.tasks import find_task
 from electra_jax.tasks.task import Task
 from electra_jax.training.checkpoint import Checkpoints, latest_record

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_jax.atomic_files import atomic_path, write_json, write_text
 from electra_jax.data.text_files import checksum
 from electra_jax.errors import UsageError
 from electra_jax.finetuning.sweep import NOT_PRETRAINED, cell, run_group
 from electra_jax.inference.finetuned import load_finetuned
-from electra_jax.json_files import read_object
 from electra_jax.parallel.rendezvous import code_fingerprint
 from electra_jax.parallel.runtime import broadcast_from_main, is_main, locking
 from electra_jax.run_directory import BASELINE
+from electra_jax.system.atomic_files import atomic_path, write_json, write_text
+from electra_jax.system.json_files import read_object
 from electra_jax.training.loop import NonFiniteLoss
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from electra_jax.data.collection import SCHEME, locate_collection
 from electra_jax.data.labelled import locate, split_sources
 from electra_jax.data.text_files import checksum
 from electra_jax.errors import UsageError
-from electra_jax.json_files import read_object
 from electra_jax.parallel.rendezvous import code_fingerprint
 from electra_jax.run_directory import CONFIG_FILE, DATA_FILE, may_change, read_any_config
+from electra_jax.system.json_files import read_object
 
 
 def run_fingerprint(config: FinetuneConfig) -> dict[str, Any]:

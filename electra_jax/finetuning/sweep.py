@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from electra_jax.atomic_files import write_json, write_text
 from electra_jax.config import FinetuneConfig, finetune_config, load_config
 from electra_jax.config_files import flatten_fields
 from electra_jax.errors import UsageError
 from electra_jax.finetuning.finetune import check_resume, finetune
 from electra_jax.finetuning.linear import LINEAR
-from electra_jax.json_files import read_object, reading
 from electra_jax.parallel.runtime import broadcast_from_main, is_main, locking
 from electra_jax.run_directory import BASELINE, RESULTS_FILE, RUNS_FILE, TABLE_FILE, read_any_config
+from electra_jax.system.atomic_files import write_json, write_text
+from electra_jax.system.json_files import read_object, reading
 from electra_jax.training.loop import NonFiniteLoss
 
 log = logging.getLogger(__name__)

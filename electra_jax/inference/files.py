@@ -14,13 +14,13 @@ from typing import Any, BinaryIO, TextIO
 import numpy as np
 from tqdm import tqdm
 
-from electra_jax.atomic_files import output_path
 from electra_jax.data.labelled import FORMATS, Row, kind_of, parse_rows, read_file
 from electra_jax.data.source_list import split_list, unescape
 from electra_jax.data.text_files import decode
 from electra_jax.errors import UsageError
 from electra_jax.inference.finetuned import CHUNK, FinetunedModel, as_row, chunked, load
-from electra_jax.streams import Nowhere
+from electra_jax.system.atomic_files import output_path
+from electra_jax.system.streams import Nowhere
 
 STANDARD_INPUT = "-"
 LINES = "lines"  # the format where nothing tells another: a text each

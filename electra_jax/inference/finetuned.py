@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.atomic_files import write_json
 from electra_jax.config import FinetuneConfig
 from electra_jax.data.examples import Batches, count_full
 from electra_jax.data.labelled import Row
@@ -19,11 +18,12 @@ from electra_jax.errors import UsageError
 from electra_jax.inference.encoder import PretrainedEncoder, compiled, embed, run_examples
 from electra_jax.inference.pretrained import PretrainedModel, check_tokenizer, load_pretrained
 from electra_jax.interop.tensor_checks import check_room
-from electra_jax.json_files import read_object, reading, seal, unseal
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import EncoderWithHead
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.run_directory import TASK_FILE, TOKENIZER, check_config, read_any_config
+from electra_jax.system.atomic_files import write_json
+from electra_jax.system.json_files import read_object, reading, seal, unseal
 from electra_jax.tasks import find_task
 from electra_jax.tasks.task import Answer, Task
 from electra_jax.training.checkpoint import FOLDER, Checkpoints

@@ -32,9 +32,9 @@ from electra_jax.interop.sentence_transformers import (
 )
 from electra_jax.interop.tensor_checks import check_room, check_shapes, check_tied, check_unread
 from electra_jax.interop.tensor_files import read_tensors, write_safetensors
-from electra_jax.json_files import DAMAGE, read_object, short_reason
 from electra_jax.models.electra import GeneratorConfig, generator_model
 from electra_jax.models.encoder import ModelConfig
+from electra_jax.system.json_files import DAMAGE, read_object, short_reason
 
 log = logging.getLogger(__name__)
 

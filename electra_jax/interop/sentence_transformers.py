@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from electra_jax.errors import UsageError
-from electra_jax.json_files import read_json, read_object, reading
+from electra_jax.system.json_files import read_json, read_object, reading
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from electra_jax.errors import UsageError
 from electra_jax.interop.torch_file import read_torch_file
-from electra_jax.json_files import DAMAGE, check_regular, read_object, reading, short_reason
+from electra_jax.system.json_files import DAMAGE, check_regular, read_object, reading, short_reason
 
 # Norms in TensorFlow's terms, as in files as old as those of bert-base-uncased.
 OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}

@@ -14,9 +14,9 @@ from typing import Any
 
 from electra_jax.errors import UsageError
 from electra_jax.interop import names
-from electra_jax.json_files import DAMAGE, short_reason
 from electra_jax.models.electra import GeneratorConfig
 from electra_jax.models.encoder import ModelConfig
+from electra_jax.system.json_files import DAMAGE, short_reason
 
 HEAD_SIZE = 64  # of every network of the official code; the variables do not tell
 

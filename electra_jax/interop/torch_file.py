@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from electra_jax.errors import UsageError
-from electra_jax.json_files import check_regular
+from electra_jax.system.json_files import check_regular
 
 _STORAGES = {
     "FloatStorage": np.dtype(np.float32),

@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-from electra_jax.ending import RESUME, ends_itself
 from electra_jax.errors import Stopped
 from electra_jax.parallel.jax_internals import preemption_manager, replace_preemption_manager
+from electra_jax.system.ending import RESUME, ends_itself
 
 
 class Preemption:

@@ -14,15 +14,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
-from electra_jax.ending import ends_itself, resumable, wait_for_others
 from electra_jax.errors import Stopped, UsageError
-from electra_jax.failures import Failure, explain
-from electra_jax.locks import one_writer
 from electra_jax.parallel import rendezvous
 from electra_jax.parallel.mesh import batch_sharding, local_rows
 from electra_jax.parallel.preemption import take_over
 from electra_jax.parallel.watchdog import ending_together, report_failure
-from electra_jax.streams import one_line
+from electra_jax.system.ending import ends_itself, resumable, wait_for_others
+from electra_jax.system.failures import Failure, explain
+from electra_jax.system.locks import one_writer
+from electra_jax.system.streams import one_line
 
 
 @contextlib.contextmanager

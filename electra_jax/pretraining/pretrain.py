@@ -19,7 +19,6 @@ from electra_jax.data.sampler import Sampler
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.data.verification import Verification
 from electra_jax.errors import UsageError
-from electra_jax.failures import telling_memory_of
 from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.inference.scoring import PairSet, make_score
 from electra_jax.models.electra import count_params
@@ -41,6 +40,7 @@ from electra_jax.pretraining.program import batch_shapes, flops_per_token, pretr
 from electra_jax.pretraining.resume import check_resume
 from electra_jax.pretraining.warm_start import warm_start
 from electra_jax.run_directory import TOKENIZER, begun_config, save_config
+from electra_jax.system.failures import telling_memory_of
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.loop import Clock, Listener, Loop
 from electra_jax.training.metrics import MetricsWriter

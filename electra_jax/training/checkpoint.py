@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from electra_jax.errors import UsageError, at_least, check_fields, checked
-from electra_jax.json_files import short_reason
+from electra_jax.system.json_files import short_reason
 from electra_jax.training.checkpoint_errors import (
     SaveErrors,
     SaveFailed,

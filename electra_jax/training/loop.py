@@ -19,10 +19,10 @@ from electra_jax.errors import (
     ElectraError,
     Stopped,
 )
-from electra_jax.json_files import short_reason
 from electra_jax.parallel.preemption import StopSignal
 from electra_jax.parallel.runtime import broadcast_from_main, is_main, to_global
 from electra_jax.parallel.watchdog import Watchdog
+from electra_jax.system.json_files import short_reason
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.health import Changes, Monitor
 from electra_jax.training.metrics import MetricsWriter

@@ -22,8 +22,8 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar, text
 
-from electra_jax.atomic_files import atomic_path
-from electra_jax.json_files import short_reason
+from electra_jax.system.atomic_files import atomic_path
+from electra_jax.system.json_files import short_reason
 
 log = logging.getLogger(__name__)
 

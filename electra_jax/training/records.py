@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax.errors import UsageError
-from electra_jax.json_files import CHECKSUM, read_object, reading, seal, unseal
+from electra_jax.system.json_files import CHECKSUM, read_object, reading, seal, unseal
 from electra_jax.training.digests import inspect
 
 log = logging.getLogger(__name__)

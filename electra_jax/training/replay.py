@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from electra_jax.atomic_files import atomic_path, write_json
 from electra_jax.errors import ElectraError, UsageError
-from electra_jax.json_files import read_bytes, read_object, reading, seal, unseal
 from electra_jax.parallel.partition import path_name
 from electra_jax.parallel.runtime import barrier, is_main, to_global, to_host
+from electra_jax.system.atomic_files import atomic_path, write_json
+from electra_jax.system.json_files import read_bytes, read_object, reading, seal, unseal
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.norms import SKIPPED
 from electra_jax.training.state import TrainState

@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from electra_jax.atomic_files import MARK
 from electra_jax.data import chunks, token_store
 from electra_jax.data.documents import Documents
 from electra_jax.data.mixture import Mixture
 from electra_jax.data.token_store import TokenStore, prepare
 from electra_jax.data.tokenizer_training import train_tokenizer
 from electra_jax.errors import UsageError
+from electra_jax.system.atomic_files import MARK
 
 TEXTS = [f"Document number {n} speaks of {'cats and dogs ' * (n % 7)}." for n in range(400)]
 

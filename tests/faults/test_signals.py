@@ -24,7 +24,7 @@ SIGNALS = pytest.mark.parametrize("number", STATUSES, ids=lambda number: number.
 NATIVE = """
 import hashlib, sys
 from electra_jax import cli
-from electra_jax.atomic_files import atomic_folder
+from electra_jax.system.atomic_files import atomic_folder
 
 def run(args):
     with atomic_folder(args.workdir):

@@ -7,6 +7,7 @@ import pytest
 from finetuning import test_learning
 from tiny_encoder import TOKENIZER, make_model
 
+from electra_jax import exchange
 from electra_jax.config import FinetuneConfig
 from electra_jax.data.labelled import Row
 from electra_jax.errors import UsageError

@@ -13,6 +13,7 @@ from electra_jax.config import FinetuneTrainConfig
 from electra_jax.errors import UsageError
 from electra_jax.training import loop, replay
 from electra_jax.training.checkpoint import Checkpoints
+from electra_jax.training.config import TrainConfig
 from electra_jax.training.loop import Clock, Loop
 from electra_jax.training.metrics import MetricsWriter, read_metrics
 from electra_jax.training.optimizer import OptimizerConfig, learning_rates, make_optimizer
@@ -173,10 +174,10 @@ def test_a_trace_that_cannot_be_written_ends_no_run(tmp_path, caplog):
 @pytest.mark.parametrize("text", ["100", "5:5", "7:5", "-1:5", "a:b", "1:2:3", ":", "1:"])
 def test_senseless_steps_to_trace_are_refused(text):
     with pytest.raises(UsageError, match="train.profile=.* is not START:STOP; write 100:110"):
-        loop.TrainConfig(profile=text)
+        TrainConfig(profile=text)
     with pytest.raises(UsageError, match="train.profile"):
         FinetuneTrainConfig(profile=text)
-    assert loop.TrainConfig(profile="100:110").profile == "100:110"
+    assert TrainConfig(profile="100:110").profile == "100:110"
 
 
 def diverging_loop(folder, bad_step, steps=9, **fields):

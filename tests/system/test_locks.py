@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from electra_jax import locks
 from electra_jax.errors import UsageError
-from electra_jax.locks import LOCK_FILE, one_writer
+from electra_jax.system import locks
+from electra_jax.system.locks import LOCK_FILE, one_writer
 
 HOLDS = """
 import sys, time
-from electra_jax.locks import one_writer
+from electra_jax.system.locks import one_writer
 with one_writer(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
 """
 FORKS = """
 import os, sys, time
-from electra_jax.locks import one_writer
+from electra_jax.system.locks import one_writer
 with one_writer(sys.argv[1]):
     child = os.fork()
     if child:

@@ -14,7 +14,7 @@ from tiny_run import TINY, make_store
 
 from electra_jax import cli
 from electra_jax.errors import UsageError
-from electra_jax.failures import OutOfMemory, explain, telling_memory_of
+from electra_jax.system.failures import OutOfMemory, explain, telling_memory_of
 from electra_jax.training.checkpoint import holds_checkpoint
 from electra_jax.training.loop import Loop
 

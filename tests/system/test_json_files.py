@@ -5,7 +5,7 @@ import os
 import pytest
 
 from electra_jax.errors import UsageError
-from electra_jax.json_files import read_bytes, read_object, reading
+from electra_jax.system.json_files import read_bytes, read_object, reading
 
 
 @pytest.mark.parametrize(

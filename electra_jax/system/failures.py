@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from electra_jax.ending import INTERRUPTED, TERMINATED, Terminated
 from electra_jax.errors import PREEMPTED, ElectraError, Stopped
+from electra_jax.system.ending import INTERRUPTED, TERMINATED, Terminated
 
 FAILED, WRONG = 1, 2  # statuses: launchers try again, or it would not help
 LONGEST = 300  # characters of a library's message

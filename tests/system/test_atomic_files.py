@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from electra_jax import atomic_files
-from electra_jax.atomic_files import (
+from electra_jax.errors import UsageError
+from electra_jax.system import atomic_files
+from electra_jax.system.atomic_files import (
     MARK,
     atomic_folder,
     atomic_path,
@@ -20,7 +21,6 @@ from electra_jax.atomic_files import (
     write_json,
     write_text,
 )
-from electra_jax.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,8 +44,8 @@ def names(folder):
 WHOLE = ["made", "made/a", "made/a/first", "made/last"]
 KILL = """
 import os, pathlib, sys
-from electra_jax import atomic_files
-from electra_jax.atomic_files import atomic_folder
+from electra_jax.system import atomic_files
+from electra_jax.system.atomic_files import atomic_folder
 die = lambda *_: os.kill(os.getpid(), 9)
 """
 MOMENTS = {
@@ -171,7 +171,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
 def test_an_unfinished_file_of_a_dead_process_is_cleared_and_no_other(tmp_path):
     file = tmp_path / "x.json"
     code = (
-        "import os, sys\nfrom electra_jax.atomic_files import atomic_path\n"
+        "import os, sys\nfrom electra_jax.system.atomic_files import atomic_path\n"
         "with atomic_path(sys.argv[1]) as p: p.touch(); os.kill(os.getpid(), 9)"
     )
     killed(code, file)

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from electra_jax.failures import Failure
+from electra_jax.system.failures import Failure
 
 log = logging.getLogger(__name__)
 

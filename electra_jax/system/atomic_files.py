@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from electra_jax.ending import cleaned_up
 from electra_jax.errors import UsageError
-from electra_jax.locks import LOCK_FILE, hold, is_running, one_writer
+from electra_jax.system.ending import cleaned_up
+from electra_jax.system.locks import LOCK_FILE, hold, is_running, one_writer
 
 MARK = ".electra-jax-unfinished"  # in a folder that is being written: what is moved out of it
 LOCK_SUFFIX = ".lock"

@@ -23,8 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from electra_jax.ending import cleaned_up
 from electra_jax.errors import UsageError
+from electra_jax.system.ending import cleaned_up
 
 LOCK_FILE = ".lock"  # in a directory that is written to
 HEARTBEAT_SECONDS = 3.0
