@@ -128,18 +128,14 @@ def pretrain(
     from electra_jax.parallel.runtime import enable_compilation_cache
     from electra_jax.pretraining import pretrain as pretraining
     from electra_jax.pretraining.warm_start import adopt_shape
-    from electra_jax.training.metrics import read_metrics
+    from electra_jax.training.metrics import last_held_out
 
     enable_compilation_cache()
     given = as_strings(overrides)
     fields = load_config(config, given)
     adopt_shape(fields, given, workdir)
     pretraining.pretrain(pretrain_config(fields), workdir, listener=listener)
-    held_out = [
-        {name.removeprefix("eval/"): x for name, x in line.items() if name.startswith("eval/")}
-        for line in read_metrics(workdir)
-    ]
-    return next((metrics for metrics in reversed(held_out) if metrics), {})
+    return last_held_out(workdir)
 
 
 def finetune(

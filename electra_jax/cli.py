@@ -24,6 +24,7 @@ from electra_jax.system.streams import drop_output, guarded_streams, log_to_term
 if TYPE_CHECKING:
     from electra_jax.data.documents import DocumentOptions
 
+NEXT = "next: electra-jax report --workdir {0}, or electra-jax inspect --model {0} TEXT"
 ARGUMENTS = "the command line"  # among what all processes must have in common
 
 
@@ -158,10 +159,12 @@ def run_replay(args: argparse.Namespace) -> None:
 
 def run_pretrain(args: argparse.Namespace) -> None:
     from electra_jax.config import load_config, pretrain_config
-    from electra_jax.parallel.runtime import enable_compilation_cache, process_group
+    from electra_jax.inference.terminal import render_metrics
+    from electra_jax.parallel.runtime import enable_compilation_cache, is_main, process_group
     from electra_jax.pretraining.pretrain import pretrain
     from electra_jax.pretraining.resume import run_fingerprint
     from electra_jax.pretraining.warm_start import adopt_shape
+    from electra_jax.training.metrics import last_held_out
 
     fields = load_config(args.config, args.overrides)
     adopt_shape(fields, args.overrides, args.workdir)
@@ -169,6 +172,10 @@ def run_pretrain(args: argparse.Namespace) -> None:
     enable_compilation_cache()
     with process_group(lambda: {**args.shared, **run_fingerprint(config)}, config.processes):
         pretrain(config, args.workdir)
+        if is_main():
+            if metrics := last_held_out(args.workdir):
+                print(render_metrics(metrics))
+            print(NEXT.format(args.workdir))
 
 
 def run_finetune(args: argparse.Namespace) -> None:

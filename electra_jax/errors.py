@@ -52,8 +52,12 @@ def one_line(message: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 100]} … {text[-90:]}"
 
 
-class Stopped(Exception):
-    """A signal stopped a run; rerunning the command resumes it."""
+class Stopped(BaseException):
+    """A signal stopped a run; rerunning the command resumes it.
+
+    Not an Exception, as KeyboardInterrupt is none: where anything that fails is told as something
+    else, a signal is not.
+    """
 
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)

@@ -177,6 +177,7 @@ def train(
         first_state=functools.partial(first_state, program, run_key, init),
         may_skip=config.train.skip_non_finite,
         listener=listener,
+        headline=(task.metric, "loss"),
     )
     loop.run(state, run_key)
     return report(task, workdir, data, None if config.init.fresh else encoder)
@@ -342,6 +343,7 @@ def announce(
         "rows": f"{len(records.train):,} to train, {len(records.validation):,} to validate",
         "a step": f"{config.train.batch_size} rows, {batches.tokens_per_step:,.0f} tokens",
         "run": f"{workdir}, {data.steps:,} steps",
+        "compiling": "the step, which takes a while; later starts are quicker",
     }
     if data.full:
         lines["long rows"] = (

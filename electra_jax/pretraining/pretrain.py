@@ -51,6 +51,8 @@ from electra_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
+# The held-out metrics that the terminal shows.
+HEADLINE = ("generator_accuracy", "discriminator_auc", "accuracy", "minimal_pairs")
 MANY_EPOCHS = 10  # from here on a run is warned that it reads its text over and over
 
 
@@ -171,6 +173,7 @@ def train(
         monitor=run_monitor(config, program, workdir, int(state.step)),
         checks=text.verification.check,
         listener=listener,
+        headline=HEADLINE,
     )
     loop.run(state, run_key)
 
@@ -318,6 +321,7 @@ def announce(
     }
     for name, text in lines.items():
         log.info("%-11s %s", name, text)
+    log.info("%-11s the step, which takes a while; later starts are quicker", "compiling")
     if config.train.budget_seconds:
         log.info("%-11s %s, by the clock", "length", config.train.time_budget)
         return

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 Batch = Mapping[str, jax.Array]
 Listener = Callable[[int, Mapping[str, float]], None]  # (step, metrics) of a line of the log
 
+BASELINE = "_baseline"  # ends the name of the metric beside another
 PRECISION = 0.005  # of a time budget, with several processes
 
 
@@ -123,6 +124,7 @@ class Loop:
         where a number is not finite (see `replay`).
       may_skip: how many steps in a row may be skipped by the step.
       listener: called with each line of the log, in the process that writes it.
+      headline: the held-out metrics that the terminal shows, of those that there are.
     """
 
     steps: int
@@ -150,6 +152,7 @@ class Loop:
     first_state: Callable[[], TrainState] | None = None
     may_skip: int = 0
     listener: Listener | None = None
+    headline: Sequence[str] = ()
 
     def run(self, state: TrainState, run_key: jax.Array) -> TrainState:
         """Trains until the steps or the time are used up, and closes checkpoints and writer.
@@ -217,7 +220,8 @@ class Loop:
     def _begin(self, step: int) -> None:
         budget = self.budget_seconds
         self._watchdog = Watchdog(self.stall_seconds)
-        self._bar = Progress(None if budget else self.steps, step, shown=is_main())
+        done = self.clock.elapsed() if budget else step
+        self._bar = Progress(budget or self.steps, done, bool(budget), shown=is_main())
         if budget:
             self.clock.agree(step, budget)
         self._since = (step, self.clock.elapsed())
@@ -253,7 +257,7 @@ class Loop:
 
     def _end_step(self, state: TrainState, step: int) -> None:
         self.profiler.end(step, state)
-        self._bar.step()
+        self._bar.move(self.clock.elapsed() if self.budget_seconds else step)
         self.checkpoints.check()
         self.checks()
         if self.budget_seconds:
@@ -302,7 +306,8 @@ class Loop:
         changes = self.monitor.observe(step, values) if self.monitor else {}
         line = {f"train/{name}": value for name, value in values.items()}
         self._write(step, {**line, **skipped}, changes)
-        self._bar.tell(f"loss {values['loss']:.3f}, {rate:,.0f} tokens/s")
+        steps = f"step {step:,}, " if self.budget_seconds else ""
+        self._bar.tell(f"{steps}loss {values['loss']:.3f}, {rate:,.0f} tokens/s")
 
     def _skipped(self, step: int, norm_sums: NormSums) -> dict[str, float]:
         """How many steps of a line were skipped; empty for a run that skips none.
@@ -359,7 +364,20 @@ class Loop:
         if not math.isfinite(loss):
             raise non_finite(f"the held-out loss is {loss} at step {step}", step)
         self._write(step, {f"eval/{name}": value for name, value in metrics.items()})
+        if is_main():
+            with self._bar.aside():
+                log.info("step %s: held out: %s", f"{step:,}", self._headline(metrics))
         return metrics
+
+    def _headline(self, metrics: Mapping[str, float]) -> str:
+        """The metrics to watch, beside their baselines."""
+        names = [name for name in self.headline if name in metrics] or [*metrics][:3]
+        parts = [f"{name} {metrics[name]:.3f}" for name in names]
+        baselines = [metrics.get(f"{name}{BASELINE}") for name in names]
+        return ", ".join(
+            part if baseline is None else f"{part} (baseline {baseline:.3f})"
+            for part, baseline in zip(parts, baselines, strict=True)
+        )
 
     def _save(self, state: TrainState, step: int, metrics: dict[str, float] | None) -> None:
         self._watchdog.note(step, "saving")

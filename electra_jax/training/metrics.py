@@ -280,3 +280,16 @@ class EventFile:
             with contextlib.suppress(Exception):
                 if records is not None:
                     records.close()
+
+
+def last_held_out(workdir: str | Path) -> dict[str, float]:
+    """The held-out metrics that a run has logged last; empty if there are none."""
+    for line in reversed(read_metrics(workdir)):
+        found = {
+            name.removeprefix("eval/"): value
+            for name, value in line.items()
+            if name.startswith("eval/") and value is not None
+        }
+        if found:
+            return found
+    return {}

@@ -274,7 +274,7 @@ def test_a_run_none_of_whose_checkpoints_can_be_read_keeps_them(store, finished)
         truncate(checkpoint)
     with pytest.raises(UsageError, match="no checkpoint in .* can be read"):
         pretrain(tiny(store), finished)
-    with pytest.raises(UsageError, match="checkpoints/20 cannot be read"):
+    with pytest.raises(UsageError, match="checkpoints/20/.* cannot be read"):
         load_pretrained(finished, "last")
     assert sorted((finished / "checkpoints").glob("[0-9]*")) == before
 

@@ -3,13 +3,15 @@
 import json
 import logging
 import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
-from electra_jax.errors import UsageError
+from electra_jax.errors import Stopped, UsageError
 from electra_jax.training import records
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.checkpoint_errors import one_error
@@ -215,3 +217,17 @@ def test_what_a_failed_restore_leaves_behind_stays_silent_after_one_that_does_no
     logging.getLogger("asyncio").error("Future exception was never retrieved")
     logging.getLogger("asyncio").error("of another kind")
     assert caplog.messages == ["of another kind"]
+
+
+def test_a_signal_in_a_restore_is_not_taken_for_damage(tmp_path, monkeypatch):
+    saved(tmp_path)
+
+    def stop(*args, **kwargs):
+        raise Stopped(signal.SIGTERM, "stopped")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", stop)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        with pytest.raises(Stopped):
+            checkpoints.restore_params(1, STATE.params)
+        with pytest.raises(Stopped):
+            checkpoints.restore_latest(STATE)

@@ -1,6 +1,7 @@
 """The lines of a run's log, and that no log is worth a run."""
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from tensorboardX import record_writer
 
-from electra_jax.training import metrics
+from electra_jax.training import metrics, progress
 from electra_jax.training.metrics import DAMAGED_FILE, METRICS_FILE, MetricsWriter, read_metrics
 from electra_jax.training.progress import Progress
 
@@ -143,10 +144,35 @@ class Gone:
 
 def test_a_terminal_that_is_gone_does_not_stop_the_bar(monkeypatch, caplog):
     monkeypatch.setattr(sys, "stderr", Gone())
-    with Progress(10, 0, shown=True) as bar:
-        for _ in range(10):
-            bar.step()
+    with Progress(10, 0, by_clock=False, shown=True) as bar:
+        for step in range(10):
+            bar.move(step + 1)
             bar.tell("loss")
             with bar.aside():
                 pass
     assert caplog.text.count("no progress is shown any more") == 1
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then(monkeypatch, caplog, capsys):
+    caplog.set_level("INFO")
+    clock = iter(range(0, 10_000, 25))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with Progress(100, 0, by_clock=False, shown=True) as bar:
+        bar.tell("loss 2.0")
+        for step in range(1, 11):
+            bar.move(step)
+    assert 1 < len(caplog.messages) < 8
+    assert "of 100 steps (" in caplog.text and "min left, loss 2.0" in caplog.text
+    assert "\r" not in capsys.readouterr().err
+
+
+def test_a_bar_by_the_clock_shows_its_share(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress(60.0, 15.0, by_clock=True, shown=True) as bar:
+        bar.move(30.0)
+        bar.tell("step 7")
+        bar.move(75.0)  # the last step ends late
+    assert "25%" in terminal.getvalue() and "100%" in terminal.getvalue()
+    assert "60/60 s, step 7" in terminal.getvalue()
