@@ -45,6 +45,7 @@ class Failure(NamedTuple):
 
 def explain(error: BaseException) -> Failure | None:
     """How an error that ended a command is told; None for a fault of this program."""
+    error = _signalled(error) or error
     if isinstance(error, ElectraError):
         return Failure(str(error), error.status)
     if isinstance(error, Stopped):
@@ -59,6 +60,18 @@ def explain(error: BaseException) -> Failure | None:
         return device
     if isinstance(error, OSError):
         return Failure(_file_error(error), FAILED if error.errno in PASSING else WRONG)
+    return None
+
+
+def _signalled(error: BaseException) -> BaseException | None:
+    """What a signal has raised, if the error came of that: libraries may stumble on the way out."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        if isinstance(cause, Stopped | KeyboardInterrupt):
+            return cause
+        seen.add(id(cause))
+        cause = cause.__cause__ or cause.__context__
     return None
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 from tiny_run import TINY, make_store
 
 from electra_jax import cli
-from electra_jax.errors import UsageError
+from electra_jax.errors import Stopped, UsageError
+from electra_jax.system.ending import Terminated
 from electra_jax.system.failures import OutOfMemory, explain, telling_memory_of
 from electra_jax.training.checkpoint import holds_checkpoint
 from electra_jax.training.loop import Loop
@@ -151,3 +153,20 @@ def test_a_step_that_lacks_memory_ends_the_run_with_its_line(
     assert line.startswith("electra-jax: out of memory on a device (Out of memory while trying to")
     assert "4.4 GiB" in line and "train.batch_size=16 and train.accumulate=1: raise" in line
     assert holds_checkpoint(workdir) is (at > 5)
+
+
+@pytest.mark.parametrize(
+    "error", [AssertionError(), UsageError("x cannot be read: AssertionError")]
+)
+@pytest.mark.parametrize(
+    ("signal_error", "status"),
+    [(KeyboardInterrupt(), 130), (Terminated(), 143), (Stopped(signal.SIGTERM, "stopped"), 75)],
+)
+def test_what_stumbles_over_a_signal_is_told_as_the_signal(error, signal_error, status):
+    """As Flax does, when it is interrupted while it traces."""
+    with pytest.raises(type(error)) as caught:
+        try:
+            raise signal_error
+        except BaseException:
+            raise error  # noqa: B904 - without a cause, as in a `finally`
+    assert explain(caught.value).status == status
