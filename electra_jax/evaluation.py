@@ -52,7 +52,12 @@ def evaluate(
     config = model.config
     if not (data or config.data.store):
         raise UsageError(f"{workdir} names no token store: give --data STORE")
-    mixture = Mixture.open(data or config.data.store, model.tokenizer)
+    try:
+        mixture = Mixture.open(data or config.data.store, model.tokenizer)
+    except UsageError as error:
+        raise (
+            error if data else UsageError(f"{error}; if it was moved, give --data STORE")
+        ) from error
     if split == "validation":
         mixture = mixture.held_out() or mixture
     sampler = mixture.sampler(split, config.data, config.eval.batch_size, config.train.seed)

@@ -17,7 +17,7 @@ import numpy as np
 
 from electra_jax.data.permutation import fold, permute, uniform
 from electra_jax.data.rows import LAYOUTS, SHORTEST_LENGTH, RowTable, row_table
-from electra_jax.data.source_list import split_last_colon, split_list, unescape
+from electra_jax.data.source_list import escape, split_last_colon, split_list, unescape
 from electra_jax.data.store_checks import Split, check_ids
 from electra_jax.errors import UsageError, at_least, check_fields, checked, one_of
 
@@ -72,6 +72,16 @@ def parse_stores(text: str) -> list[tuple[str, float]]:
     if not stores:
         raise UsageError("data.store is empty: give --config.data.store=DIR (see `prepare`)")
     return stores
+
+
+def absolute_stores(text: str) -> str:
+    """The same stores by paths that hold in any folder; addresses stay."""
+    parts = []
+    stores = parse_stores(text)
+    for path, weight in stores:
+        path = escape(path if "://" in path else os.path.abspath(path))
+        parts.append(path if len(stores) == 1 else f"{path}:{weight!r}")
+    return ",".join(parts)
 
 
 def _exists(path: str) -> bool:

@@ -38,6 +38,11 @@ def unescape(text: str) -> str:
     return _ESCAPED.sub(r"\1", text)
 
 
+def escape(text: str) -> str:
+    r"""The inverse of `unescape`."""
+    return re.sub(r"([,:])", r"\\\1", text)
+
+
 def split_last_colon(text: str) -> tuple[str, str | None]:
     r"""What stands before and after the last colon that has no backslash; None: there is none."""
     found = list(re.finditer(r"(?<!\\):", text))

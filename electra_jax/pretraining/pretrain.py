@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from electra_jax.config import PretrainConfig, config_fields
 from electra_jax.data.minimal_pairs import read_minimal_pairs
 from electra_jax.data.mixture import Mixture
-from electra_jax.data.sampler import Sampler
+from electra_jax.data.sampler import Sampler, absolute_stores
 from electra_jax.data.tokenizer import Tokenizer
 from electra_jax.data.verification import Verification
 from electra_jax.errors import UsageError
@@ -113,6 +113,9 @@ def open_text(config: PretrainConfig) -> tuple[PretrainConfig, Text]:
     # One process reads them: where others have copies of their own, `electra-jax verify` does.
     verification = Verification(mixture.stores if is_main() else ())
     config = resolve_vocabulary(config, mixture.tokenizer.vocab_size)
+    # The run may be used from another folder.
+    data = dataclasses.replace(config.data, store=absolute_stores(config.data.store))
+    config = dataclasses.replace(config, data=data)
     sampler = mixture.sampler("train", config.data, config.train.batch_size, config.train.seed)
     pairs = held_out_pairs(config, mixture.tokenizer)
     return config, Text(mixture, verification, sampler, pairs)

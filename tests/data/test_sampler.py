@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from electra_jax.data import permutation, rows
-from electra_jax.data.sampler import Sampler, interleave, parse_stores
+from electra_jax.data.sampler import Sampler, absolute_stores, interleave, parse_stores
 from electra_jax.data.token_store import Split
 from electra_jax.errors import UsageError
 
@@ -229,3 +229,14 @@ def test_stores_with_commas_and_colons_in_their_paths(tmp_path, monkeypatch):
     assert parse_stores("gone_14:43/store") == [("gone_14:43/store", 1.0)]
     with pytest.raises(UsageError, match=r"'x' is not a weight; a colon in a path is written \\:"):
         parse_stores("a:x")
+
+
+def test_stores_by_absolute_paths_are_the_same_stores(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b,c:d"):
+        (tmp_path / name).mkdir()
+    text = absolute_stores(r"a:0.7,b\,c\:d:0.1")
+    monkeypatch.chdir("/")
+    assert parse_stores(text) == [(f"{tmp_path}/a", 0.7), (f"{tmp_path}/b,c:d", 0.1)]
+    assert absolute_stores(text) == text and absolute_stores("gs://b/s") == r"gs\://b/s"
+    assert parse_stores(absolute_stores("gs://b/s")) == [("gs://b/s", 1.0)]

@@ -24,6 +24,7 @@ from electra_jax.config import build_objective, load_config, pretrain_config
 from electra_jax.data.mixture import Mixture
 from electra_jax.data.token_store import TokenStore, prepare
 from electra_jax.errors import Stopped, UsageError
+from electra_jax.evaluation import evaluate
 from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.models.electra import init_params
 from electra_jax.objectives.replaced_token import ReplacedTokenDetection
@@ -190,7 +191,6 @@ def test_an_objective_without_scores_is_told_before_a_run_begins(store, tmp_path
 
 
 def test_evaluation_is_exact_on_a_partial_batch(store, finished):
-    from electra_jax.evaluation import evaluate
 
     figures = evaluate(finished)
     config = json.loads((finished / "config.json").read_text())
@@ -478,6 +478,16 @@ def test_a_store_that_was_moved_is_told(store, finished, tmp_path):
     shutil.rmtree(moved)
     with pytest.raises(UsageError, match="not a token store"):
         pretrain(tiny(moved), finished)
+    with pytest.raises(UsageError, match="if it was moved, give --data STORE"):
+        evaluate(finished)
+    assert evaluate(finished, str(store))["loss"] > 0
+
+
+def test_a_run_finds_its_store_from_any_folder(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(store.parent)
+    pretrain(tiny(store.name, "train.steps=1"), tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert evaluate(tmp_path / "run")["step"] == 1
 
 
 def test_a_run_whose_save_fails_is_gone_at_once(store, tmp_path):
