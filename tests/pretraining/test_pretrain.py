@@ -191,7 +191,6 @@ def test_an_objective_without_scores_is_told_before_a_run_begins(store, tmp_path
 
 
 def test_evaluation_is_exact_on_a_partial_batch(store, finished):
-
     figures = evaluate(finished)
     config = json.loads((finished / "config.json").read_text())
     sampler = Mixture.open(str(store)).sampler("validation", tiny(store).data, 16, 0)
