@@ -71,7 +71,7 @@ def disks(scene: Scene, command: Command, straight: Path, expected: str) -> Iter
             if not is_mounted:
                 yield f"{name} (skipped: mounting takes root)", ""
                 continue
-            out = folder / "out"
+            out = folder / f"full-{command.name}"
             with contextlib.suppress(OSError):  # of what `copy` would put there first
                 first = forked.run(command.arguments(out))
                 # What stands beside the result may be left out, and said.
@@ -85,7 +85,7 @@ def disks(scene: Scene, command: Command, straight: Path, expected: str) -> Iter
         if not is_mounted:
             yield f"{name} (skipped: mounting takes root)", ""
             return
-        out = folder / "out"
+        out = folder / f"read-only-{command.name}"
         arguments = command.arguments(out)  # which may put something there
         _mount("-o", "remount,ro", str(folder))
         ended = forked.run(arguments)

@@ -136,7 +136,7 @@ def test_a_time_budget_ends_all(place):
 
 def test_a_differing_config_is_named(place):
     run = Run(place, place / "differing", 2, of_one={1: ["optimizer.learning_rate=0.1"]})
-    assert run.wait() == [1, 1]  # launchers try again
+    assert run.wait() == [2, 2]
     for index in (0, 1):
         assert "--config.optimizer.learning_rate is '0.1' there, '0.003' here" in run.read(index)
         assert "Traceback" not in run.read(index)
