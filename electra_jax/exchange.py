@@ -62,7 +62,13 @@ def _export_networks(model: PretrainedModel, path: str | Path, to: Path) -> list
     if not networks:
         raise UsageError(f"{path} holds no network that the transformers library knows")
     small = generator_model(model.config.model, model.config.generator)
-    card = model_card(model, count_params(params), list(networks), _held_out(path, model.step))
+    card = model_card(
+        model,
+        count_params(params),
+        list(networks),
+        _held_out(path, model.step),
+        _origin(path, model),
+    )
     for network, flat in networks.items():
         folder = to / network
         shape = small if network == "generator" else model.config.model
@@ -196,8 +202,14 @@ def _import_model(
     state = state.replace(
         step=np.int32(source.step), params=params, opt_state=_with_slots(state.opt_state, slots)
     )
+    there = names.flatten(source.params)
+    missing = [path for path in names.flatten(params) if path not in there]
+    origin = {
+        "name": Path(path).resolve().name,
+        "fresh": sorted({"/".join(path.split("/")[:2]) for path in missing}),
+    }
     record = {
-        "store": IMPORTED, "tokenizer": source.tokenizer.identity,
+        "store": IMPORTED, "tokenizer": source.tokenizer.identity, "origin": origin,
         "config": config_fields(config), "elapsed": 0.0,
     }  # fmt: skip
     save_config(config, to)
@@ -210,14 +222,28 @@ def _import_model(
         # Its threads still write, and would make the folder again once it is cleared away.
         time.sleep(SETTLE_SECONDS)
         raise
-    there = names.flatten(source.params)
-    return sorted({p.split("/")[0] for p in names.flatten(params) if p not in there})
+    return sorted({path.split("/")[0] for path in missing})
+
+
+def _origin(path: str | Path, model: PretrainedModel) -> dict[str, Any] | None:
+    """Where a model comes from that was imported and not trained since; None for others."""
+    if huggingface.is_hugging_face(path):
+        return {"name": Path(path).resolve().name, "fresh": []}
+    with Checkpoints(path, read_only=True) as checkpoints:
+        record = checkpoints.record_at(model.step)
+    if record.get("store") != IMPORTED:
+        return None
+    return record.get("origin") or {"name": "another program's model", "fresh": []}
 
 
 def model_card(
-    model: PretrainedModel, parameters: int, networks: list[str], held_out: dict[str, float]
+    model: PretrainedModel,
+    parameters: int,
+    networks: list[str],
+    held_out: dict[str, float],
+    origin: dict[str, Any] | None,
 ) -> str:
-    """A model card: what it is, how it was trained, how well it does."""
+    """A model card: what it is, how it was trained or where it is from, how well it does."""
     config = model.config
     architecture = config.model.architecture
     lines = [
@@ -228,8 +254,7 @@ def model_card(
         "",
         f"# ELECTRA ({architecture}), {parameters:,} parameters",
         "",
-        f"Pretrained with electra-jax (objective: {config.objective.name}) for {model.step:,} "
-        f"steps of {config.train.batch_size} rows of {config.data.length} tokens.",
+        _training(model, origin),
         "",
         "| network | layers | hidden | opens with |",
         "|---|---|---|---|",
@@ -244,11 +269,27 @@ def model_card(
         lines += ["Measured on held-out text:", "", "| metric | value |", "|---|---|"]
         lines += [f"| {name} | {value:.4g} |" for name, value in held_out.items()]
         lines.append("")
+    if origin:
+        return "\n".join(lines)
     settings = config_fields(config)
     lines += ["Settings:", "", "| field | value |", "|---|---|"]
     for section in ("objective", "optimizer", "train"):
         lines += [f"| {section}.{name} | {v} |" for name, v in settings[section].items() if v != ""]
     return "\n".join(lines) + "\n"
+
+
+def _training(model: PretrainedModel, origin: dict[str, Any] | None) -> str:
+    config = model.config
+    if not origin:
+        return (
+            f"Pretrained with electra-jax (objective: {config.objective.name}) for {model.step:,} "
+            f"steps of {config.train.batch_size} rows of {config.data.length} tokens."
+        )
+    text = f"Imported with electra-jax from `{origin['name']}`, and not trained since."
+    if origin["fresh"]:
+        parts = ", ".join(f"`{name}`" for name in origin["fresh"])
+        text += f" These parts were not in it and are random, to be trained before use: {parts}."
+    return text
 
 
 def _held_out(path: str | Path, step: int) -> dict[str, float]:

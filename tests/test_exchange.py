@@ -242,12 +242,19 @@ def test_pretraining_goes_on_from_an_exported_model(exported, tmp_path, caplog):
     jax.tree.map(np.testing.assert_array_equal, started["discriminator"], expected["discriminator"])
     fresh = import_model(exported, tmp_path / "imported")
     assert fresh == ["generator"]
+    export_model(tmp_path / "imported", tmp_path / "again")
+    card = (tmp_path / "again" / "README.md").read_text()
+    assert f"Imported with electra-jax from `{exported.name}`, and not trained since" in card
+    assert "are random, to be trained before use: `generator/bias`, `generator/dense`" in card
+    assert "Pretrained" not in card
     # What the imported state could not be read with is refused before it is tried.
     for field in ("model.layers=3", "optimizer.frozen=^generator"):
         with pytest.raises(UsageError, match=field.split("=")[0]):
             pretrain(config(field), tmp_path / "imported")
     pretrain(config(), tmp_path / "imported")
     assert load_pretrained(tmp_path / "imported", "last").step == 2
+    export_model(tmp_path / "imported", tmp_path / "trained")
+    assert "for 2 steps of 8 rows" in (tmp_path / "trained" / "README.md").read_text()
 
 
 def damage_truncated(folder):
