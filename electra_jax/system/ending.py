@@ -37,6 +37,7 @@ class _State:
     resumable = False  # whether SIGTERM is how a launcher preempts a run
     ends_itself = 0  # how many blocks of `ends_itself` are entered
     waits = False  # whether this process ends together with others
+    lost = 0  # interrupts whose exceptions could not be raised
     cleanups: list[Callable[[], None]] = []
 
 
@@ -99,6 +100,23 @@ def cleaned_up(function: Callable[[], None]) -> Iterator[None]:
         _State.cleanups.remove(function)
 
 
+def redeliver(error: BaseException | None) -> None:
+    """Has a signal come again whose exception was raised where nothing can be raised.
+
+    Handlers run wherever the main thread is, which may be in a callback of the garbage collector.
+    """
+    if isinstance(error, Stopped):
+        number: int = error.signal
+    elif isinstance(error, KeyboardInterrupt):
+        number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+    else:
+        return
+    _State.lost += number == signal.SIGINT
+    again = threading.Timer(POLL_SECONDS, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
+
+
 def wait_for_others() -> None:
     """From here on other processes of a run need this one until all have reached its end."""
     _State.waits = True
@@ -157,7 +175,7 @@ def _watch(told: int) -> None:
                 number = heard[-1]
                 interrupts += heard.count(signal.SIGINT)
                 deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
-        if _State.ends_itself and interrupts < 2 and not math.isinf(deadline):
+        if _State.ends_itself and interrupts - _State.lost < 2 and not math.isinf(deadline):
             deadline = time.monotonic() + GRACE_SECONDS
         if time.monotonic() >= deadline:
             _end(number)

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from electra_jax.system.ending import redeliver
 from electra_jax.system.failures import Failure
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def log_to_terminal() -> None:
     """
     threading.excepthook = _tell_error_of_thread
     sys.excepthook = _tell_error
-    sys.unraisablehook = lambda error: log.debug("in the background: %r", error.exc_value)
+    sys.unraisablehook = _tell_unraisable
     logging.raiseExceptions = False
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     for handler in logging.getLogger().handlers:
@@ -149,6 +150,11 @@ def one_line(text: str) -> str:
         c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c
         for c in text.strip()
     )
+
+
+def _tell_unraisable(unraisable: Any) -> None:
+    redeliver(unraisable.exc_value)
+    log.debug("in the background: %r", unraisable.exc_value)
 
 
 def _tell_error_of_thread(error: threading.ExceptHookArgs) -> None:

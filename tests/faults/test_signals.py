@@ -36,6 +36,30 @@ sys.exit(cli.main())
 """
 
 
+# The signal comes while the garbage collector calls a function, where no exception can be raised.
+COLLECTED = """
+import gc, os, sys, time
+from electra_jax import cli
+from electra_jax.system.ending import ends_itself
+
+def signalled(phase, info):
+    gc.callbacks.remove(signalled)
+    os.kill(os.getpid(), {number})
+    for _ in range(1000):
+        pass
+
+def run(args):
+    with ends_itself():
+        gc.callbacks.append(signalled)
+        gc.collect()
+        time.sleep({seconds})
+        print("slept", file=sys.stderr)
+
+cli.COMMANDS["report"] = run
+sys.exit(cli.main())
+"""
+
+
 @contextlib.contextmanager
 def started(*arguments, program=("-m", "electra_jax"), **environment):
     """A command in a session of its own."""
@@ -205,3 +229,12 @@ def test_a_stream_that_brings_nothing_is_not_waited_for(number, encoder_dir, tmp
         assert process.stderr.readline() == "begun\n"
         time.sleep(0.3)
         check_end(process, number, STATUSES[number], "electra-jax: ")
+
+
+@SIGNALS
+def test_a_signal_that_comes_while_rubbish_is_collected_is_heeded(number, tmp_path):
+    program = ("-c", COLLECTED.format(number=int(number), seconds=SECONDS))
+    with started("report", "--workdir", tmp_path, program=program) as process:
+        _, told = process.communicate(timeout=4 * SECONDS)
+        assert process.returncode == STATUSES[number], told
+        assert "slept" not in told and "Traceback" not in told
