@@ -17,7 +17,7 @@ import numpy as np
 
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.system.ending import follow_parent
+from electra_jax.system.ending import follow_parent, held_back
 
 CHUNK_CHARACTERS = 250_000  # of documents tokenized together
 CHUNKS_AHEAD = 4  # a worker
@@ -77,7 +77,8 @@ def tokenize(
     pending: collections.deque = collections.deque()
     try:
         for texts in cut(documents):
-            pending.append(executor.submit(_encode_in_worker, texts))
+            with held_back():  # a worker that is half started would say so
+                pending.append(executor.submit(_encode_in_worker, texts))
             if len(pending) > CHUNKS_AHEAD * workers:
                 yield pending.popleft().result()
         while pending:

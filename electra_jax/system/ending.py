@@ -100,6 +100,28 @@ def cleaned_up(function: Callable[[], None]) -> Iterator[None]:
         _State.cleanups.remove(function)
 
 
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Lets signals wait for the end of a block, which is short and must not be done by half."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in heard:
+            signal.raise_signal(number)
+
+
 def redeliver(error: BaseException | None) -> None:
     """Has a signal come again whose exception was raised where nothing can be raised.
 

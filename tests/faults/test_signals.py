@@ -14,6 +14,7 @@ from tiny_run import TINY, make_store
 
 from electra_jax.data.token_store import prepare
 from electra_jax.data.tokenizer_training import train_tokenizer
+from electra_jax.system.ending import ending_at_once, held_back
 
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 15.0  # 5 are promised; machines that run tests are busy
@@ -238,3 +239,14 @@ def test_a_signal_that_comes_while_rubbish_is_collected_is_heeded(number, tmp_pa
         _, told = process.communicate(timeout=4 * SECONDS)
         assert process.returncode == STATUSES[number], told
         assert "slept" not in told and "Traceback" not in told
+
+
+@SIGNALS
+def test_a_signal_is_held_back_while_something_must_not_be_done_by_half(number):
+    done = []
+    with pytest.raises(KeyboardInterrupt), ending_at_once():
+        with held_back():
+            signal.raise_signal(number)
+            done.append("the whole")
+        done.append("more")
+    assert done == ["the whole"]
