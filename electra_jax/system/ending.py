@@ -118,8 +118,8 @@ def held_back() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in heard:
-            signal.raise_signal(number)
+        for each in heard:
+            signal.raise_signal(each)
 
 
 def redeliver(error: BaseException | None) -> None:
