@@ -21,7 +21,7 @@ from electra_jax.pretraining.warm_start import warm_start
 from electra_jax.run_directory import CONFIG_FILE, RESULTS_FILE, TOKENIZER, save_config
 from electra_jax.system.atomic_files import atomic_folder, write_text
 from electra_jax.system.json_files import read_object, reading
-from electra_jax.training.checkpoint import Checkpoints, SaveFailed
+from electra_jax.training.checkpoint import Checkpoints, SaveFailed, holds_checkpoint
 from electra_jax.training.metrics import read_metrics
 from electra_jax.training.optimizer import AdamState, make_optimizer
 
@@ -229,6 +229,8 @@ def _origin(path: str | Path, model: PretrainedModel) -> dict[str, Any] | None:
     """Where a model comes from that was imported and not trained since; None for others."""
     if huggingface.is_hugging_face(path):
         return {"name": Path(path).resolve().name, "fresh": []}
+    if not holds_checkpoint(path):
+        return None
     with Checkpoints(path, read_only=True) as checkpoints:
         record = checkpoints.record_at(model.step)
     if record.get("store") != IMPORTED:
