@@ -19,6 +19,7 @@ from typing import NamedTuple
 LIMIT = 180.0  # seconds, after which a command hangs
 GRACE = 5.0  # seconds that a command and its children have to end after a signal
 POLL = 0.005
+INTERRUPTED = 130  # as shells count SIGINT
 
 
 class Ended(NamedTuple):
@@ -151,6 +152,8 @@ def _child(function: Callable[[], int | None], before: Callable[[], None], outpu
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
+    except KeyboardInterrupt:  # before the command has begun, or when it is over
+        status = INTERRUPTED
     finally:
         os._exit(status)
 
