@@ -102,7 +102,8 @@ def _half_run(scene: Scene) -> Path:
 
 def corruptions(scene: Scene, count: int, seed: int, only: str = "") -> Iterator[tuple[str, str]]:
     """What each of `count` corruptions was, and what went wrong; "" if nothing did."""
-    chosen = [target for target in targets(scene) if only in target.name]
+    found = targets(scene)
+    chosen = [target for target in found if only in target.name] or found
     straight = {}
     for target in chosen:
         copy = _copy(scene, target, "whole")

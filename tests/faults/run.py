@@ -16,6 +16,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scene import Scene
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -40,17 +44,14 @@ def prepare_process() -> None:
     import electra_jax.report  # noqa: F401
 
 
-def run_part(part: str, folder: Path, args: argparse.Namespace) -> Iterator[tuple[str, str]]:
+def run_part(part: str, scenes: "Scenes", args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """(fault, what went wrong or "") pairs."""
     if part == "readers":
         import fuzzing
 
         yield from fuzzing.fuzz_all(args.readers, args.seed, args.only)
         return
-    import scene
-
-    (folder / part).mkdir()
-    there = scene.Scene(folder / part)
+    there = scenes.get()
     if part == "kills":
         import kills
 
@@ -63,6 +64,20 @@ def run_part(part: str, folder: Path, args: argparse.Namespace) -> Iterator[tupl
         import tables
 
         yield from tables.tables(there, args.only)
+
+
+class Scenes:
+    """The scene of all parts, made when it is needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._scene: Scene | None = None
+
+    def get(self) -> "Scene":
+        from scene import Scene
+
+        self._scene = self._scene or Scene(self.folder)
+        return self._scene
 
 
 def main() -> int:
@@ -79,12 +94,13 @@ def main() -> int:
     summary: dict[str, dict] = {}
     # Not a TemporaryDirectory, which every fork would remove at its end.
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    scenes = Scenes(folder)
     try:
         for part in args.parts:
             start = time.monotonic()
             counts: collections.Counter[str] = collections.Counter()
             failures = []
-            for name, wrong in run_part(part, folder, args):
+            for name, wrong in run_part(part, scenes, args):
                 counts["failed" if wrong else "skipped" if "skipped" in name else "passed"] += 1
                 if wrong:
                     failures.append(name)
