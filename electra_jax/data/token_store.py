@@ -40,6 +40,7 @@ from electra_jax.data.store_checks import (
     checksum,
 )
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
+from electra_jax.data.tokenizer_record import RECORD_NAME
 from electra_jax.errors import UsageError
 from electra_jax.system.atomic_files import atomic_folder, is_free, write_json
 from electra_jax.system.json_files import read_object, reading, seal, unseal
@@ -182,6 +183,9 @@ class TokenStore:
             check_order(split)
             check_all_ids(split)
         self.tokenizer  # noqa: B018 - raises if it is not the one that the manifest names
+        record = self.path / "tokenizer" / RECORD_NAME
+        if not record.is_file():
+            raise UsageError(f"{record} is missing: {CURE}")
 
 
 def prepare(

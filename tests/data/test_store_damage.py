@@ -211,3 +211,11 @@ def test_manifests_of_other_kinds_are_refused(store, part, value):
     del manifest["checksum"]
     file.write_text(json.dumps(manifest | {part: value}))
     assert refused(lambda: TokenStore.open(store), str(file))
+
+
+def test_verify_names_a_record_that_is_gone(store):
+    """The vocabulary alone gives the same ids, and yet something is lost."""
+    record = store / "tokenizer" / "electra_jax_tokenizer.json"
+    record.unlink()
+    assert TokenStore.open(store).tokenizer.vocab_size
+    assert refused(lambda: TokenStore.open(store).verify(), record.name)
