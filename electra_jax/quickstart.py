@@ -5,6 +5,7 @@ reader can go the same road with other text.
 """
 
 import logging
+import sys
 from pathlib import Path
 
 from electra_jax.config import load_config, pretrain_config
@@ -83,7 +84,8 @@ def run_stages(workdir: Path, time_budget: str) -> None:
 
     for sentence in SENTENCES:
         _say(f'inspect --model {run_dir} "{sentence}"')
-        print(render_inspection(load_pretrained(run_dir).inspect(sentence), colour=True))
+        tokens = load_pretrained(run_dir).inspect(sentence)
+        print(render_inspection(tokens, colour=sys.stdout.isatty()))
 
     _say(f"report --workdir {run_dir}")
     print(f"report: {write_report(run_dir, held_out_examples(run_dir))}")
