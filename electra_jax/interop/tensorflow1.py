@@ -54,7 +54,8 @@ def read_checkpoint(prefix: str | Path) -> TensorFlow1Model:
         reader = tf.train.load_checkpoint(str(prefix))
         shapes = reader.get_variable_to_shape_map()
         _check_sizes(shapes, prefix)
-    except (tf.errors.OpError, UsageError, *DAMAGE) as error:
+    # A damaged index may ask TensorFlow for more memory than there is.
+    except (tf.errors.OpError, UsageError, MemoryError, *DAMAGE) as error:
         raise UsageError(f"{prefix} cannot be read: {short_reason(error)}") from error
     try:
         model = _shape(shapes, "electra")
