@@ -13,9 +13,9 @@
 Errors that users can mend are raised as `UsageError`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from electra_jax.data import token_store, tokenizer_training
 from electra_jax.data.documents import DocumentOptions, Documents
@@ -23,13 +23,15 @@ from electra_jax.data.token_store import TokenStore
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.data.tokenizer_record import RECORD_NAME
 from electra_jax.errors import UsageError
+
+if TYPE_CHECKING:
+    from electra_jax.training.loop import Listener
 from electra_jax.system.atomic_files import atomic_folder
 
 # What needs JAX is imported by the functions that need it: text does not.
 
 DEFAULTS = DocumentOptions()
 NONE: Mapping[str, Any] = {}
-Listener = Callable[[int, Mapping[str, float]], None]  # (step, metrics) of a line of the log
 
 
 def train_tokenizer(
@@ -96,10 +98,11 @@ def prepare(
     Raises:
       UsageError: see `data.token_store.prepare`.
     """
+    loaded = load_tokenizer(tokenizer, special_tokens=special_tokens)
     documents = Documents([text] if isinstance(text, str) else text, options)
     return token_store.prepare(
-        documents, load_tokenizer(tokenizer, special_tokens=special_tokens), output,
-        workers=workers, validation_share=validation_share, source=documents.describe(),
+        documents, loaded, output, workers=workers, validation_share=validation_share,
+        source=documents.describe(),
     )  # fmt: skip
 
 
@@ -107,7 +110,7 @@ def pretrain(
     config: str,
     workdir: str | Path,
     overrides: Mapping[str, Any] = NONE,
-    listener: Listener | None = None,
+    listener: "Listener | None" = None,
 ) -> dict[str, float]:
     """Pretrains into a run directory, or resumes.
 
@@ -128,21 +131,21 @@ def pretrain(
     from electra_jax.parallel.runtime import enable_compilation_cache
     from electra_jax.pretraining import pretrain as pretraining
     from electra_jax.pretraining.warm_start import adopt_shape
-    from electra_jax.training.metrics import last_held_out
+    from electra_jax.training.metrics import held_out_metrics
 
     enable_compilation_cache()
     given = as_strings(overrides)
     fields = load_config(config, given)
     adopt_shape(fields, given, workdir)
     pretraining.pretrain(pretrain_config(fields), workdir, listener=listener)
-    return last_held_out(workdir)
+    return held_out_metrics(workdir)
 
 
 def finetune(
     config: str,
     workdir: str | Path,
     overrides: Mapping[str, Any] = NONE,
-    listener: Listener | None = None,
+    listener: "Listener | None" = None,
 ) -> dict[str, Any]:
     """Fine-tunes into a run directory, or resumes.
 

@@ -115,26 +115,25 @@ def run_tokenizer(args: argparse.Namespace) -> None:
 
 
 def run_prepare(args: argparse.Namespace) -> None:
-    from electra_jax.data.documents import Documents
-    from electra_jax.data.token_store import prepare
-    from electra_jax.data.tokenizer import load_tokenizer
+    from electra_jax.api import prepare
 
     if args.beam_flags and not args.beam:
         raise UsageError(f"{args.beam_flags[0]}: only --beam takes flags after --")
     options = document_options(args)
-    tokenizer = load_tokenizer(args.tokenizer, special_tokens=args.special_token)
     if args.beam:
         from electra_jax.data.beam import prepare_on_beam
+        from electra_jax.data.tokenizer import load_tokenizer
 
+        tokenizer = load_tokenizer(args.tokenizer, special_tokens=args.special_token)
         store = prepare_on_beam(
             args.input, options, tokenizer, args.output, args.beam_flags,
             validation_share=args.validation_share,
         )  # fmt: skip
     else:
-        documents = Documents(args.input, options)
         store = prepare(
-            documents, tokenizer, args.output, workers=args.workers,
-            validation_share=args.validation_share, source=documents.describe(),
+            args.input, args.tokenizer, args.output, workers=args.workers,
+            validation_share=args.validation_share, special_tokens=args.special_token,
+            options=options,
         )  # fmt: skip
     for name in ("train", "validation"):
         split = store.split(name)
@@ -164,7 +163,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
     from electra_jax.pretraining.pretrain import pretrain
     from electra_jax.pretraining.resume import run_fingerprint
     from electra_jax.pretraining.warm_start import adopt_shape
-    from electra_jax.training.metrics import last_held_out
+    from electra_jax.training.metrics import held_out_metrics
 
     fields = load_config(args.config, args.overrides)
     adopt_shape(fields, args.overrides, args.workdir)
@@ -173,7 +172,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
     with process_group(lambda: {**args.shared, **run_fingerprint(config)}, config.processes):
         pretrain(config, args.workdir)
         if is_main():
-            if metrics := last_held_out(args.workdir):
+            if metrics := held_out_metrics(args.workdir):
                 print(render_metrics(metrics))
             print(NEXT.format(args.workdir))
 

@@ -21,9 +21,10 @@ from electra_jax.pretraining.warm_start import warm_start
 from electra_jax.run_directory import CONFIG_FILE, RESULTS_FILE, TOKENIZER, save_config
 from electra_jax.system.atomic_files import atomic_folder, write_text
 from electra_jax.system.json_files import read_object, reading
-from electra_jax.training.checkpoint import Checkpoints, SaveFailed, holds_checkpoint
-from electra_jax.training.metrics import read_metrics
+from electra_jax.training.checkpoint import FOLDER, Checkpoints, SaveFailed, holds_checkpoint
+from electra_jax.training.metrics import held_out_metrics
 from electra_jax.training.optimizer import AdamState, make_optimizer
+from electra_jax.training.records import read_record
 
 README = "README.md"  # the model card
 SETTLE_SECONDS = 1.0  # after a save that failed
@@ -106,8 +107,7 @@ def _metrics_at(path: str | Path, step: int) -> dict[str, float]:
     results = read_object(file)
     with reading(file):
         if results.get("step", step) != step:
-            logged = _held_out(path, step)
-            return {name.removeprefix("eval/"): value for name, value in logged.items()}
+            return held_out_metrics(path, step)
         metrics = results["metrics"]
         return {name: float(value) for name, value in metrics.items() if value is not None}
 
@@ -231,8 +231,7 @@ def _origin(path: str | Path, model: PretrainedModel) -> dict[str, Any] | None:
         return {"name": Path(path).resolve().name, "fresh": []}
     if not holds_checkpoint(path):
         return None
-    with Checkpoints(path, read_only=True) as checkpoints:
-        record = checkpoints.record_at(model.step)
+    record = read_record(Path(path) / FOLDER / str(model.step)).content
     if record.get("store") != IMPORTED:
         return None
     return record.get("origin") or {"name": "another program's model", "fresh": []}
@@ -295,13 +294,8 @@ def _training(model: PretrainedModel, origin: dict[str, Any] | None) -> str:
 
 
 def _held_out(path: str | Path, step: int) -> dict[str, float]:
-    """The metrics that a run logged when it evaluated that step."""
-    for line in reversed(read_metrics(path)):
-        metrics = {name: value for name, value in line.items() if name.startswith("eval/")}
-        if line["step"] == step and metrics:
-            # One that was not finite is null.
-            return {name: value for name, value in metrics.items() if value is not None}
-    return {}
+    """The metrics that a run logged when it evaluated that step, as the log names them."""
+    return {f"eval/{name}": value for name, value in held_out_metrics(path, step).items()}
 
 
 def _with_slots(opt_state: Any, slots: dict[str, Any]) -> Any:

@@ -20,11 +20,10 @@ from electra_jax.run_directory import CONFIG_FILE, PAIRS_FILE, REPORT
 from electra_jax.system.atomic_files import write_text
 from electra_jax.system.json_files import read_object, reading
 from electra_jax.system.locks import one_writer
-from electra_jax.training.metrics import METRICS_FILE, read_metrics
+from electra_jax.training.metrics import BASELINE, METRICS_FILE, read_metrics
 
 PAGE = "index.html"
 PREFIXES = ("train/", "eval/")
-BASELINE = "_baseline"
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from electra_jax.inference.pretrained import TokenReport
+from electra_jax.training.metrics import BASELINE
 
 SUSPICIOUS = 0.5  # from here on a token is said to look replaced
 BAR = 20
@@ -41,12 +42,12 @@ def render_inspection(tokens: Sequence[TokenReport], colour: bool) -> str:
 
 def render_metrics(metrics: Mapping[str, float]) -> str:
     """A table of metrics, each beside its baseline where it has one."""
-    named = [name for name in metrics if not name.endswith("_baseline")]
+    named = [name for name in metrics if not name.endswith(BASELINE)]
     width = max(map(len, named))
     lines = []
     for name in named:
         line = f"{name:{width}}  {_number(metrics[name]):>12}"
-        baseline = metrics.get(f"{name}_baseline")
+        baseline = metrics.get(f"{name}{BASELINE}")
         if baseline is not None:
             line += f"  (baseline {_number(baseline)})"
         lines.append(line)

@@ -25,7 +25,7 @@ from electra_jax.parallel.watchdog import Watchdog
 from electra_jax.system.json_files import short_reason
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.health import Changes, Monitor
-from electra_jax.training.metrics import MetricsWriter
+from electra_jax.training.metrics import BASELINE, MetricsWriter
 from electra_jax.training.norms import SKIPPED, NormSums, mean_norms
 from electra_jax.training.profile import Profiler
 from electra_jax.training.progress import Progress
@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 Batch = Mapping[str, jax.Array]
 Listener = Callable[[int, Mapping[str, float]], None]  # (step, metrics) of a line of the log
 
-BASELINE = "_baseline"  # ends the name of the metric beside another
 PRECISION = 0.005  # of a time budget, with several processes
 
 

@@ -27,6 +27,7 @@ from electra_jax.system.json_files import short_reason
 
 log = logging.getLogger(__name__)
 
+BASELINE = "_baseline"  # ends the name of the metric beside another
 METRICS_FILE = "metrics.jsonl"
 DAMAGED_FILE = "metrics.damaged"  # lines that could not be read, put aside when a run resumes
 TENSORBOARD = "tensorboard"
@@ -282,14 +283,14 @@ class EventFile:
                     records.close()
 
 
-def last_held_out(workdir: str | Path) -> dict[str, float]:
-    """The held-out metrics that a run has logged last; empty if there are none."""
+def held_out_metrics(workdir: str | Path, step: int | None = None) -> dict[str, float]:
+    """The held-out metrics that a run has logged last, or at a step; empty if there are none."""
     for line in reversed(read_metrics(workdir)):
         found = {
             name.removeprefix("eval/"): value
             for name, value in line.items()
-            if name.startswith("eval/") and value is not None
+            if name.startswith("eval/") and value is not None  # one that was not finite is null
         }
-        if found:
+        if found and step in (None, line["step"]):
             return found
     return {}

@@ -169,7 +169,7 @@ def _wait(pid: int) -> int | None:
 def _orphans(session: int) -> list[int]:
     """Processes of a session that do not end by themselves; they are ended."""
     deadline = time.monotonic() + GRACE
-    while (left := _members(session)) and time.monotonic() < deadline:
+    while (left := members(session)) and time.monotonic() < deadline:
         time.sleep(POLL)
     for pid in left:
         with contextlib.suppress(ProcessLookupError):
@@ -177,7 +177,8 @@ def _orphans(session: int) -> list[int]:
     return left
 
 
-def _members(session: int) -> list[int]:
+def members(session: int) -> list[int]:
+    """The processes of a session that run."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError, ValueError):

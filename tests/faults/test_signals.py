@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import members
 from tiny_run import TINY, make_store
 
 from electra_jax.data.token_store import prepare
@@ -75,17 +76,6 @@ def started(*arguments, program=("-m", "electra_jax"), **environment):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-
-
-def members(session):
-    """The processes of a session that run."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError):
-            state, _, _, of, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(of) == session and state != "Z":
-                found.append(int(folder.name))
-    return found
 
 
 def wait_until(true, process=None):

@@ -118,7 +118,10 @@ def test_tensorboard_that_fails_is_given_up_and_nothing_waits_for_it(tmp_path, m
 
 
 def test_tensorboard_shows_what_was_written(tmp_path):
-    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    loader = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="tensorboard is not installed, which would read the events back",
+    )
     for start in (0, 2):
         with MetricsWriter(tmp_path, start) as writer:
             for step in range(start + 1, 4):
