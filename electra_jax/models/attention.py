@@ -10,6 +10,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from electra_jax.models.dropout import dropout as drop
+
 KERNELS = ("xla", "cudnn")
 
 
@@ -93,6 +95,5 @@ def attend(
     weights_BNLS = jax.nn.softmax(scores_BNLS).astype(value_BLNK.dtype)
     if dropout:
         assert dropout_key is not None
-        kept_BNLS = jax.random.bernoulli(dropout_key, 1.0 - dropout, weights_BNLS.shape)
-        weights_BNLS = jnp.where(kept_BNLS, weights_BNLS / (1.0 - dropout), 0.0)
+        weights_BNLS = drop(weights_BNLS, dropout, dropout_key)
     return jnp.einsum("bnls,bsnk->blnk", weights_BNLS, value_BLNK)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from electra_jax.models.dropout import Dropout
 from electra_jax.models.encoder import Dense, ModelConfig, gelu, normal_init
 
 NEVER = -1e9
@@ -31,7 +32,7 @@ class Attention(nn.Module):
         )
         scores_NHTS = jnp.einsum("nthk,nshk->nhts", query, key) / math.sqrt(query.shape[-1])
         weights_NHTS = jax.nn.softmax(jnp.where(mask, scores_NHTS, NEVER))
-        weights_NHTS = nn.Dropout(c.attention_dropout, deterministic=not train)(weights_NHTS)
+        weights_NHTS = Dropout(c.attention_dropout, deterministic=not train)(weights_NHTS)
         mixed = jnp.einsum("nhts,nshk->nthk", weights_NHTS, value).reshape(x_NTD.shape)
         return Dense(c.hidden, kernel_init=normal_init, name="output")(mixed)
 
@@ -46,7 +47,7 @@ class DecoderLayer(nn.Module):
         self, x_NTD: jax.Array, hidden_NLD: jax.Array, real_NL: jax.Array, train: bool = False
     ) -> jax.Array:
         c = self.config
-        drop = nn.Dropout(c.dropout, deterministic=not train)
+        drop = Dropout(c.dropout, deterministic=not train)
         length = x_NTD.shape[1]
         causal_TT = jnp.tril(jnp.ones((length, length), bool))[None, None]
 

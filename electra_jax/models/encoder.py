@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from electra_jax.errors import UsageError, at_least, check_fields, checked, one_of, within
 from electra_jax.models import attention
+from electra_jax.models.dropout import Dropout
 from electra_jax.models.layout import constrain
 from electra_jax.models.norm import LayerNorm
 
@@ -172,7 +173,7 @@ class Embeddings(nn.Module):
             self.position = self.param("position", normal_init, (c.max_positions, c.embedding))
             self.type = self.param("type", normal_init, (c.token_types, c.embedding))
         self.norm = norm(c, None)
-        self.drop = nn.Dropout(c.dropout)
+        self.drop = Dropout(c.dropout)
 
     def __call__(
         self,
@@ -206,7 +207,7 @@ class Layer(nn.Module):
         train: bool = False,
     ) -> jax.Array:
         c = self.config
-        drop = nn.Dropout(c.dropout, deterministic=not train)
+        drop = Dropout(c.dropout, deterministic=not train)
         attention_norm, feedforward_norm = norm(c, "attention_norm"), norm(c, "feedforward_norm")
         if c.block.pre_norm:
             # The embedding norm stands right before layer 0, which so needs none of its own.

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from electra_jax.models.attention import positions_in_documents
+from electra_jax.models.dropout import Dropout
 from electra_jax.models.encoder import Dense, Embeddings, Encoder, ModelConfig, dense, gelu, norm
 
 fresh_init = nn.initializers.glorot_uniform()
@@ -84,7 +85,7 @@ class Transform(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         c = self.config
-        drop = nn.Dropout(c.dropout, deterministic=not train)
+        drop = Dropout(c.dropout, deterministic=not train)
         if c.block.pre_norm and not self.official:
             return drop(norm(c, "norm")(gelu(self._dense()(x))))
         if self.per_token or self.official:
