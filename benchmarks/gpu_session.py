@@ -40,22 +40,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax_step import STEPS, WARM_UP, make_batch, make_config, make_step, measure
 from plateau import ARMS, RECIPE, amount_trained, check_plateau, full_precision, train_arm
 
 from electra_jax.config import PretrainConfig, load_config, pretrain_config
 from electra_jax.data.mixture import Mixture
 from electra_jax.data.token_store import TokenStore
 from electra_jax.errors import Stopped, UsageError
-from electra_jax.parallel.hardware import peak_flops
-from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.parallel.runtime import enable_compilation_cache
 from electra_jax.pretraining.pretrain import pretrain
-from electra_jax.pretraining.program import BERT_TOKENS, flops_per_token, pretraining_program
 from electra_jax.training.metrics import read_metrics
 
 PARTS = ("precision", "speed", "plateau", "pretrain")
 FIGURES = "gpu_session.jsonl"
-VOCAB_SIZE = 30522
 # Config, rows of a step on an accelerator, rows on a CPU; the most telling first.
 SPEED = (
     ("pretrain/small", 1024, 32),
@@ -68,32 +65,8 @@ SPEED = (
 # Kernel of the attention, and its dropout: the published one, and none, as cuDNN has it.
 KERNELS = {"gpu": (("xla", 0.1), ("xla", 0.0), ("cudnn", 0.0))}
 ARM_SETUP = 60.0  # seconds to start, compile and evaluate an arm, until one has been measured
-PEER = "transformers + PyTorch"
+PEERS = ("eager", "sdpa", "compile")  # transformers + PyTorch; compile with SDPA
 NO_TIME = "no time left"
-STEPS, WARM_UP = 20, 3
-
-
-def make_config(spec: str, rows: int, *overrides: str) -> PretrainConfig:
-    fields = [f"model.vocab_size={VOCAB_SIZE}", f"train.batch_size={rows}", *overrides]
-    return pretrain_config(load_config(spec, fields))
-
-
-def make_batch(config: PretrainConfig, seed: int = 0) -> dict[str, jax.Array]:
-    """Rows of random words, each one document."""
-    shape = (config.train.batch_size, config.data.length)
-    tokens = np.random.default_rng(seed).integers(1000, VOCAB_SIZE, shape, dtype=np.int32)
-    tokens[:, 0], tokens[:, -1] = BERT_TOKENS.cls, BERT_TOKENS.sep
-    ones = np.ones(shape, np.int32)
-    return jax.device_put({"tokens": tokens, "documents": ones, "types": 0 * ones})
-
-
-def make_step(config: PretrainConfig):
-    """The program of a config on one device, a fresh state, and the compiled training step."""
-    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    program = pretraining_program(config, mesh, None)
-    state = program.create(jax.random.key(0))
-    step = program.train_step.lower(state, make_batch(config), jax.random.key(0), jnp.float32(0.5))
-    return program, state, step.compile()
 
 
 def precision() -> dict:
@@ -102,7 +75,7 @@ def precision() -> dict:
     losses = {}
     for dtype in ("float32", "bfloat16"):
         config = make_config(
-            "pretrain/small", rows, f"model.dtype={dtype}",
+            "pretrain/small", f"train.batch_size={rows}", f"model.dtype={dtype}",
             "model.dropout=0.0", "model.attention_dropout=0.0", "optimizer.warmup_steps=10",
         )  # fmt: skip
         with full_precision(dtype):
@@ -124,28 +97,6 @@ def precision() -> dict:
     }
 
 
-def measure(config: PretrainConfig) -> dict:
-    """Median step, tokens a second, share of the peak, and the compiler's count of memory."""
-    _, state, step = make_step(config)
-    batch, key, progress = make_batch(config), jax.random.key(0), jnp.float32(0.5)
-    seconds = []
-    for index in range(WARM_UP + STEPS):
-        start = time.perf_counter()
-        state = jax.block_until_ready(step(state, batch, key, progress))
-        if index >= WARM_UP:
-            seconds.append(time.perf_counter() - start)
-    length = config.data.length
-    rate = config.train.batch_size * length / statistics.median(seconds)
-    flops = sum(flops_per_token(config).values())
-    memory, peak = step.memory_analysis(), peak_flops(jax.devices()[:1])
-    return {
-        "tokens_per_second": round(rate),
-        "step_ms": 1e3 * statistics.median(seconds),
-        "mfu": rate * flops / peak if peak else None,
-        "gib": (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 2**30,
-    }
-
-
 def speed_cases() -> Iterator[dict]:
     """What is measured: each config with the first kernel, its peer, then the other kernels."""
     backend = jax.default_backend()
@@ -157,7 +108,7 @@ def speed_cases() -> Iterator[dict]:
             if not (case["config"].endswith("modern") and dropout):  # it has none
                 yield {**case, "attention": kernel, "attention_dropout": dropout}
         if number == 0:
-            yield from ({**case, "with": PEER} for case in cases if ":" not in case["config"])
+            yield from ({**case, "with": peer} for peer in PEERS for case in cases)
 
 
 def speed(deadline: float, done: list[dict]) -> Iterator[dict]:
@@ -169,22 +120,37 @@ def speed(deadline: float, done: list[dict]) -> Iterator[dict]:
         if known or left < longest:
             continue
         start = time.monotonic()
-        if case.get("with") == PEER:
-            command = [str(Path(__file__).with_name("torch_step.py"))]
-            content = dataclasses.asdict(make_config(case["config"], case["rows"]))
+        if peer := case.get("with"):
+            found = measure_peer(
+                make_config(case["config"], f"train.batch_size={case['rows']}"), peer, left
+            )
         else:
-            command, content = [__file__, "--case", "speed"], case
-        found = run_apart(command, content, left)
+            found = run_apart([__file__, "--case", "speed"], case, left)
         taken = time.monotonic() - start
         yield {**case, **found, "seconds": round(taken)}  # most of them to compile
         longest = max(longest, taken)
 
 
-def run_apart(command: list[str], content: dict, seconds: float) -> dict:
-    """What a script prints last, given some JSON; or its error."""
+def measure_peer(config: PretrainConfig, peer: str, seconds: float) -> dict:
+    """The speed of transformers + PyTorch in bfloat16, in some setting; or its error."""
+    content = {
+        "config": dataclasses.asdict(config), "dtype": "bfloat16", "compile": peer == "compile",
+        "attention": "eager" if peer == "eager" else "sdpa",
+    }  # fmt: skip
+    script = str(Path(__file__).with_name("torch_step.py"))
+    found = run_apart([script], content, seconds, f"\n{WARM_UP + STEPS}\n")
+    if "error" in found:
+        return found
+    step = statistics.median(found["seconds"][WARM_UP:])
+    rate = config.train.batch_size * config.data.length / step
+    return {"tokens_per_second": round(rate), "step_ms": 1e3 * step, "gib": found["gib"]}
+
+
+def run_apart(command: list[str], content: dict, seconds: float, then: str = "") -> dict:
+    """What a script prints last, given some JSON and what comes after it; or its error."""
     try:
         done = subprocess.run(
-            [sys.executable, *command], input=json.dumps(content), text=True,
+            [sys.executable, *command], input=json.dumps(content) + then, text=True,
             capture_output=True, timeout=seconds,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -199,8 +165,11 @@ def run_apart(command: list[str], content: dict, seconds: float) -> dict:
 
 def measure_case(config: str, rows: int, attention: str, attention_dropout: float) -> dict:
     """One of `speed_cases`, in this process."""
-    fields = (f"model.attention={attention}", f"model.attention_dropout={attention_dropout}")
-    return measure(make_config(config, rows, *fields))
+    fields = (
+        f"train.batch_size={rows}", f"model.attention={attention}",
+        f"model.attention_dropout={attention_dropout}",
+    )  # fmt: skip
+    return measure(make_config(config, *fields))
 
 
 def long_config(args: argparse.Namespace) -> PretrainConfig:

@@ -14,7 +14,7 @@ import re
 import jax
 import jax.numpy as jnp
 import optax
-from gpu_session import make_batch, make_config
+from jax_step import make_batch, make_config
 
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.parallel.partition import path_name
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--config", default="pretrain/small")
     parser.add_argument("--rows", type=int, default=32)
     args = parser.parse_args()
-    config = make_config(args.config, args.rows)
+    config = make_config(args.config, f"train.batch_size={args.rows}")
     program = pretraining_program(config, make_mesh(MeshConfig(), jax.devices()[:1]), None)
     objective = program.objective
     params = program.create(jax.random.key(0)).params

@@ -1,71 +1,121 @@
-"""ELECTRA's training step in transformers + PyTorch, for comparison.
+"""ELECTRA's training step in transformers + PyTorch, in turns (turns.py).
 
-Reads a pretraining config as JSON from standard input and prints tokens a second and
-memory as JSON. Same shapes, masks of the same number, bfloat16 by autocast, AdamW.
+Reads a line of JSON: a pretraining config, the attention ("eager" or "sdpa"), the dtype, and
+whether to compile. The same shapes, numbers of masked tokens, samples and AdamW; bfloat16 by
+autocast. The published architecture is that of Electra*, the modern one that of ModernBert*.
 """
 
 import json
-import statistics
 import sys
 import time
 
 import torch
-from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
+import transformers
+from transformers import (
+    ElectraConfig,
+    ElectraForMaskedLM,
+    ElectraForPreTraining,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    ModernBertForTokenClassification,
+)
+from turns import host_memory, take_turns
 
-STEPS, WARM_UP = 20, 3
 CLS, MASK = 101, 103
 
 
-def build(model: dict, generator: dict, device: str):
-    """Generator and discriminator with shared embeddings."""
+def published(model: dict, width: float, depth: float, attention: str) -> ElectraConfig:
+    return ElectraConfig(
+        vocab_size=model["vocab_size"],
+        embedding_size=model["embedding"],
+        hidden_size=round(model["hidden"] * width),
+        intermediate_size=round(model["intermediate"] * width),
+        num_attention_heads=max(1, round(model["heads"] * width)),
+        num_hidden_layers=max(1, round(model["layers"] * depth)),
+        max_position_embeddings=model["max_positions"],
+        hidden_dropout_prob=model["dropout"],
+        attention_probs_dropout_prob=model["attention_dropout"],
+        attn_implementation=attention,
+    )
 
-    def config(width: float) -> ElectraConfig:
-        return ElectraConfig(
-            vocab_size=model["vocab_size"],
-            embedding_size=model["embedding"],
-            hidden_size=round(model["hidden"] * width),
-            intermediate_size=round(model["intermediate"] * width),
-            num_attention_heads=max(1, round(model["heads"] * width)),
-            num_hidden_layers=model["layers"],
-            max_position_embeddings=model["max_positions"],
-        )
 
-    masked_lm = ElectraForMaskedLM(config(generator["width"]))
-    detector = ElectraForPreTraining(config(1.0))
-    masked_lm.electra.embeddings = detector.electra.embeddings
-    masked_lm.tie_weights()
-    return masked_lm.to(device).train(), detector.to(device).train()
+def modern(model: dict, width: float, depth: float, attention: str) -> ModernBertConfig:
+    window, every = model["local_window"], model["global_every"]
+    return ModernBertConfig(
+        vocab_size=model["vocab_size"],
+        hidden_size=round(model["hidden"] * width),
+        intermediate_size=round(model["intermediate"] * width),
+        num_attention_heads=max(1, round(model["heads"] * width)),
+        num_hidden_layers=max(1, round(model["layers"] * depth)),
+        local_attention=2 * window or 128,
+        global_attn_every_n_layers=every if window else 1,
+        attention_dropout=model["attention_dropout"],
+        embedding_dropout=model["dropout"],
+        mlp_dropout=model["dropout"],
+        num_labels=1,
+        pad_token_id=0,
+        attn_implementation=attention,
+    )
+
+
+class Networks(torch.nn.Module):
+    """Generator and discriminator with shared embeddings; the losses of a batch."""
+
+    def __init__(self, config: dict, attention: str):
+        super().__init__()
+        model, generator = config["model"], config["generator"]
+        self.modern = model["architecture"] == "modern"
+        shape = modern if self.modern else published
+        small = shape(model, generator["width"], generator["depth"], attention)
+        large = shape(model, 1.0, 1.0, attention)
+        if self.modern:
+            self.masked_lm = ModernBertForMaskedLM(small)
+            self.detector = ModernBertForTokenClassification(large)
+            self.masked_lm.model.embeddings = self.detector.model.embeddings
+            self.head = torch.nn.Sequential(self.masked_lm.head, self.masked_lm.decoder)
+        else:
+            self.masked_lm = ElectraForMaskedLM(small)
+            self.detector = ElectraForPreTraining(large)
+            self.masked_lm.electra.embeddings = self.detector.electra.embeddings
+            predictions = self.masked_lm.generator_predictions
+            self.head = torch.nn.Sequential(predictions, self.masked_lm.generator_lm_head)
+        self.masked_lm.tie_weights()
+        self.weight = config["objective"]["discriminator_weight"]
+
+    def forward(self, tokens: torch.Tensor, masked: int) -> torch.Tensor:
+        positions = torch.rand(tokens.shape, device=tokens.device).topk(masked, dim=1).indices
+        targets = tokens.gather(1, positions)
+        encoder = self.masked_lm.model if self.modern else self.masked_lm.electra
+        hidden = encoder(tokens.scatter(1, positions, MASK)).last_hidden_state
+        # Only masked positions reach the head, as in electra-jax.
+        chosen = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
+        logits = self.head(chosen).float()
+        noise = -torch.log(-torch.log(torch.rand_like(logits).clamp_(1e-9, 1 - 1e-7)))
+        samples = (logits.detach() + noise).argmax(-1)
+        corrupted = tokens.scatter(1, positions, samples)
+        detected = self.detector(corrupted).logits.float().reshape(tokens.shape)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        labels = (corrupted != tokens).float()
+        binary = torch.nn.functional.binary_cross_entropy_with_logits(detected, labels)
+        return loss + self.weight * binary
 
 
 def main() -> None:
-    config = json.load(sys.stdin)
+    content = json.loads(sys.stdin.readline())
+    config = content["config"]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows, length = config["train"]["batch_size"], config["data"]["length"]
     masked = int((config["objective"]["mask_rate"] + 0.005) * length)
-    masked_lm, detector = build(config["model"], config["generator"], device)
-    parameters = list({*masked_lm.parameters(), *detector.parameters()})
-    optimizer = torch.optim.AdamW(
-        parameters, lr=1e-4, eps=1e-6, weight_decay=0.01, fused=device == "cuda"
-    )
+    start = time.monotonic()
+    networks = Networks(config, content["attention"]).to(device).train()
+    parameters = list(networks.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, eps=1e-6, weight_decay=0.01, fused=True)
     tokens = torch.randint(1000, config["model"]["vocab_size"], (rows, length), device=device)
-    head = torch.nn.Sequential(masked_lm.generator_predictions, masked_lm.generator_lm_head)
+    loss_of = torch.compile(networks) if content["compile"] else networks
 
     def step() -> None:
-        positions = torch.rand(rows, length, device=device).topk(masked, dim=1).indices
-        masked_tokens = tokens.scatter(1, positions, MASK)
-        targets = tokens.gather(1, positions)
-        with torch.autocast(device, dtype=torch.bfloat16):
-            hidden = masked_lm.electra(masked_tokens).last_hidden_state
-            chosen = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
-            logits = head(chosen).float()
-            noise = -torch.log(-torch.log(torch.rand_like(logits).clamp_(1e-9, 1 - 1e-7)))
-            samples = (logits.detach() + noise).argmax(-1)
-            corrupted = tokens.scatter(1, positions, samples)
-            detected = detector(corrupted).logits.float()
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        loss = loss + 50 * torch.nn.functional.binary_cross_entropy_with_logits(
-            detected, (corrupted != tokens).float()
-        )
+        with torch.autocast(device, torch.bfloat16, enabled=content["dtype"] == "bfloat16"):
+            loss = loss_of(tokens, masked)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -73,19 +123,13 @@ def main() -> None:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    seconds = []
-    for index in range(WARM_UP + STEPS):
-        start = time.perf_counter()
-        step()
-        if index >= WARM_UP:
-            seconds.append(time.perf_counter() - start)
-    result = {
-        "tokens_per_second": round(rows * length / statistics.median(seconds)),
-        "step_ms": 1e3 * statistics.median(seconds),
-    }
-    if device == "cuda":
-        result["gib"] = torch.cuda.max_memory_allocated() / 2**30
-    print(json.dumps(result))
+    step()
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    take_turns(
+        step,
+        {"compile_seconds": time.monotonic() - start, "version": versions},
+        host_memory if device == "cpu" else torch.cuda.max_memory_allocated,
+    )
 
 
 if __name__ == "__main__":
