@@ -189,7 +189,7 @@ class PretrainedModel:
 
         def suggest(position: jax.Array) -> tuple[jax.Array, jax.Array]:
             masked = row_L.at[position].set(self.tokenizer.mask_id)
-            logits_11V: Any = self._electra.apply(
+            logits: Any = self._electra.apply(
                 variables,
                 masked[None],
                 documents_L[None],
@@ -198,7 +198,7 @@ class PretrainedModel:
                 method="generate",
             )
             # A vocabulary that is padded has ids without a piece.
-            logits_V = logits_11V[0, 0, : self.tokenizer.vocab_size]
+            logits_V = logits.whole()[0, 0, : self.tokenizer.vocab_size]
             return jax.lax.top_k(jax.nn.softmax(logits_V), 10)
 
         # One position after another: a row of logits, not a square of them, is in memory.

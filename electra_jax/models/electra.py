@@ -28,12 +28,13 @@ from electra_jax.models.encoder import (
     unstack_layers,
 )
 from electra_jax.models.layout import constrain
+from electra_jax.models.vocabulary import VocabularyLogits, take_positions
 
 HEADS = ("detector", "masked_lm", "copying_lm")
 SHARED = ("embeddings", "nothing", "all", "disentangled")
 KINDS = ("transformer", "two_tower", "unigram", "uniform", "none")
 
-Logits = jax.Array | tuple[jax.Array, jax.Array]  # with copy logits beside them
+Logits = VocabularyLogits | tuple[VocabularyLogits, jax.Array]  # with copy logits beside them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +77,6 @@ def generator_model(model: ModelConfig, generator: GeneratorConfig) -> ModelConf
     )
 
 
-def take_positions(x_BLD: jax.Array, positions_BN: jax.Array) -> jax.Array:
-    """The vectors at the given positions, [B, N, D]."""
-    return jnp.take_along_axis(x_BLD, positions_BN[..., None], axis=1)
-
-
 class MaskedLanguageModel(nn.Module):
     """A masked language model whose output matrix is the word embedding.
 
@@ -108,24 +104,17 @@ class MaskedLanguageModel(nn.Module):
             hidden_BLD = Encoder(c, name="encoder")(x_BLE, documents_BL, positions_BL, train)
         # Only masked positions reach the head: it is the widest product of the network.
         x_BND = constrain(take_positions(hidden_BLD, masked_BN), "batch")
-        logits_BNV = self.predict(x_BND, word_VE)
+        logits = self.predict(x_BND, word_VE)
         if not self.copies:
-            return logits_BNV
+            return logits
         copy_BN1 = Dense(1, dtype=jnp.float32, kernel_init=normal_init, name="copy")(x_BND)
-        return logits_BNV, copy_BN1[..., 0]
+        return logits, copy_BN1[..., 0]
 
-    def predict(self, x_BND: jax.Array, word_VE: jax.Array) -> jax.Array:
+    def predict(self, x_BND: jax.Array, word_VE: jax.Array) -> VocabularyLogits:
         c = self.config
         x_BNE = norm(c, "norm")(gelu(dense(c, c.embedding, "dense", output=True)(x_BND)))
         bias_V = self.param("bias", nn.initializers.zeros, (c.vocab_size,))
-        logits_TV = jnp.einsum(
-            "te,ve->tv",
-            x_BNE.reshape(-1, c.embedding),
-            constrain(word_VE, "vocabulary").astype(c.compute_dtype),
-            preferred_element_type=jnp.float32,
-        )
-        logits_BNV = (logits_TV + bias_V).reshape(*x_BND.shape[:2], -1)
-        return constrain(logits_BNV, "batch", None, "vocabulary")
+        return VocabularyLogits(x_BNE, word_VE, bias_V)
 
 
 class TwoTowers(MaskedLanguageModel):
@@ -143,7 +132,7 @@ class TwoTowers(MaskedLanguageModel):
         positions_BL: jax.Array,
         masked_BN: jax.Array,
         train: bool = False,
-    ) -> jax.Array:
+    ) -> VocabularyLogits:
         c = self.config
         sides = []
         for name, direction in (("left", 1), ("right", -1)):
@@ -171,9 +160,14 @@ class Unigram(nn.Module):
         positions_BL: jax.Array,
         masked_BN: jax.Array,
         train: bool = False,
-    ) -> jax.Array:
+    ) -> VocabularyLogits:
         bias_V = self.param("bias", nn.initializers.zeros, (self.config.vocab_size,))
-        return jnp.broadcast_to(bias_V, (*masked_BN.shape, bias_V.shape[0]))
+        return same_everywhere(bias_V, masked_BN)
+
+
+def same_everywhere(bias_V: jax.Array, masked_BN: jax.Array) -> VocabularyLogits:
+    """Logits that do not depend on the position."""
+    return VocabularyLogits(jnp.zeros((*masked_BN.shape, 1)), jnp.zeros((*bias_V.shape, 1)), bias_V)
 
 
 GENERATORS = {"transformer": MaskedLanguageModel, "two_tower": TwoTowers, "unigram": Unigram}
@@ -256,11 +250,11 @@ class Electra(nn.Module):
         types_BL: jax.Array,
         masked_BN: jax.Array,
         train: bool = False,
-    ) -> jax.Array:
-        """Logits over the vocabulary at the masked positions, float32 [B, N, V]."""
+    ) -> VocabularyLogits:
+        """Logits over the vocabulary at the masked positions."""
         config = self.generator_config
         if config.kind == "uniform":
-            return jnp.zeros((*masked_BN.shape, self.model.vocab_size))
+            return same_everywhere(jnp.zeros(self.model.vocab_size), masked_BN)
         embeddings = self.generator_embeddings if config.share == "nothing" else self.embeddings
         positions_BL = positions_in_documents(documents_BL)
         x_BLE = embeddings(tokens_BL, types_BL, positions_BL, train)
@@ -303,7 +297,7 @@ class Electra(nn.Module):
         predicted_BN: jax.Array,
         train: bool = False,
     ) -> Logits:
-        """A main language model's logits at some positions, float32 [B, N, V].
+        """A main language model's logits at some positions.
 
         With a `copying_lm`, copy logits [B, N] beside them.
         """
@@ -331,7 +325,7 @@ class Electra(nn.Module):
         documents_BL: jax.Array,
         types_BL: jax.Array,
         masked_BN: jax.Array,
-    ) -> tuple[jax.Array | None, Logits]:
+    ) -> tuple[VocabularyLogits | None, Logits | jax.Array]:
         """Touches every parameter; used to make them."""
         rows = (tokens_BL, documents_BL, types_BL)
         generated = None

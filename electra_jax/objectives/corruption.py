@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from electra_jax.models.vocabulary import read
 from electra_jax.objectives import diagnosis, masking, metrics, replacement
 from electra_jax.objectives.objective import Objective, Prepared
 
@@ -17,7 +18,7 @@ class Corruption(Objective):
     """The base of objectives that mask positions and fill them from the generator.
 
     A prepared batch holds the batch's arrays and `masked` (`masking.Masked`), `masked_tokens`
-    (int32 [B, L], the generator's input) and `uniform` (float32 [B, N], which the samples follow
+    (int32 [B, L], the generator's input) and `uniform` (float32 [2, B, N], which the samples follow
     from).
     """
 
@@ -38,7 +39,7 @@ class Corruption(Objective):
             **batch,
             "masked": masked,
             "masked_tokens": self.mask(place, tokens_BL, masked),
-            "uniform": jax.random.uniform(draw, masked.positions_BN.shape),
+            "uniform": jax.random.uniform(draw, (2, *masked.positions_BN.shape)),
         }
 
     def mask(self, key: jax.Array, tokens_BL: jax.Array, masked: masking.Masked) -> jax.Array:
@@ -82,24 +83,26 @@ class Corruption(Objective):
         step: jax.Array,
         train: bool,
     ) -> dict[str, jax.Array]:
-        """One pass of the generator: its logits, and the row with its samples in place."""
+        """One pass of the generator: its losses and guesses, and the row with its samples."""
         masked = prepared["masked"]
-        logits_BNV = self.apply(
+        logits = self.apply(
             "generate", params, prepared["masked_tokens"], prepared, masked.positions_BN,
             key=key, train=train,
         )  # fmt: skip
         targets_BN = masking.take(prepared["tokens"], masked)
-        samples_BN = replacement.sample(
-            logits_BNV,
+        reading = read(
+            logits,
             prepared["uniform"],
-            temperature=self.temperature(step),
-            forbidden_BN=targets_BN if self.config.disallow_correct else None,
+            self.temperature(step),
+            targets_BN if self.config.disallow_correct else None,
         )
-        corrupted_BL, replaced_BL = replacement.replace(prepared["tokens"], masked, samples_BN)
+        corrupted_BL, replaced_BL = replacement.replace(prepared["tokens"], masked, reading.sample)
         return {
-            "generator_logits": logits_BNV,
+            "generator_logits": logits,
+            "generator_losses": reading.normalizer - logits.at(targets_BN),
+            "guesses": reading.guess,
             "targets": targets_BN,
-            "samples": samples_BN,
+            "samples": reading.sample,
             "corrupted": corrupted_BL,
             "replaced": replaced_BL,
         }
@@ -108,17 +111,16 @@ class Corruption(Objective):
         self, out: Mapping[str, jax.Array], prepared: Prepared
     ) -> tuple[jax.Array, metrics.Sums]:
         """The generator's loss summed over masked positions, and its metric sums."""
-        logits_BNV, targets_BN = out["generator_logits"], out["targets"]
+        losses_BN, targets_BN = out["generator_losses"], out["targets"]
         masked = prepared["masked"]
         weights_BN = masked.weights_BN
-        losses_BN = metrics.cross_entropy(logits_BNV, targets_BN)
         sums = metrics.language_model_sums(
             "generator",
             losses_BN,
-            jnp.argmax(logits_BNV, axis=-1),
+            out["guesses"],
             targets_BN,
             weights_BN,
-            logits_BNV.shape[-1],
+            self.electra.model.vocab_size,
             inputs_BN=masking.take(prepared["masked_tokens"], masked),
         )
         sums["sampled"] = jnp.sum((out["samples"] == targets_BN) * weights_BN)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from electra_jax.models.vocabulary import read
 from electra_jax.objectives import masking, metrics, replacement
 from electra_jax.objectives.corruption import Corruption, split_keys
 from electra_jax.objectives.objective import Prepared
@@ -54,30 +55,27 @@ class Electric(Corruption):
         tokens_BL, real_BL = prepared["tokens"], prepared["documents"] > 0
         masked = prepared["masked"]
         every_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
-        noise_BLV = self.apply(
+        noise = self.apply(
             "generate", params, tokens_BL, prepared, every_BL, key=noise_key, train=train
         )
         temperature = self.temperature(step)
-        samples_BN = replacement.sample(
-            jnp.take_along_axis(noise_BLV, masked.positions_BN[..., None], axis=1),
-            prepared["uniform"],
-            temperature=temperature,
-        )
+        samples_BN = read(noise.take(masked.positions_BN), prepared["uniform"], temperature).sample
         noised_BL, _ = replacement.replace(tokens_BL, masked, samples_BN)
         energy_BL = self.apply(
             "discriminate", params, noised_BL, prepared, key=main_key, train=train
         )
-        sampled_from_BLV = jax.lax.stop_gradient(noise_BLV) / temperature
-        log_noise_BL = -metrics.cross_entropy(sampled_from_BLV, noised_BL)
+        sampled_from = jax.lax.stop_gradient(noise).cooled(temperature)
+        log_noise_BL = sampled_from.at(noised_BL) - read(sampled_from).normalizer
         rate = self.config.mask_rate
         logits_BL = energy_BL + log_noise_BL + math.log(rate / (1.0 - rate))
         is_noise_BL = masking.chosen(masked, tokens_BL.shape[1])
         losses_BL = jax.nn.softplus(jnp.where(is_noise_BL, -logits_BL, logits_BL))
 
-        noise_losses_BL = metrics.cross_entropy(noise_BLV, tokens_BL)
+        reading = read(noise)
+        noise_losses_BL = reading.normalizer - noise.at(tokens_BL)
         sums = metrics.language_model_sums(
-            "generator", noise_losses_BL, jnp.argmax(noise_BLV, axis=-1), tokens_BL,
-            real_BL.astype(jnp.float32), noise_BLV.shape[-1],
+            "generator", noise_losses_BL, reading.guess, tokens_BL,
+            real_BL.astype(jnp.float32), self.electra.model.vocab_size,
         )  # fmt: skip
         sums |= metrics.detector_sums(losses_BL, logits_BL, is_noise_BL, real_BL)
         losses = {

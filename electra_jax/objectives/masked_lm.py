@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from electra_jax.models.vocabulary import read
 from electra_jax.objectives import diagnosis, masking, metrics
 from electra_jax.objectives.corruption import Corruption, split_keys
 from electra_jax.objectives.objective import Prepared
@@ -39,28 +40,24 @@ class TokenPrediction(Corruption):
         output = self.apply(
             "predict", params, inputs_BL, prepared, masked.positions_BN, key=key, train=train
         )
-        return self.main_losses(output, inputs_BL, prepared, masked)
-
-    def main_losses(
-        self, output: Any, inputs_BL: jax.Array, prepared: Prepared, masked: masking.Masked
-    ) -> tuple[metrics.Sums, metrics.Sums]:
-        """The losses and metric sums of what the head puts out at the predicted positions."""
-        logits_BNV, targets_BN = output, masking.take(prepared["tokens"], masked)
-        inputs_BN = masking.take(inputs_BL, masked)
-        losses_BN = -self.log_probabilities(output, inputs_BN, targets_BN)
-        guesses_BN = jnp.argmax(logits_BNV, axis=-1)
+        targets_BN, inputs_BN = (masking.take(x, masked) for x in (prepared["tokens"], inputs_BL))
+        scores_BN, guesses_BN = self.read_output(output, inputs_BN, targets_BN)
         sums = metrics.language_model_sums(
-            "discriminator", losses_BN, guesses_BN, targets_BN, masked.weights_BN,
-            logits_BNV.shape[-1], inputs_BN,
+            "discriminator", -scores_BN, guesses_BN, targets_BN, masked.weights_BN,
+            self.electra.model.vocab_size, inputs_BN,
         )  # fmt: skip
         return {"discriminator": sums["discriminator_loss"]}, jax.lax.stop_gradient(sums)
 
-    def log_probabilities(
+    def read_output(
         self, output: Any, inputs_BN: jax.Array, targets_BN: jax.Array
-    ) -> jax.Array:
-        """The log-probability of each target from what the head puts out, float32 [B, N]."""
+    ) -> tuple[jax.Array, jax.Array]:
+        """From what the head puts out: each target's log-probability, and the likeliest token.
+
+        Both are [B, N], float32 and int32.
+        """
         del inputs_BN
-        return -metrics.cross_entropy(output, targets_BN)
+        reading = read(output)
+        return output.at(targets_BN) - reading.normalizer, reading.guess
 
     def hide(
         self, params: dict, batch: Mapping[str, jax.Array], masked: masking.Masked
@@ -87,7 +84,7 @@ class TokenPrediction(Corruption):
             masked = masking.Masked(one_B1, jnp.ones((rows, 1)))
             inputs_BL = self.hide(params, batch, masked)
             output = self.apply("predict", params, inputs_BL, batch, one_B1, key=None, train=False)
-            scores_B1 = self.log_probabilities(
+            scores_B1, _ = self.read_output(
                 output, masking.take(inputs_BL, masked), masking.take(tokens_BL, masked)
             )
             return jax.lax.dynamic_update_slice_in_dim(scores_BL, scores_B1, position, axis=1)
@@ -159,11 +156,11 @@ class ReplaceMLM(TokenPrediction):
 
         The main network has never seen [MASK].
         """
-        logits_BNV = self.apply(
+        logits = self.apply(
             "generate", params, super().hide(params, batch, masked), batch, masked.positions_BN,
             key=None, train=False,
         )  # fmt: skip
-        return masking.put(batch["tokens"], masked, jnp.argmax(logits_BNV, axis=-1))
+        return masking.put(batch["tokens"], masked, read(logits).guess)
 
     def counts(self, prepared: Prepared) -> metrics.Sums:
         masked = prepared["masked"].weights_BN.sum()
@@ -214,31 +211,21 @@ class AllTokensMLM(ReplaceMLM):
         every_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
         return masking.Masked(every_BL, (prepared["documents"] > 0).astype(jnp.float32))
 
-    def main_losses(
-        self, output: Any, inputs_BL: jax.Array, prepared: Prepared, masked: masking.Masked
-    ) -> tuple[metrics.Sums, metrics.Sums]:
-        logits_BLV, copy_BL = output
-        targets_BL = prepared["tokens"]
-        losses_BL = -self.log_probabilities(output, inputs_BL, targets_BL)
-        # The likeliest token is the input or the head's favourite.
-        best_BL = jnp.argmax(logits_BLV, axis=-1)
-        best_score_BL = jax.nn.log_sigmoid(-copy_BL) - metrics.cross_entropy(logits_BLV, best_BL)
-        input_score_BL = jnp.logaddexp(
-            jax.nn.log_sigmoid(copy_BL),
-            jax.nn.log_sigmoid(-copy_BL) - metrics.cross_entropy(logits_BLV, inputs_BL),
-        )
-        guesses_BL = jnp.where(input_score_BL >= best_score_BL, inputs_BL, best_BL)
-        sums = metrics.language_model_sums(
-            "discriminator", losses_BL, guesses_BL, targets_BL, masked.weights_BN,
-            logits_BLV.shape[-1], inputs_BL,
-        )  # fmt: skip
-        return {"discriminator": sums["discriminator_loss"]}, jax.lax.stop_gradient(sums)
-
-    def log_probabilities(
+    def read_output(
         self, output: Any, inputs_BN: jax.Array, targets_BN: jax.Array
-    ) -> jax.Array:
-        logits_BNV, copy_BN = output
-        softmax_BN = -metrics.cross_entropy(logits_BNV, targets_BN)
-        generated_BN = jax.nn.log_sigmoid(-copy_BN) + softmax_BN
-        copied_BN = jnp.where(inputs_BN == targets_BN, jax.nn.log_sigmoid(copy_BN), -jnp.inf)
-        return jnp.logaddexp(generated_BN, copied_BN)
+    ) -> tuple[jax.Array, jax.Array]:
+        logits, copy_BN = output
+        reading = read(logits)
+        generated_BN = jax.nn.log_sigmoid(-copy_BN) - reading.normalizer
+        copied_BN = jax.nn.log_sigmoid(copy_BN)
+
+        def score(tokens_BN: jax.Array) -> jax.Array:
+            return jnp.logaddexp(
+                generated_BN + logits.at(tokens_BN),
+                jnp.where(tokens_BN == inputs_BN, copied_BN, -jnp.inf),
+            )
+
+        # The likeliest token is the input or the head's favourite.
+        favourite_BN = generated_BN + logits.at(reading.guess)
+        guesses_BN = jnp.where(score(inputs_BN) >= favourite_BN, inputs_BN, reading.guess)
+        return score(targets_BN), guesses_BN

@@ -18,12 +18,6 @@ AUC_RANGE = 12.0  # logits beyond are counted in the outer bins
 Sums = dict[str, jax.Array]
 
 
-def cross_entropy(logits_BNV: jax.Array, targets_BN: jax.Array) -> jax.Array:
-    """The cross-entropy of each target, float32 [B, N]."""
-    target_logits_BN = jnp.take_along_axis(logits_BNV, targets_BN[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits_BNV, axis=-1) - target_logits_BN
-
-
 def language_model_sums(
     prefix: str,
     losses_BN: jax.Array,

@@ -45,7 +45,7 @@ class ReplacedTokenDetection(Corruption):
         step: jax.Array | int = 0,
         train: bool = False,
     ) -> dict[str, jax.Array]:
-        """Both networks' outputs: generator logits, samples, corrupted row, its logits."""
+        """What both networks say: of `corrupt`, and the corrupted row's logits."""
         generator_key, discriminator_key = split_keys(key if train else None)
         out = self.corrupt(params, prepared, generator_key, jnp.asarray(step), train)
         logits_BL = self.apply(

@@ -56,11 +56,11 @@ def by_hand(model, text):
         position, seen = np.array([[index]]), row.copy()
         seen[0, index] = TOKENIZER.mask_id
         if name != "mlm":
-            seen[0, index] = apply("generate", seen, position)[0, 0].argmax()
+            seen[0, index] = apply("generate", seen, position).whole()[0, 0].argmax()
         output = apply("predict", seen, position)
         if name != "all_tokens_mlm":
-            return jax.nn.log_softmax(output[0, 0])[row[0, index]]
-        probability = jax.nn.softmax(output[0][0, 0])[row[0, index]]
+            return jax.nn.log_softmax(output.whole()[0, 0])[row[0, index]]
+        probability = jax.nn.softmax(output[0].whole()[0, 0])[row[0, index]]
         copy = jax.nn.sigmoid(output[1][0, 0])
         return np.log(copy * (seen == row)[0, index] + (1 - copy) * probability)
 

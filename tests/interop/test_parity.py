@@ -19,7 +19,7 @@ from electra_jax.models import electra as electra_module
 from electra_jax.models import encoder
 from electra_jax.models.electra import Discriminator, Electra, GeneratorConfig, MaskedLanguageModel
 from electra_jax.models.encoder import Embeddings
-from electra_jax.objectives import replaced_token, replacement
+from electra_jax.objectives import corruption, replaced_token
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.objectives.masking import Masked, SpecialTokens
 
@@ -60,7 +60,7 @@ def run(model, flat: dict, network: str) -> dict[str, np.ndarray]:
         every = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         logits = MaskedLanguageModel(model).apply(
             {"params": tree}, x, embeddings["word"], mask, positions, every
-        )
+        ).whole()
     return {"hidden": np.asarray(hidden), "logits": np.asarray(logits)}
 
 
@@ -149,10 +149,11 @@ def joint_gradients(golden: dict, monkeypatch) -> tuple[dict[str, float], dict[s
         **{key: jnp.asarray(batch[key], jnp.int32) for key in ("tokens", "masked_tokens", "types")},
         "masked": Masked(jnp.asarray(batch["positions"], jnp.int32), jnp.asarray(batch["weights"])),
         "documents": jnp.asarray(documents),
-        "uniform": jnp.zeros(batch["positions"].shape),
+        "uniform": jnp.zeros((2, *batch["positions"].shape)),
     }
     samples = jnp.asarray(batch["samples"], jnp.int32)
-    monkeypatch.setattr(replacement, "sample", lambda *a, **k: samples)
+    read = corruption.read
+    monkeypatch.setattr(corruption, "read", lambda *a: read(*a)._replace(sample=samples))
     objective = replaced_token.ReplacedTokenDetection(
         ObjectiveConfig(),
         Electra(model, GeneratorConfig(width=small.hidden / model.hidden)),

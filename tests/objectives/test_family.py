@@ -14,6 +14,7 @@ from electra_jax.config_files import find_config
 from electra_jax.errors import UsageError
 from electra_jax.models.electra import Electra, GeneratorConfig, init_params
 from electra_jax.models.encoder import ModelConfig
+from electra_jax.models.vocabulary import read
 from electra_jax.objectives import find_objective, masking, objectives
 from electra_jax.objectives.config import ObjectiveConfig
 from electra_jax.objectives.masking import SpecialTokens
@@ -98,7 +99,7 @@ def test_mlm_loss_is_the_mean_cross_entropy_of_masked_positions():
     sums, _ = losses(objective, params, prepared)
     every = jnp.broadcast_to(jnp.arange(16), (4, 16))
     rows = (prepared["masked_tokens"], BATCH["documents"], BATCH["types"])
-    logits = apply(objective.electra, params, *rows, every, method="predict")
+    logits = apply(objective.electra, params, *rows, every, method="predict").whole()
     expected = 0.0
     for row, column in np.argwhere(np.asarray(prepared["masked"].weights_BN) > 0):
         position = prepared["masked"].positions_BN[row, column]
@@ -130,7 +131,7 @@ def test_all_tokens_mlm_is_a_distribution_over_copy_and_softmax():
     rows = (corrupted, BATCH["documents"], BATCH["types"])
     logits, copy = apply(objective.electra, params, *rows, every, method="predict")
     copy = jax.nn.sigmoid(copy)[..., None]
-    probabilities = copy * jax.nn.one_hot(corrupted, 40) + (1 - copy) * jax.nn.softmax(logits)
+    probabilities = copy * jax.nn.one_hot(corrupted, 40) + (1 - copy) * jax.nn.softmax(logits.whole())
     np.testing.assert_allclose(probabilities.sum(-1), 1.0, rtol=1e-5)
     chosen = jnp.take_along_axis(probabilities, BATCH["tokens"][..., None], axis=-1)[..., 0]
     expected = -(jnp.log(chosen) * (BATCH["documents"] > 0)).sum()
@@ -161,7 +162,7 @@ def test_no_tower_sees_the_token_it_predicts():
 
     def logits(tokens):
         rows = (tokens, BATCH["documents"], BATCH["types"])
-        return apply(electra, params, *rows, every, method="generate")
+        return apply(electra, params, *rows, every, method="generate").whole()
 
     before = logits(BATCH["tokens"])
     after = logits(BATCH["tokens"].at[:, 4].set(9))
@@ -181,11 +182,8 @@ def test_electric_is_noise_contrastive_estimation():
     noise = apply(objective.electra, params, BATCH["tokens"], *rows, every, method="generate")
     _, metrics = losses(objective, params, prepared)
     # Put the samples where the objective puts them, from what its loss says of them.
-    from electra_jax.objectives import replacement
-
     masked = prepared["masked"]
-    at_masked = jnp.take_along_axis(noise, masked.positions_BN[..., None], axis=1)
-    samples = replacement.sample(at_masked, prepared["uniform"], temperature=temperature)
+    samples = read(noise.take(masked.positions_BN), prepared["uniform"], temperature).sample
     noised = np.array(BATCH["tokens"])
     is_noise = np.zeros((4, 16), bool)
     for row, column in np.argwhere(np.asarray(masked.weights_BN) > 0):
@@ -194,7 +192,7 @@ def test_electric_is_noise_contrastive_estimation():
         is_noise[row, position] = True
     noised = jnp.asarray(noised)
     energy = apply(objective.electra, params, noised, *rows, method="discriminate")
-    q = np.asarray(jax.nn.softmax(noise / temperature))
+    q = np.asarray(jax.nn.softmax(noise.whole() / temperature))
     q = np.take_along_axis(q, noised[..., None], -1)[..., 0]
     p_hat = np.exp(-np.asarray(energy))
     share = 0.15
@@ -214,7 +212,7 @@ def test_electric_is_noise_contrastive_estimation():
 def test_generators_without_a_network(kind):
     objective, params, prepared = build(generator={"kind": kind})
     out = objective.forward(params, prepared)
-    logits = np.asarray(out["generator_logits"])
+    logits = np.asarray(out["generator_logits"].whole())
     assert (logits == logits[:1, :1]).all()
     assert ("generator" in params) == (kind == "unigram")
     assert np.isfinite(float(losses(objective, params, prepared)[0]["discriminator"]))

@@ -68,7 +68,7 @@ def test_losses_are_the_definitions(params):
     o = objective()
     prepared = prepare(o, batch())
     out, losses, sums = compute(o, params, prepared)
-    logits = np.asarray(out["generator_logits"], np.float64)
+    logits = np.asarray(out["generator_logits"].whole(), np.float64)
     weights, real = np.asarray(prepared["masked"].weights_BN), np.asarray(prepared["documents"]) > 0
     log_probability = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     tokens, corrupted = np.asarray(prepared["tokens"]), np.asarray(out["corrupted"])
@@ -140,7 +140,7 @@ def test_metrics_beside_their_baselines(params):
     inputs = np.take_along_axis(prepared["masked_tokens"], prepared["masked"].positions_BN, axis=1)
     guessing = (np.asarray(prepared["masked"].weights_BN) > 0) & (inputs != out["targets"])
     targets = out["targets"][guessing]
-    guesses = out["generator_logits"].argmax(-1)[guessing]
+    guesses = np.asarray(out["generator_logits"].whole()).argmax(-1)[guessing]
     assert figures["generator_accuracy"] == pytest.approx((guesses == targets).mean())
     most = np.bincount(targets).max() / len(targets)
     assert figures["generator_accuracy_baseline"] == pytest.approx(most)
