@@ -5,7 +5,7 @@ VENV ?= .venv$(if $(PYTHON),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-# A step's arrays come and go: fewer page faults in large pages (glibc 2.35 and newer).
+# As the command itself has it (electra_jax/system/huge_pages.py).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 PYTEST = $(BIN)/python -m pytest -q

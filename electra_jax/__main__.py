@@ -1,12 +1,21 @@
-"""`python -m electra_jax` is the command `electra-jax`."""
+"""The command `electra-jax`, also as `python -m electra_jax`."""
 
 import sys
 
-if __name__ == "__main__":
+from electra_jax.system.huge_pages import use_huge_pages
+
+
+def run() -> None:
+    """Runs the command and ends the program with its status."""
     try:
+        use_huge_pages()
         from electra_jax.cli import main
 
         status = main()
     except KeyboardInterrupt:  # before, or after, it heeds signals itself
         status = 130
     sys.exit(status)
+
+
+if __name__ == "__main__":
+    run()

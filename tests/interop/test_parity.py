@@ -58,9 +58,11 @@ def run(model, flat: dict, network: str) -> dict[str, np.ndarray]:
         logits = Discriminator(model).apply({"params": tree}, x, mask, positions)
     else:
         every = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        logits = MaskedLanguageModel(model).apply(
-            {"params": tree}, x, embeddings["word"], mask, positions, every
-        ).whole()
+        logits = (
+            MaskedLanguageModel(model)
+            .apply({"params": tree}, x, embeddings["word"], mask, positions, every)
+            .whole()
+        )
     return {"hidden": np.asarray(hidden), "logits": np.asarray(logits)}
 
 

@@ -131,7 +131,9 @@ def test_all_tokens_mlm_is_a_distribution_over_copy_and_softmax():
     rows = (corrupted, BATCH["documents"], BATCH["types"])
     logits, copy = apply(objective.electra, params, *rows, every, method="predict")
     copy = jax.nn.sigmoid(copy)[..., None]
-    probabilities = copy * jax.nn.one_hot(corrupted, 40) + (1 - copy) * jax.nn.softmax(logits.whole())
+    probabilities = copy * jax.nn.one_hot(corrupted, 40) + (1 - copy) * jax.nn.softmax(
+        logits.whole()
+    )
     np.testing.assert_allclose(probabilities.sum(-1), 1.0, rtol=1e-5)
     chosen = jnp.take_along_axis(probabilities, BATCH["tokens"][..., None], axis=-1)[..., 0]
     expected = -(jnp.log(chosen) * (BATCH["documents"] > 0)).sum()
