@@ -8,7 +8,7 @@ that a vocabulary that is cut up over devices is cut up in every tile.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ class Reading(NamedTuple):
 
     normalizer: jax.Array  # logsumexp of the logits, float32
     guess: jax.Array  # the token of the largest one, int32
-    sample: jax.Array | None  # a token of softmax(logits / temperature), int32
+    sample: Any  # a token of softmax(logits / temperature), int32; or None
 
 
 def take_positions(x_BLD: jax.Array, positions_BN: jax.Array) -> jax.Array:
@@ -117,7 +117,7 @@ def read(
     return Reading(normalizer_BN, guess_BN, _choose(drawn_KBN, tile_BN))
 
 
-def _forward(logits: VocabularyLogits, *sampling) -> tuple[Reading, tuple]:
+def _forward(logits: VocabularyLogits, *sampling: Any) -> tuple[Reading, tuple]:
     reading = read(logits, *sampling)
     return reading, (logits, reading.normalizer)
 

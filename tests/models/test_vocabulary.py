@@ -1,4 +1,4 @@
-"""Logits read in tiles: the loss, its gradient, the guess, and samples of the right distribution."""
+"""Logits read in tiles: loss, gradient, guess, and samples of the right distribution."""
 
 import jax
 import jax.numpy as jnp
