@@ -14,6 +14,9 @@ from electra_jax.data.tokenizer import Tokenizer
 
 QUANTILES = (0.5, 0.85, 1.0)  # of the lengths of rows; a program is compiled for each
 MULTIPLE = 8  # lengths are rounded up to
+# For inference, whose programs are quickly compiled, and found in the cache by the next command.
+FIXED_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
+LONG_MULTIPLE = 512  # beyond those
 
 
 class Example(NamedTuple):
@@ -52,7 +55,8 @@ class Batches:
     """Examples in batches of [rows of the batch, rows of an example, length].
 
     Beside the targets a batch has `tokens`, `types`, `documents` (1, and 0 for padding) and
-    `weight` [rows], which is 0 for rows that only fill up the last batch.
+    `weight` [rows], which is 0 for rows that only fill up the last batch. Rows are padded to three
+    lengths, quantiles of the examples'; or with `fixed_lengths` to many, the same for all examples.
 
     Attributes:
       batch_size: rows of a batch.
@@ -61,12 +65,24 @@ class Batches:
       tokens_per_step: padded tokens of a batch, on average.
     """
 
-    def __init__(self, examples: Sequence[Example], batch_size: int, pad_id: int, seed: int = 0):
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        batch_size: int,
+        pad_id: int,
+        seed: int = 0,
+        fixed_lengths: bool = False,
+    ):
         self._examples, self.batch_size, self._pad_id = examples, batch_size, pad_id
         self._seed, self.size = seed, len(examples)
         longest = np.array([_longest(example) for example in examples])
         rounded = -(-longest // MULTIPLE) * MULTIPLE
-        self._lengths = np.unique(np.quantile(rounded, QUANTILES, method="higher"))
+        if fixed_lengths:
+            end = rounded.max() + LONG_MULTIPLE
+            self._lengths = np.array([*FIXED_LENGTHS, *range(LONG_MULTIPLE, end, LONG_MULTIPLE)])
+            self._lengths = self._lengths[: np.searchsorted(self._lengths, rounded.max()) + 1]
+        else:
+            self._lengths = np.unique(np.quantile(rounded, QUANTILES, method="higher"))
         self._bucket = np.searchsorted(self._lengths, rounded)
         self.steps_per_epoch = -(-len(examples) // batch_size)
         rows = batch_size * len(examples[0].tokens)

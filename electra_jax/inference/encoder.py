@@ -20,6 +20,8 @@ from electra_jax.parallel.runtime import global_batches, to_host
 
 log = logging.getLogger(__name__)
 
+ROWS = 32  # of a batch
+
 
 class PretrainedEncoder(NamedTuple):
     """A pretrained encoder without its head: `embeddings` and `encoder`, unstacked."""
@@ -85,7 +87,7 @@ def embed_examples(
     vectors = np.zeros((len(examples), encoder.model.hidden), np.float32)
     if not examples:
         return vectors
-    batches = Batches(examples, 64, encoder.tokenizer.pad_id)
+    batches = Batches(examples, ROWS, encoder.tokenizer.pad_id, fixed_lengths=True)
     apply = compiled(EncoderWithHead(encoder.model, PoolingHead(pooling)))
     mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
     with tqdm(total=len(examples), unit="text", dynamic_ncols=True, disable=not progress) as bar:

@@ -101,7 +101,8 @@ class FinetunedModel:
         c = self.config.train
         examples = self.task.examples(records, c.length, False, False)
         self.full_rows += count_full(examples, c.length)
-        batches = Batches(examples, batch_size or c.eval_batch_size, self.task.tokenizer.pad_id)
+        rows, pad_id = batch_size or c.eval_batch_size, self.task.tokenizer.pad_id
+        batches = Batches(examples, rows, pad_id, fixed_lengths=True)
         outputs: list[Any] = [None] * len(examples)
         mesh = make_mesh(MeshConfig(), list(jax.tree.leaves(self.params)[0].sharding.device_set))
         for output, indices in run_examples(self._apply, self.params, batches, mesh):

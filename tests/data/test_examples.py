@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from electra_jax.data.examples import Batches, Example, join_segments
+from electra_jax.data.examples import FIXED_LENGTHS, Batches, Example, join_segments
 from electra_jax.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 
 
@@ -97,3 +97,19 @@ def test_pairs_are_cut_from_the_longer(first, second):
         assert sum(kept) == 13
         assert all(n == size or n >= 6 for n, size in zip(kept, (first, second), strict=True))
     assert types[list(tokens).index(TOKENIZER.sep_id) + 1] == 1 and types[0] == 0
+
+
+def test_fixed_lengths_are_those_of_any_examples_and_cost_little():
+    """A program for every set of examples, or short rows that are padded to the longest."""
+    rng = np.random.default_rng(0)
+    lengths = np.minimum(8 + rng.geometric(0.05, 2000), 700)
+    examples = [
+        Example([np.ones(n, np.int32)], [np.zeros(n, np.int32)], {}, i)
+        for i, n in enumerate(lengths)
+    ]
+    batches = Batches(examples, 32, 0, fixed_lengths=True)
+    shapes = [batch["tokens"].shape[-1] for batch, _ in batches.once()]
+    assert set(shapes) <= {*FIXED_LENGTHS, 512, 1024}
+    assert sum(shapes) * 32 < 1.35 * lengths.sum()
+    numbers = np.concatenate([numbers for _, numbers in batches.once()])
+    assert sorted(numbers.tolist()) == list(range(len(examples)))
