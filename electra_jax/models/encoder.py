@@ -7,7 +7,7 @@ Two architectures come from this one code, told apart by the few fields of
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from electra_jax.models import attention
 from electra_jax.models.dropout import Dropout
 from electra_jax.models.layout import constrain
 from electra_jax.models.norm import LayerNorm
+from electra_jax.models.product import product
 
 
 class Architecture(NamedTuple):
@@ -125,9 +126,11 @@ def norm(config: ModelConfig, name: str | None) -> LayerNorm:
 class Dense(nn.Dense):
     """A dense layer over [tokens, features], whatever leads.
 
-    With one contracted dimension instead of two, XLA computes the kernel's gradient three
-    times faster on a CPU, and as fast elsewhere.
+    With one contracted dimension instead of two, and with `product`, XLA computes gradients
+    several times faster on a CPU, and as fast elsewhere.
     """
+
+    dot_general: Any = lambda x, kernel, *_, **__: product(x, kernel)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
