@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from electra_jax.models.layout import constrain
+from electra_jax.models.product import row_major
 
 TILE = 4096  # tokens: enough for a matrix product, and few enough for a cache
 BLOCK = 128
@@ -30,7 +31,7 @@ class VocabularyLogits(NamedTuple):
 
     def whole(self) -> jax.Array:
         """All logits, float32 [B, N, V]."""
-        return _product(self.x_BNE, self.word_VE) + self.bias_V
+        return _product(self.x_BNE, self.word_VE.T) + self.bias_V
 
     def take(self, positions_BN: jax.Array) -> "VocabularyLogits":
         """The logits at some positions."""
@@ -63,10 +64,9 @@ def take_positions(x_BLD: jax.Array, positions_BN: jax.Array) -> jax.Array:
     return jnp.take_along_axis(x_BLD, positions_BN[..., None], axis=1)
 
 
-@jax.custom_vjp
 def read(
     logits: VocabularyLogits,
-    uniform_2BN: jax.Array | None = None,
+    uniform_BN2: jax.Array | None = None,
     temperature: float | jax.Array = 1.0,
     forbidden_BN: jax.Array | None = None,
 ) -> Reading:
@@ -78,30 +78,40 @@ def read(
 
     Args:
       logits: of a head. The normalizer has a gradient; guesses and samples have none.
-      uniform_2BN: two numbers in [0, 1) for each sample; None: nothing is sampled.
+      uniform_BN2: two numbers in [0, 1) for each sample; None: nothing is sampled.
       temperature: of the sampling only; the normalizer never sees it.
       forbidden_BN: a token that must not be drawn, or None.
     """
+    as_they_are = isinstance(temperature, float) and temperature == 1.0
+    return _read(logits, uniform_BN2, None if as_they_are else temperature, forbidden_BN)
+
+
+@jax.custom_vjp
+def _read(
+    logits: VocabularyLogits,
+    uniform_BN2: jax.Array | None,
+    temperature: float | jax.Array | None,
+    forbidden_BN: jax.Array | None,
+) -> Reading:
     count = _count(logits)
 
     def read_tile(tile: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
-        index, word_TE, bias_T = tile
-        logits_BNT = _product(logits.x_BNE, word_TE) + bias_T
-        peak_BN = logits_BNT.max(axis=-1)
-        total_BN = jnp.exp(logits_BNT - peak_BN[..., None]).sum(axis=-1)
+        index, word_ET, bias_T = tile
+        logits_BNT = _product(logits.x_BNE, word_ET) + bias_T
+        peak_BN, weights_BNT = _weights(logits_BNT)
         guess_BN = jnp.argmax(logits_BNT, axis=-1).astype(jnp.int32) * count + index
-        if uniform_2BN is None:
-            return peak_BN, total_BN, guess_BN
-        scores_BNT = logits_BNT / temperature
-        if forbidden_BN is not None:
-            tokens_T = jnp.arange(bias_T.shape[0]) * count + index
-            gold_BNT = forbidden_BN[..., None] == tokens_T
-            scores_BNT += jnp.where(gold_BNT, FORBIDDEN, 0.0)
-        # A tile may hold nothing that is possible.
-        highest_BN = jnp.maximum(scores_BNT.max(axis=-1), LOWEST)
-        weights_BNT = jnp.exp(scores_BNT - highest_BN[..., None])
-        mass_BN, drawn_BN = _draw(weights_BNT, uniform_2BN[1])
-        return peak_BN, total_BN, guess_BN, highest_BN, mass_BN, drawn_BN * count + index
+        found = peak_BN, weights_BNT.sum(axis=-1), guess_BN
+        if uniform_BN2 is None:
+            return found
+        if temperature is not None or forbidden_BN is not None:
+            scores_BNT = logits_BNT if temperature is None else logits_BNT / temperature
+            if forbidden_BN is not None:
+                tokens_T = jnp.arange(bias_T.shape[0]) * count + index
+                gold_BNT = forbidden_BN[..., None] == tokens_T
+                scores_BNT += jnp.where(gold_BNT, FORBIDDEN, 0.0)
+            peak_BN, weights_BNT = _weights(scores_BNT)
+        mass_BN, drawn_BN = _draw(weights_BNT, uniform_BN2[..., 1])
+        return *found, peak_BN, mass_BN, drawn_BN * count + index
 
     peak_KBN, total_KBN, guess_KBN, *drawn = jax.lax.map(
         read_tile, (jnp.arange(count), *_tiles(logits, count))
@@ -109,16 +119,16 @@ def read(
     peak_BN = peak_KBN.max(axis=0)
     normalizer_BN = peak_BN + jnp.log((total_KBN * jnp.exp(peak_KBN - peak_BN)).sum(axis=0))
     guess_BN = _choose(guess_KBN, jnp.argmax(peak_KBN, axis=0))
-    if uniform_2BN is None:
+    if uniform_BN2 is None:
         return Reading(normalizer_BN, guess_BN, None)
-    highest_KBN, mass_KBN, drawn_KBN = drawn
-    mass_KBN *= jnp.exp(highest_KBN - highest_KBN.max(axis=0))
-    tile_BN, _ = _invert(jnp.moveaxis(mass_KBN, 0, -1), uniform_2BN[0])
+    peak_KBN, mass_KBN, drawn_KBN = drawn
+    mass_KBN *= jnp.exp(peak_KBN - peak_KBN.max(axis=0))
+    tile_BN, _ = _invert(jnp.moveaxis(mass_KBN, 0, -1), uniform_BN2[..., 0])
     return Reading(normalizer_BN, guess_BN, _choose(drawn_KBN, tile_BN))
 
 
 def _forward(logits: VocabularyLogits, *sampling: Any) -> tuple[Reading, tuple]:
-    reading = read(logits, *sampling)
+    reading = _read(logits, *sampling)
     return reading, (logits, reading.normalizer)
 
 
@@ -129,21 +139,21 @@ def _backward(saved: tuple, gradient: Reading) -> tuple:
     def tile_gradient(
         dx_BNE: jax.Array, tile: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        word_TE, bias_T = tile
-        logits_BNT = _product(x_BNE, word_TE) + bias_T
+        word_ET, bias_T = tile
+        logits_BNT = _product(x_BNE, word_ET) + bias_T
         d_BNT = jnp.exp(logits_BNT - normalizer_BN[..., None]) * gradient_BN[..., None]
         d_PT = d_BNT.reshape(-1, d_BNT.shape[-1])
         x_PE = x_BNE.reshape(-1, x_BNE.shape[-1])
         narrow_PT = d_PT.astype(x_PE.dtype)
-        dx_PE = jnp.dot(narrow_PT, word_TE, preferred_element_type=jnp.float32)
-        dword_TE = jnp.dot(narrow_PT.T, x_PE, preferred_element_type=jnp.float32)
-        return dx_BNE + dx_PE.reshape(dx_BNE.shape), (dword_TE, d_PT.sum(axis=0))
+        dx_PE = _dot(narrow_PT, row_major(word_ET.T))
+        dword_ET = _dot(row_major(x_PE.T), narrow_PT)
+        return dx_BNE + dx_PE.reshape(dx_BNE.shape), (dword_ET, d_PT.sum(axis=0))
 
-    dx_BNE, (dword_KTE, dbias_KT) = jax.lax.scan(
+    dx_BNE, (dword_KET, dbias_KT) = jax.lax.scan(
         tile_gradient, jnp.zeros(x_BNE.shape), _tiles(logits, _count(logits))
     )
     vocab_size, width = logits.word_VE.shape
-    dword_VE = dword_KTE.swapaxes(0, 1).reshape(-1, width)[:vocab_size]
+    dword_VE = dword_KET.transpose(2, 0, 1).reshape(-1, width)[:vocab_size]
     found = VocabularyLogits(
         dx_BNE.astype(x_BNE.dtype),
         dword_VE.astype(logits.word_VE.dtype),
@@ -152,7 +162,7 @@ def _backward(saved: tuple, gradient: Reading) -> tuple:
     return found, None, None, None
 
 
-read.defvjp(_forward, _backward)
+_read.defvjp(_forward, _backward)
 
 
 def _count(logits: VocabularyLogits) -> int:
@@ -161,7 +171,7 @@ def _count(logits: VocabularyLogits) -> int:
 
 
 def _tiles(logits: VocabularyLogits, count: int) -> tuple[jax.Array, jax.Array]:
-    """The words and biases of each tile: [K, T, E], in the dtype of the computation, and [K, T].
+    """The words and biases of each tile: [K, E, T], in the dtype of the computation, and [K, T].
 
     The vocabulary is filled up with tokens that are impossible.
     """
@@ -171,18 +181,24 @@ def _tiles(logits: VocabularyLogits, count: int) -> tuple[jax.Array, jax.Array]:
     word_VE = constrain(logits.word_VE, "vocabulary").astype(logits.x_BNE.dtype)
     word_TKE = jnp.pad(word_VE, (padding, (0, 0))).reshape(size, count, width)
     bias_V = jnp.pad(logits.bias_V, padding, constant_values=-jnp.inf)
-    return word_TKE.swapaxes(0, 1), bias_V.reshape(size, count).T
+    return row_major(word_TKE.transpose(1, 2, 0)), bias_V.reshape(size, count).T
 
 
-def _product(x_BNE: jax.Array, word_TE: jax.Array) -> jax.Array:
+def _product(x_BNE: jax.Array, word_ET: jax.Array) -> jax.Array:
     """Each position's products with words, float32 [B, N, T]."""
-    products_PT = jnp.einsum(
-        "pe,te->pt",
-        x_BNE.reshape(-1, x_BNE.shape[-1]),
-        word_TE.astype(x_BNE.dtype),
-        preferred_element_type=jnp.float32,
-    )
+    products_PT = _dot(x_BNE.reshape(-1, x_BNE.shape[-1]), word_ET.astype(x_BNE.dtype))
     return constrain(products_PT.reshape(*x_BNE.shape[:2], -1), "batch", None, "vocabulary")
+
+
+def _dot(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.dot(x, y, preferred_element_type=jnp.float32)
+
+
+def _weights(scores_BNT: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The largest score of each position, and all scores' exponentials in units of its own."""
+    # A tile may hold nothing that is possible.
+    peak_BN = jnp.maximum(scores_BNT.max(axis=-1), LOWEST)
+    return peak_BN, jnp.exp(scores_BNT - peak_BN[..., None])
 
 
 def _draw(weights_BNT: jax.Array, uniform_BN: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -18,7 +18,7 @@ class Corruption(Objective):
     """The base of objectives that mask positions and fill them from the generator.
 
     A prepared batch holds the batch's arrays and `masked` (`masking.Masked`), `masked_tokens`
-    (int32 [B, L], the generator's input) and `uniform` (float32 [2, B, N], which the samples follow
+    (int32 [B, L], the generator's input) and `uniform` (float32 [B, N, 2], which the samples follow
     from).
     """
 
@@ -39,7 +39,7 @@ class Corruption(Objective):
             **batch,
             "masked": masked,
             "masked_tokens": self.mask(place, tokens_BL, masked),
-            "uniform": jax.random.uniform(draw, (2, *masked.positions_BN.shape)),
+            "uniform": jax.random.uniform(draw, (*masked.positions_BN.shape, 2)),
         }
 
     def mask(self, key: jax.Array, tokens_BL: jax.Array, masked: masking.Masked) -> jax.Array:

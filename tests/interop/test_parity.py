@@ -151,7 +151,7 @@ def joint_gradients(golden: dict, monkeypatch) -> tuple[dict[str, float], dict[s
         **{key: jnp.asarray(batch[key], jnp.int32) for key in ("tokens", "masked_tokens", "types")},
         "masked": Masked(jnp.asarray(batch["positions"], jnp.int32), jnp.asarray(batch["weights"])),
         "documents": jnp.asarray(documents),
-        "uniform": jnp.zeros((2, *batch["positions"].shape)),
+        "uniform": jnp.zeros((*batch["positions"].shape, 2)),
     }
     samples = jnp.asarray(batch["samples"], jnp.int32)
     read = corruption.read

@@ -34,7 +34,7 @@ def draw(logits, count=20_000, **options):
     The numbers that choose the token are spread evenly over [0, 1).
     """
     spread = (jnp.arange(count)[None] + 0.5) / count
-    uniform = jnp.stack([jax.random.uniform(jax.random.key(0), spread.shape), spread])
+    uniform = jnp.stack([jax.random.uniform(jax.random.key(0), spread.shape), spread], -1)
     samples = jax.jit(lambda x: read(x, uniform, **options).sample)(constant(logits, count))[0]
     return np.bincount(samples, minlength=len(logits)) / count
 
@@ -91,7 +91,7 @@ def test_samples_follow_the_softmax_over_tiles(monkeypatch):
     monkeypatch.setattr(vocabulary, "TILE", 128)
     logits = np.random.default_rng(0).normal(0, 1, 300).astype(np.float32)
     count = 50_000
-    uniform = jax.random.uniform(jax.random.key(1), (2, 1, count))
+    uniform = jax.random.uniform(jax.random.key(1), (1, count, 2))
     samples = jax.jit(lambda x: read(x, uniform).sample)(constant(logits, count))[0]
     found = np.bincount(samples, minlength=300)
     shares = np.exp(logits.astype(np.float64))
@@ -103,7 +103,7 @@ def test_impossible_tokens_are_never_drawn_not_even_at_the_ends(tile):
     logits = np.full(300, -np.inf, np.float32)
     logits[[5, 200]] = 0.0
     edges = jnp.array([0.0, 1.0 - 2.0**-24, 0.5, 0.4999999])
-    uniform = jnp.stack([x.reshape(1, -1) for x in jnp.meshgrid(edges, edges)])
+    uniform = jnp.stack([x.reshape(1, -1) for x in jnp.meshgrid(edges, edges)], -1)
     samples = jax.jit(lambda x: read(x, uniform).sample)(constant(logits, 16))
     assert set(np.asarray(samples)[0].tolist()) == {5, 200}
 
@@ -117,7 +117,7 @@ def test_the_original_can_be_forbidden(tile):
 
 def test_no_gradient_flows_through_a_sample():
     """A generator that learns from what the discriminator makes of its samples."""
-    uniform = jnp.full((2, ROWS, POSITIONS), 0.3)
+    uniform = jnp.full((ROWS, POSITIONS, 2), 0.3)
 
     def energy(logits):
         return read(logits, uniform, 2.0).sample.astype(jnp.float32).sum()
