@@ -124,9 +124,9 @@ FAULTS = {
             'Architecture(True, False, True, True, 1e-6, True, "mean")',
             "tests/models/test_encoder.py::test_every_norm_has_the_epsilon_of_its_architecture"),
         Fault("norm-without-the-mean", "electra_jax/models/norm.py",
-            "centred = wide - wide.mean(axis=-1, keepdims=True)",
+            "centred = wide - mean",
             "centred = wide",
-            "tests/models/test_norm.py::test_value_and_gradient_are_those_of_the_formula"),
+            "tests/models/test_norm.py::test_value_and_gradients_are_those_of_the_formula"),
     ],
     "model": [
         Fault("generator-as-deep-as-wide", "electra_jax/models/electra.py",
