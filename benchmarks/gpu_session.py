@@ -19,7 +19,6 @@ the other packages those of pyproject.toml that the model, the data and the trai
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import os
 import re
@@ -40,15 +39,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax_step import STEPS, WARM_UP, make_batch, make_config, make_step, measure
+from jax_step import make_batch, make_config, make_step
 from plateau import ARMS, RECIPE, amount_trained, check_plateau, full_precision, train_arm
+from speed import JAX_STEP, PEERS, TORCH_STEP, peer_content
 
 from electra_jax.config import PretrainConfig, load_config, pretrain_config
 from electra_jax.data.mixture import Mixture
 from electra_jax.data.token_store import TokenStore
 from electra_jax.errors import Stopped, UsageError
+from electra_jax.parallel.hardware import peak_flops
 from electra_jax.parallel.runtime import enable_compilation_cache
 from electra_jax.pretraining.pretrain import pretrain
+from electra_jax.pretraining.program import flops_per_token
 from electra_jax.training.metrics import read_metrics
 
 PARTS = ("precision", "speed", "plateau", "pretrain")
@@ -65,8 +67,8 @@ SPEED = (
 # Kernel of the attention, and its dropout: the published one, and none, as cuDNN has it.
 KERNELS = {"gpu": (("xla", 0.1), ("xla", 0.0), ("cudnn", 0.0))}
 ARM_SETUP = 60.0  # seconds to start, compile and evaluate an arm, until one has been measured
-PEERS = ("eager", "sdpa", "compile")  # transformers + PyTorch; compile with SDPA
 NO_TIME = "no time left"
+STEPS, WARM_UP = 20, 3
 
 
 def precision() -> dict:
@@ -120,30 +122,34 @@ def speed(deadline: float, done: list[dict]) -> Iterator[dict]:
         if known or left < longest:
             continue
         start = time.monotonic()
-        if peer := case.get("with"):
-            found = measure_peer(
-                make_config(case["config"], f"train.batch_size={case['rows']}"), peer, left
-            )
-        else:
-            found = run_apart([__file__, "--case", "speed"], case, left)
+        found = measure(left, **case)
         taken = time.monotonic() - start
         yield {**case, **found, "seconds": round(taken)}  # most of them to compile
         longest = max(longest, taken)
 
 
-def measure_peer(config: PretrainConfig, peer: str, seconds: float) -> dict:
-    """The speed of transformers + PyTorch in bfloat16, in some setting; or its error."""
-    content = {
-        "config": dataclasses.asdict(config), "dtype": "bfloat16", "compile": peer == "compile",
-        "attention": "eager" if peer == "eager" else "sdpa",
-    }  # fmt: skip
-    script = str(Path(__file__).with_name("torch_step.py"))
-    found = run_apart([script], content, seconds, f"\n{WARM_UP + STEPS}\n")
+def measure(seconds: float, config: str, rows: int, **case) -> dict:
+    """One of `speed_cases`: the median step, or the error of what took too long or failed."""
+    overrides = [f"train.batch_size={rows}"]
+    if peer := case.get("with"):
+        made = make_config(config, *overrides)
+        command, content = [TORCH_STEP], peer_content(made, "bfloat16", peer)
+    else:
+        overrides += [f"model.{field}={value}" for field, value in case.items()]
+        made = make_config(config, *overrides)
+        command, content = [JAX_STEP], {"config": config, "overrides": overrides}
+    found = run_apart(command, content, seconds, f"\n{WARM_UP + STEPS}\n")
     if "error" in found:
         return found
     step = statistics.median(found["seconds"][WARM_UP:])
-    rate = config.train.batch_size * config.data.length / step
-    return {"tokens_per_second": round(rate), "step_ms": 1e3 * step, "gib": found["gib"]}
+    rate = rows * made.data.length / step
+    flops, peak = sum(flops_per_token(made).values()), peak_flops(jax.devices()[:1])
+    return {
+        "tokens_per_second": round(rate),
+        "step_ms": 1e3 * step,
+        "mfu": rate * flops / peak if peak else None,
+        "gib": found["gib"],
+    }
 
 
 def run_apart(command: list[str], content: dict, seconds: float, then: str = "") -> dict:
@@ -161,15 +167,6 @@ def run_apart(command: list[str], content: dict, seconds: float, then: str = "")
         return json.loads(last) if done.returncode == 0 else {"error": last[:200]}
     except ValueError:
         return {"error": f"printed {last[:100]!r}"}
-
-
-def measure_case(config: str, rows: int, attention: str, attention_dropout: float) -> dict:
-    """One of `speed_cases`, in this process."""
-    fields = (
-        f"train.batch_size={rows}", f"model.attention={attention}",
-        f"model.attention_dropout={attention_dropout}",
-    )  # fmt: skip
-    return measure(make_config(config, *fields))
 
 
 def long_config(args: argparse.Namespace) -> PretrainConfig:
@@ -302,7 +299,7 @@ def main() -> None:
     parser.add_argument(
         "--arm-seconds", type=float, default=90.0, help="of training, of each arm of the plateau"
     )
-    cases = {"precision": precision, "speed": measure_case, "plateau": train_arm}
+    cases = {"precision": precision, "plateau": train_arm}
     parser.add_argument("--case", choices=cases, help=argparse.SUPPRESS)
     args = parser.parse_args()
     enable_compilation_cache()

@@ -1,6 +1,6 @@
 """Inference beside sentence-transformers and transformers pipelines, in turns, on real texts.
 
-    python benchmarks/inference_speed.py --data DIR [--out DIR] [--rounds 5]
+    python benchmarks/inference_speed.py --data DIR --out DIR [--rounds 5]
 
 The model is ELECTRA-Small's shape with random weights, which OUT keeps: as a Hugging Face folder,
 as a classifier that electra-jax has fine-tuned for a few steps, and as that one exported. Texts are
@@ -9,16 +9,11 @@ to the first answers, and the rate that of the rounds after it.
 """
 
 import argparse
-import contextlib
 import json
-import os
 import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-from turns import host_memory, take_turns
+from turns import Contender, host_memory, race, take_turns
 
 TEXTS, LENGTH, ROWS = 1000, 512, 32  # tokens of a text at most: none is cut
 NAMES = ("electra-jax embed", "sentence-transformers", "electra-jax predict", "pipeline")
@@ -57,7 +52,7 @@ def make_models(data: Path, out: Path) -> None:
         electra_jax.export(out / "classifier", out / "exported")
 
 
-def serve(name: str, data: Path, out: Path, started: float) -> None:
+def serve(name: str, data: Path, out: Path) -> None:
     """One contender, which answers all texts when it is told to."""
     texts = read_texts(data)
     if name == "electra-jax embed":
@@ -91,56 +86,43 @@ def serve(name: str, data: Path, out: Path, started: float) -> None:
             model(texts, batch_size=ROWS, truncation=True, max_length=LENGTH)
 
     step()
-    take_turns(step, {"start": time.time() - started}, host_memory)
+    take_turns(step, {}, host_memory)
 
 
-def race(args: argparse.Namespace) -> dict[str, dict]:
+def measure(args: argparse.Namespace) -> dict[str, dict]:
     """The figures of all contenders."""
-    results: dict[str, dict] = {}
-    rounds: dict[str, list[float]] = {name: [] for name in NAMES}
-    with contextlib.ExitStack() as stack:
-        running = {}
-        for name in NAMES:
-            command = [sys.executable, __file__, "--data", args.data, "--out", args.out]
-            process = stack.enter_context(
-                subprocess.Popen(
-                    [*map(str, command), "--serve", name, "--started", str(time.time())],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                    text=True, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
-                )
-            )  # fmt: skip
-            stack.callback(process.kill)
-            running[name] = process
-            results[name] = json.loads(process.stdout.readline())
-        for number in range(args.rounds):
-            for name in NAMES[number % len(NAMES) :] + NAMES[: number % len(NAMES)]:
-                print(1, file=running[name].stdin, flush=True)
-                turn = json.loads(running[name].stdout.readline())
-                rounds[name] += turn["seconds"]
-                results[name].setdefault("cpu", []).extend(turn["cpu_seconds"])
-    for name, seconds in rounds.items():
-        peers = rounds[PEERS.get(name, name)]
-        results[name] |= {
-            "texts_per_second": TEXTS / statistics.median(seconds),
-            "texts_per_cpu_second": TEXTS / statistics.median(results[name].pop("cpu")),
-            "ratio": statistics.median(y / x for x, y in zip(seconds, peers, strict=True)),
+    flags = ["--data", str(args.data), "--out", str(args.out)]
+    contenders = [Contender(name, [__file__, *flags, "--serve", name]) for name in NAMES]
+    found = race(contenders, args.rounds, 1)
+    seconds, cpu_seconds = (
+        {name: [value for turn in x["turns"] for value in turn[kind]] for name, x in found.items()}
+        for kind in ("seconds", "cpu_seconds")
+    )
+    return {
+        name: {
+            "texts_per_second": TEXTS / statistics.median(seconds[name]),
+            "texts_per_cpu_second": TEXTS / statistics.median(cpu_seconds[name]),
+            "ratio": statistics.median(
+                y / x for x, y in zip(seconds[name], seconds[PEERS.get(name, name)], strict=True)
+            ),
+            "start": found[name]["ready_seconds"],
         }
-    return results
+        for name in NAMES
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with eval/")
-    parser.add_argument("--out", type=Path, default=Path("/tmp/inference_speed"))
+    parser.add_argument("--out", type=Path, required=True, help="folder that keeps the models")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--serve", choices=NAMES, help=argparse.SUPPRESS)
-    parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        serve(args.serve, args.data, args.out, args.started)
+        serve(args.serve, args.data, args.out)
         return
     make_models(args.data, args.out)
-    for name, x in race(args).items():
+    for name, x in measure(args).items():
         print(
             f"{name:22} {x['texts_per_second']:7,.0f} texts/s  {x['texts_per_cpu_second']:7,.0f} "
             f"texts/CPU-s  ratio {x['ratio']:.2f}  start {x['start']:.1f} s"

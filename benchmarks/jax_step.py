@@ -1,12 +1,10 @@
-"""electra-jax's training step on random words: measured alone, or in turns (turns.py).
+"""electra-jax's training step on random words, in turns (turns.py).
 
 As a command it reads {"config": SPEC, "overrides": […]} as a line of JSON.
 """
 
 import json
-import statistics
 import sys
-import time
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -17,13 +15,11 @@ import numpy as np
 from turns import host_memory, take_turns
 
 from electra_jax.config import BERT_TOKENS, PretrainConfig, load_config, pretrain_config
-from electra_jax.parallel.hardware import peak_flops
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.parallel.runtime import enable_compilation_cache
-from electra_jax.pretraining.program import flops_per_token, pretraining_program
+from electra_jax.pretraining.program import pretraining_program
 
 VOCAB_SIZE = 30522
-STEPS, WARM_UP = 20, 3
 
 
 def make_config(spec: str, *overrides: str) -> PretrainConfig:
@@ -48,37 +44,10 @@ def make_step(config: PretrainConfig):
     return program, state, step.compile()
 
 
-def measure(config: PretrainConfig) -> dict:
-    """Median step, tokens a second, share of the peak, and the compiler's count of memory."""
-    _, state, step = make_step(config)
-    batch, key, progress = make_batch(config), jax.random.key(0), jnp.float32(0.5)
-    seconds = []
-    for index in range(WARM_UP + STEPS):
-        start = time.perf_counter()
-        state = jax.block_until_ready(step(state, batch, key, progress))
-        if index >= WARM_UP:
-            seconds.append(time.perf_counter() - start)
-    rate = config.train.batch_size * config.data.length / statistics.median(seconds)
-    flops, peak = sum(flops_per_token(config).values()), peak_flops(jax.devices()[:1])
-    return {
-        "tokens_per_second": round(rate),
-        "step_ms": 1e3 * statistics.median(seconds),
-        "mfu": rate * flops / peak if peak else None,
-        "gib": compiled_bytes(step) / 2**30,
-    }
-
-
-def compiled_bytes(step) -> float:
-    """The compiler's count of a step's memory."""
-    memory = step.memory_analysis()
-    return memory.argument_size_in_bytes + memory.temp_size_in_bytes
-
-
 def main() -> None:
     enable_compilation_cache()
     content = json.loads(sys.stdin.readline())
     config = make_config(content["config"], *content["overrides"])
-    start = time.monotonic()
     _, state, compiled = make_step(config)
     batch, key, progress = make_batch(config), jax.random.key(0), jnp.float32(0.5)
 
@@ -86,12 +55,12 @@ def main() -> None:
         nonlocal state
         state = jax.block_until_ready(compiled(state, batch, key, progress))
 
-    on_cpu = jax.default_backend() == "cpu"
-    take_turns(
-        step,
-        {"compile_seconds": time.monotonic() - start, "version": f"jax {jax.__version__}"},
-        host_memory if on_cpu else lambda: compiled_bytes(compiled),
-    )
+    def compiled_bytes() -> float:
+        memory = compiled.memory_analysis()
+        return memory.argument_size_in_bytes + memory.temp_size_in_bytes
+
+    memory = host_memory if jax.default_backend() == "cpu" else compiled_bytes
+    take_turns(step, {"version": f"jax {jax.__version__}"}, memory)
 
 
 if __name__ == "__main__":

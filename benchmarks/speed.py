@@ -8,21 +8,19 @@ ratios are medians of the ratios within a round, to the best PyTorch of that cas
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
-import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from jax_step import make_config
+from turns import Contender, race
 
+from electra_jax.config import PretrainConfig
 from electra_jax.pretraining.program import flops_per_token
 
-HERE = Path(__file__).parent
+JAX_STEP, TORCH_STEP = (str(Path(__file__).with_name(f"{x}_step.py")) for x in ("jax", "torch"))
 NO_DROPOUT = ("model.dropout=0.0", "model.attention_dropout=0.0")
 # Both sides: AdamW, whatever a config's own optimizer is.
 COMMON = ("optimizer.name=adamw", "train.time_budget=", "train.steps=1000000")
@@ -53,86 +51,54 @@ DTYPES = ("float32", "bfloat16")
 PEERS = ("eager", "sdpa", "compile")  # with SDPA
 
 
-@dataclasses.dataclass(frozen=True)
-class Contender:
-    """A process that steps when it is told to."""
-
-    name: str
-    command: str
-    content: dict
-
-    @contextlib.contextmanager
-    def start(self) -> Iterator[subprocess.Popen]:
-        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        process = subprocess.Popen(
-            [sys.executable, str(HERE / self.command)], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
-        )  # fmt: skip
-        try:
-            print(json.dumps(self.content), file=process.stdin, flush=True)
-            yield process
-        finally:
-            process.kill()
-            process.wait()
+def peer_content(config: PretrainConfig, dtype: str, peer: str) -> dict:
+    """What torch_step.py reads to train a config's networks in one of PyTorch's settings."""
+    return {
+        "config": dataclasses.asdict(config), "dtype": dtype, "compile": peer == "compile",
+        "attention": "eager" if peer == "eager" else "sdpa",
+    }  # fmt: skip
 
 
-def contenders(case: Case, rows: int, dtypes: list[str], peers: list[str]) -> list[Contender]:
-    """ours and PyTorch's, each in every dtype."""
+def contenders(case: Case, rows: int, dtypes: list[str], peers: list[str]) -> Iterator[Contender]:
+    """Ours and PyTorch's, each in every dtype."""
     overrides = [f"train.batch_size={rows}", f"data.length={case.length}", *COMMON]
     overrides += [] if case.dropout else NO_DROPOUT
-    config = dataclasses.asdict(make_config(case.spec, *overrides))
-    found = []
+    config = make_config(case.spec, *overrides)
     for dtype in dtypes:
-        content: dict = {"config": case.spec, "overrides": [*overrides, f"model.dtype={dtype}"]}
-        found.append(Contender(f"electra-jax {dtype}", "jax_step.py", content))
+        content = {"config": case.spec, "overrides": [*overrides, f"model.dtype={dtype}"]}
+        yield Contender(f"electra-jax {dtype}", [JAX_STEP], content)
         for peer in peers:
-            content = {
-                "config": config, "dtype": dtype, "compile": peer == "compile",
-                "attention": "eager" if peer == "eager" else "sdpa",
-            }  # fmt: skip
-            found.append(Contender(f"PyTorch {peer} {dtype}", "torch_step.py", content))
-    return found
+            content = peer_content(config, dtype, peer)
+            yield Contender(f"PyTorch {peer} {dtype}", [TORCH_STEP], content)
 
 
-def answer(process: subprocess.Popen) -> dict | None:
-    """The next line of a contender; None if it has failed."""
-    line = process.stdout.readline()
-    return json.loads(line) if line else None
-
-
-def race(case: Case, args: argparse.Namespace) -> list[dict]:
+def measure(case: Case, args: argparse.Namespace) -> list[dict]:
     """The figures of each contender of a case."""
     rows = args.rows or (case.gpu_rows if args.gpu else case.rows)
     config = make_config(case.spec, f"data.length={case.length}")
     tokens, flops = rows * case.length, sum(flops_per_token(config).values())
-    with contextlib.ExitStack() as stack:
-        running, results = {}, {}
-        for contender in contenders(case, rows, args.dtypes, args.peers):
-            # One after another: nobody compiles while another is measured.
-            process = stack.enter_context(contender.start())
-            ready = answer(process)
-            results[contender.name] = {"contender": contender.name, **(ready or {"failed": True})}
-            if ready:
-                running[contender.name] = process
-                print("1", file=process.stdin, flush=True)  # warms up
-                answer(process)
-        rates: dict[str, list[float]] = {name: [] for name in running}
-        names = list(running)
-        for number in range(args.rounds):
-            for name in names[number % len(names) :] + names[: number % len(names)]:
-                print(args.steps, file=running[name].stdin, flush=True)
-                turn = answer(running[name])
-                rates[name].append(tokens / statistics.median(turn["seconds"]))
-                results[name]["gib"] = turn["gib"]
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    peers = {name: rate for name, rate in medians.items() if name.startswith("PyTorch")}
-    best = max(peers, key=peers.get, default=None)
-    for name, values in rates.items():
-        results[name] |= {"tokens_per_second": medians[name], "gflops": medians[name] * flops / 1e9}
-        if best:
-            ratios = [x / y for x, y in zip(values, rates[best], strict=True)]
-            results[name]["ratio"] = statistics.median(ratios)
-    return list(results.values())
+    found = race(contenders(case, rows, args.dtypes, args.peers), args.rounds, args.steps)
+    rates = {
+        name: [tokens / statistics.median(turn["seconds"]) for turn in x["turns"]]
+        for name, x in found.items()
+        if x
+    }
+    peers = [name for name in rates if name.startswith("PyTorch")]
+    best = max(peers, key=lambda name: statistics.median(rates[name]), default=None)
+    results = []
+    for name, x in found.items():
+        result: dict = {"contender": name}
+        if x:
+            rate, last = statistics.median(rates[name]), x["turns"][-1]
+            result |= {
+                "version": x["version"], "ready_seconds": x["ready_seconds"], "gib": last["gib"],
+                "tokens_per_second": rate, "gflops": rate * flops / 1e9,
+            }  # fmt: skip
+            if best:
+                ratios = [y / z for y, z in zip(rates[name], rates[best], strict=True)]
+                result["ratio"] = statistics.median(ratios)
+        results.append(result)
+    return results
 
 
 def show(name: str, case: Case, results: list[dict]) -> None:
@@ -145,7 +111,7 @@ def show(name: str, case: Case, results: list[dict]) -> None:
             continue
         print(
             f"{x['contender']:24} {x['tokens_per_second']:10,.0f} {x.get('ratio', 0):6.2f} "
-            f"{x['gflops']:9,.0f} {x['gib']:6.2f} {x['compile_seconds']:7.0f} s",
+            f"{x['gflops']:9,.0f} {x['gib']:6.2f} {x['ready_seconds']:7.0f} s",
             flush=True,
         )
 
@@ -174,7 +140,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="append each case's figures to this file")
     args = parser.parse_args()
     for name in args.cases:
-        results = race(CASES[name], args)
+        results = measure(CASES[name], args)
         show(name, CASES[name], results)
         if args.json:
             with args.json.open("a") as lines:

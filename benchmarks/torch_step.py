@@ -7,7 +7,6 @@ autocast. The published architecture is that of Electra*, the modern one that of
 
 import json
 import sys
-import time
 
 import torch
 import transformers
@@ -106,7 +105,6 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows, length = config["train"]["batch_size"], config["data"]["length"]
     masked = int((config["objective"]["mask_rate"] + 0.005) * length)
-    start = time.monotonic()
     networks = Networks(config, content["attention"]).to(device).train()
     parameters = list(networks.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, eps=1e-6, weight_decay=0.01, fused=True)
@@ -127,7 +125,7 @@ def main() -> None:
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     take_turns(
         step,
-        {"compile_seconds": time.monotonic() - start, "version": versions},
+        {"version": versions},
         host_memory if device == "cpu" else torch.cuda.max_memory_allocated,
     )
 

@@ -2,7 +2,7 @@
 
 A mask is a function of two seed words and of the element's position: it fuses into what
 reads it, forward and backward, is the same on any mesh, and costs a few integer operations
-an element, where threefry takes about a hundred. The seeds come from the run's key.
+an element, where threefry has twenty rounds. The seeds come from the run's key.
 """
 
 import functools

@@ -3,8 +3,8 @@
 A head returns what its logits are made of. `read` goes over them once, tile by tile, and keeps of
 each tile what the loss, the guess and a sample need; its gradient computes the tiles again.
 
-Letters beyond those of docs/architecture.md: K tiles of T tokens. A tile takes every K-th token, so
-that a vocabulary that is cut up over devices is cut up in every tile.
+There are K tiles of T tokens. A tile takes every K-th token, so that a vocabulary that is cut up
+over devices is cut up in every tile.
 """
 
 import math
@@ -31,14 +31,16 @@ class VocabularyLogits(NamedTuple):
 
     def whole(self) -> jax.Array:
         """All logits, float32 [B, N, V]."""
-        return _product(self.x_BNE, self.word_VE.T) + self.bias_V
+        return _product(self.x_BNE, self.word_VE.T.astype(self.x_BNE.dtype)) + self.bias_V
 
     def take(self, positions_BN: jax.Array) -> "VocabularyLogits":
         """The logits at some positions."""
         return self._replace(x_BNE=take_positions(self.x_BNE, positions_BN))
 
     def cooled(self, temperature: float | jax.Array) -> "VocabularyLogits":
-        """The logits divided by a temperature."""
+        """The logits divided by a temperature; themselves, if that changes nothing."""
+        if _changes_nothing(temperature):
+            return self
         x_BNE = (self.x_BNE / temperature).astype(self.x_BNE.dtype)
         return self._replace(x_BNE=x_BNE, bias_V=self.bias_V / temperature)
 
@@ -82,8 +84,12 @@ def read(
       temperature: of the sampling only; the normalizer never sees it.
       forbidden_BN: a token that must not be drawn, or None.
     """
-    as_they_are = isinstance(temperature, float) and temperature == 1.0
-    return _read(logits, uniform_BN2, None if as_they_are else temperature, forbidden_BN)
+    hot = None if _changes_nothing(temperature) else temperature
+    return _read(logits, uniform_BN2, hot, forbidden_BN)
+
+
+def _changes_nothing(temperature: float | jax.Array) -> bool:
+    return isinstance(temperature, float) and temperature == 1.0
 
 
 @jax.custom_vjp
@@ -93,7 +99,8 @@ def _read(
     temperature: float | jax.Array | None,
     forbidden_BN: jax.Array | None,
 ) -> Reading:
-    count = _count(logits)
+    tiles = _tiles(logits)
+    count = len(tiles[0])
 
     def read_tile(tile: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
         index, word_ET, bias_T = tile
@@ -113,9 +120,7 @@ def _read(
         mass_BN, drawn_BN = _draw(weights_BNT, uniform_BN2[..., 1])
         return *found, peak_BN, mass_BN, drawn_BN * count + index
 
-    peak_KBN, total_KBN, guess_KBN, *drawn = jax.lax.map(
-        read_tile, (jnp.arange(count), *_tiles(logits, count))
-    )
+    peak_KBN, total_KBN, guess_KBN, *drawn = jax.lax.map(read_tile, (jnp.arange(count), *tiles))
     peak_BN = peak_KBN.max(axis=0)
     normalizer_BN = peak_BN + jnp.log((total_KBN * jnp.exp(peak_KBN - peak_BN)).sum(axis=0))
     guess_BN = _choose(guess_KBN, jnp.argmax(peak_KBN, axis=0))
@@ -150,7 +155,7 @@ def _backward(saved: tuple, gradient: Reading) -> tuple:
         return dx_BNE + dx_PE.reshape(dx_BNE.shape), (dword_ET, d_PT.sum(axis=0))
 
     dx_BNE, (dword_KET, dbias_KT) = jax.lax.scan(
-        tile_gradient, jnp.zeros(x_BNE.shape), _tiles(logits, _count(logits))
+        tile_gradient, jnp.zeros(x_BNE.shape), _tiles(logits)
     )
     vocab_size, width = logits.word_VE.shape
     dword_VE = dword_KET.transpose(2, 0, 1).reshape(-1, width)[:vocab_size]
@@ -165,17 +170,13 @@ def _backward(saved: tuple, gradient: Reading) -> tuple:
 _read.defvjp(_forward, _backward)
 
 
-def _count(logits: VocabularyLogits) -> int:
-    """Number of tiles."""
-    return math.ceil(logits.word_VE.shape[0] / TILE)
-
-
-def _tiles(logits: VocabularyLogits, count: int) -> tuple[jax.Array, jax.Array]:
+def _tiles(logits: VocabularyLogits) -> tuple[jax.Array, jax.Array]:
     """The words and biases of each tile: [K, E, T], in the dtype of the computation, and [K, T].
 
     The vocabulary is filled up with tokens that are impossible.
     """
     vocab_size, width = logits.word_VE.shape
+    count = math.ceil(vocab_size / TILE)
     size = math.ceil(vocab_size / (count * BLOCK)) * BLOCK
     padding = (0, size * count - vocab_size)
     word_VE = constrain(logits.word_VE, "vocabulary").astype(logits.x_BNE.dtype)
@@ -186,7 +187,7 @@ def _tiles(logits: VocabularyLogits, count: int) -> tuple[jax.Array, jax.Array]:
 
 def _product(x_BNE: jax.Array, word_ET: jax.Array) -> jax.Array:
     """Each position's products with words, float32 [B, N, T]."""
-    products_PT = _dot(x_BNE.reshape(-1, x_BNE.shape[-1]), word_ET.astype(x_BNE.dtype))
+    products_PT = _dot(x_BNE.reshape(-1, x_BNE.shape[-1]), word_ET)
     return constrain(products_PT.reshape(*x_BNE.shape[:2], -1), "batch", None, "vocabulary")
 
 

@@ -64,14 +64,14 @@ class Electric(Corruption):
         energy_BL = self.apply(
             "discriminate", params, noised_BL, prepared, key=main_key, train=train
         )
-        sampled_from = jax.lax.stop_gradient(noise).cooled(temperature)
-        log_noise_BL = sampled_from.at(noised_BL) - read(sampled_from).normalizer
+        reading, sampled_from = read(noise), noise.cooled(temperature)
+        normalizer_BL = (reading if sampled_from is noise else read(sampled_from)).normalizer
+        log_noise_BL = jax.lax.stop_gradient(sampled_from.at(noised_BL) - normalizer_BL)
         rate = self.config.mask_rate
         logits_BL = energy_BL + log_noise_BL + math.log(rate / (1.0 - rate))
         is_noise_BL = masking.chosen(masked, tokens_BL.shape[1])
         losses_BL = jax.nn.softplus(jnp.where(is_noise_BL, -logits_BL, logits_BL))
 
-        reading = read(noise)
         noise_losses_BL = reading.normalizer - noise.at(tokens_BL)
         sums = metrics.language_model_sums(
             "generator", noise_losses_BL, reading.guess, tokens_BL,
