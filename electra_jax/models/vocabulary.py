@@ -46,7 +46,8 @@ class VocabularyLogits(NamedTuple):
 
     def at(self, tokens_BN: jax.Array) -> jax.Array:
         """The logit of one token at each position, float32 [B, N]."""
-        word_BNE = self.word_VE[tokens_BN].astype(self.x_BNE.dtype)
+        word_VE = constrain(self.word_VE, "vocabulary")
+        word_BNE = constrain(word_VE[tokens_BN].astype(self.x_BNE.dtype), "batch")
         dots_BN = jnp.einsum(
             "bne,bne->bn", self.x_BNE, word_BNE, preferred_element_type=jnp.float32
         )
