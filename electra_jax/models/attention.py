@@ -5,14 +5,15 @@ The contract: a token attends to every token of its own document and to nothing 
 so no softmax is ever empty and no NaN can arise.
 """
 
-import math
+import functools
 
 import jax
 import jax.numpy as jnp
 
-from electra_jax.models.dropout import dropout as drop
+from electra_jax.models import attention_kernels, splash
 
-KERNELS = ("xla", "cudnn")
+# auto: splash attention on a TPU where it can do what is asked, else xla.
+KERNELS = ("xla", "auto", "cudnn")
 
 
 def positions_in_documents(documents_BL: jax.Array) -> jax.Array:
@@ -20,26 +21,6 @@ def positions_in_documents(documents_BL: jax.Array) -> jax.Array:
     index_L = jnp.arange(documents_BL.shape[1], dtype=jnp.int32)
     starts_BL = jnp.diff(documents_BL, axis=1, prepend=-1) != 0
     return index_L - jax.lax.cummax(jnp.where(starts_BL, index_L, 0), axis=1)
-
-
-def attention_mask(
-    documents_BL: jax.Array, window: int | None = None, direction: int = 0
-) -> jax.Array:
-    """The attention mask, bool [B, 1, L, L]: which position may attend to which.
-
-    Args:
-      documents_BL: document numbers, 0 is padding.
-      window: reach to each side, inclusive; None is the whole document.
-      direction: 0 sees both sides, 1 itself and what is to the left, -1 to the right.
-    """
-    mask_BLL = documents_BL[:, :, None] == documents_BL[:, None, :]
-    index_L = jnp.arange(documents_BL.shape[1])
-    ahead_LL = index_L[None, :] - index_L[:, None]
-    if window is not None:
-        mask_BLL &= jnp.abs(ahead_LL) <= window
-    if direction:
-        mask_BLL &= direction * ahead_LL <= 0
-    return mask_BLL[:, None]
 
 
 def rotate(x_BLNK: jax.Array, positions_BL: jax.Array, theta: float) -> jax.Array:
@@ -70,30 +51,28 @@ def attend(
     Args:
       query_BLNK, key_BLNK, value_BLNK: N heads of size K.
       documents_BL: see the module's contract.
-      window, direction: see `attention_mask`.
+      window: reach to each side, inclusive; None is the whole document.
+      direction: 0 sees both sides, 1 itself and what is to the left, -1 to the right.
       dropout: share of attention weights dropped; needs `dropout_key`.
-      kernel: "xla", or "cudnn" (NVIDIA, bfloat16 or float16, no dropout).
+      kernel: "xla"; "cudnn" (NVIDIA, bfloat16 or float16, no dropout); or "auto", which on a
+        TPU is splash attention for what that can do (see `splash.suits`), else "xla".
 
     Returns:
       [B, L, N, K] in the dtype of the values.
     """
-    mask = attention_mask(documents_BL, window, direction)
+    arrays = query_BLNK, key_BLNK, value_BLNK, documents_BL
     if kernel == "cudnn":
         if dropout:
             raise ValueError("the cudnn kernel has no dropout: set model.attention_dropout=0")
-        return jax.nn.dot_product_attention(
-            query_BLNK, key_BLNK, value_BLNK, mask=mask, implementation="cudnn"
-        )
-    scores_BNLS = jnp.einsum(
-        "blnk,bsnk->bnls",
-        query_BLNK / math.sqrt(query_BLNK.shape[-1]),
-        key_BLNK,
-        preferred_element_type=jnp.float32,
+        return attention_kernels.cudnn(*arrays, window, direction)
+    xla = functools.partial(
+        attention_kernels.xla,
+        window=window,
+        direction=direction,
+        dropout=dropout,
+        dropout_key=dropout_key,
     )
-    # Never a whole row: a token sees at least itself.
-    scores_BNLS = jnp.where(mask, scores_BNLS, jnp.finfo(jnp.float32).min)
-    weights_BNLS = jax.nn.softmax(scores_BNLS).astype(value_BLNK.dtype)
-    if dropout:
-        assert dropout_key is not None
-        weights_BNLS = drop(weights_BNLS, dropout, dropout_key)
-    return jnp.einsum("bnls,bsnk->blnk", weights_BNLS, value_BLNK)
+    if kernel == "auto" and splash.suits(query_BLNK, direction, dropout):
+        on_tpu = functools.partial(splash.attend, window=window)
+        return jax.lax.platform_dependent(*arrays, tpu=on_tpu, default=xla)
+    return xla(*arrays)

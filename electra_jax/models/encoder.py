@@ -66,7 +66,9 @@ class ModelConfig:
     pooling: str = checked("", one_of(("", *POOLINGS)))
     # Of the computation; auto: bfloat16 on accelerators, else float32.
     dtype: str = checked("auto", one_of(("auto", "float32", "bfloat16")))
-    attention: str = checked("xla", one_of(attention.KERNELS))  # the kernel
+    # The kernel; auto: splash attention on TPUs, without attention_dropout and for rows of a
+    # multiple of 128; else xla.
+    attention: str = checked("xla", one_of(attention.KERNELS))
     remat: bool = False  # recompute each layer in the backward pass
     scan: bool = False  # one compiled layer, scanned
 
@@ -321,7 +323,7 @@ class Encoder(nn.Module):
 
     Takes embeddings [B, L, E] and gives hidden states [B, L, D]; where E differs from
     D they are projected first (the paper's `embeddings_project`). `direction` is that of
-    its attention (see `attention_mask`).
+    its attention (see `attention.attend`).
     """
 
     config: ModelConfig

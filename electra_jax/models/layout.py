@@ -25,12 +25,17 @@ def constrain(x: jax.Array, *dimensions: str | None) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
+    return jax.lax.with_sharding_constraint(x, partition(x.shape, *dimensions))
+
+
+def partition(shape: tuple[int, ...], *dimensions: str | None) -> PartitionSpec:
+    """The placement of such an array on the mesh there is; an axis must divide its dimension."""
+    mesh = jax.sharding.get_abstract_mesh()
     axes = [AXES[dimension] for dimension in dimensions]
     parts = [math.prod(mesh.shape[axis] for axis in group) for group in axes]
-    spec = PartitionSpec(
+    return PartitionSpec(
         *(
             group if group and size % count == 0 else None
-            for group, count, size in zip(axes, parts, x.shape, strict=False)
+            for group, count, size in zip(axes, parts, shape, strict=False)
         )
     )
-    return jax.lax.with_sharding_constraint(x, spec)

@@ -32,7 +32,7 @@ VOCABULARY = 30522  # of the released models; what a config is planned with that
 # compiling takes half the time. A real run overlaps them with arithmetic, and under fsdp
 # scatters gradients where here it reduces them: what is sent is an upper bound.
 PLAIN = {
-    "exec_time_optimization_effort": -1.0,
+    "optimization_level": 19,  # O1
     "xla_tpu_enable_async_collective_fusion": False,
     "xla_jf_spmd_threshold_for_windowed_einsum_mib": 1_000_000,
 }

@@ -1,0 +1,191 @@
+"""Attention as XLA compiles it for any device: dense, in chunks, or within a window's blocks.
+
+The cost of a local layer grows with its window and not with the row; that of a global layer
+grows with the row, but not its memory: chunks of queries are computed one after another, and
+again in the backward pass.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from electra_jax.models.dropout import dropout as drop
+
+BLOCK = 64  # least queries of a block: fewer are too few for a matrix product
+CHUNK = 512  # queries whose scores are in memory together
+NOBODY = -1  # document of what is there only to fill up a block
+
+
+def visible(
+    query_documents_BQ: jax.Array,
+    key_documents_BS: jax.Array,
+    ahead_QS: jax.Array,
+    window: int | None = None,
+    direction: int = 0,
+) -> jax.Array:
+    """The mask, bool [B, 1, Q, S]: which query may attend to which key.
+
+    Args:
+      query_documents_BQ, key_documents_BS: the document of each.
+      ahead_QS: how far to the right of the query the key lies, in tokens.
+      window, direction: see `attention.attend`.
+    """
+    mask_BQS = query_documents_BQ[:, :, None] == key_documents_BS[:, None, :]
+    if window is not None:
+        mask_BQS &= jnp.abs(ahead_QS) <= window
+    if direction:
+        mask_BQS &= direction * ahead_QS <= 0
+    return mask_BQS[:, None]
+
+
+def xla(
+    query_BLNK: jax.Array,
+    key_BLNK: jax.Array,
+    value_BLNK: jax.Array,
+    documents_BL: jax.Array,
+    window: int | None,
+    direction: int,
+    dropout: float,
+    dropout_key: jax.Array | None,
+) -> jax.Array:
+    """Attention in whichever of the forms below costs least; arguments as in `attention.attend`."""
+    heads = query_BLNK, key_BLNK, value_BLNK
+    length = query_BLNK.shape[1]
+    if window is not None and 3 * max(window, BLOCK) < length:
+        return _local(*heads, documents_BL, window, direction, dropout, dropout_key)
+    if length > 2 * CHUNK:
+        return _in_chunks(*heads, documents_BL, window, direction, dropout, dropout_key)
+    mask = visible(documents_BL, documents_BL, _ahead(length, length), window, direction)
+    return _mix(*heads, mask, dropout, dropout_key)
+
+
+def cudnn(
+    query_BLNK: jax.Array,
+    key_BLNK: jax.Array,
+    value_BLNK: jax.Array,
+    documents_BL: jax.Array,
+    window: int | None,
+    direction: int,
+) -> jax.Array:
+    """Attention in one kernel of cuDNN: no scores in memory, but a dense mask."""
+    length = query_BLNK.shape[1]
+    mask = visible(documents_BL, documents_BL, _ahead(length, length), window, direction)
+    return jax.nn.dot_product_attention(
+        query_BLNK, key_BLNK, value_BLNK, mask=mask, implementation="cudnn"
+    )
+
+
+def _mix(
+    query_BQNK: jax.Array,
+    key_BSNK: jax.Array,
+    value_BSNK: jax.Array,
+    mask_B1QS: jax.Array,
+    dropout: float,
+    dropout_key: jax.Array | None,
+) -> jax.Array:
+    """The values, weighted by the softmax of the scores where the mask is true."""
+    scores_BNQS = jnp.einsum(
+        "bqnk,bsnk->bnqs",
+        query_BQNK / math.sqrt(query_BQNK.shape[-1]),
+        key_BSNK,
+        preferred_element_type=jnp.float32,
+    )
+    # Never a whole row: a token sees at least itself.
+    scores_BNQS = jnp.where(mask_B1QS, scores_BNQS, jnp.finfo(jnp.float32).min)
+    weights_BNQS = jax.nn.softmax(scores_BNQS).astype(value_BSNK.dtype)
+    if dropout:
+        assert dropout_key is not None
+        weights_BNQS = drop(weights_BNQS, dropout, dropout_key)
+    return jnp.einsum("bnqs,bsnk->bqnk", weights_BNQS, value_BSNK)
+
+
+def _local(
+    query_BLNK: jax.Array,
+    key_BLNK: jax.Array,
+    value_BLNK: jax.Array,
+    documents_BL: jax.Array,
+    window: int,
+    direction: int,
+    dropout: float,
+    dropout_key: jax.Array | None,
+) -> jax.Array:
+    """Attention of each block of queries to its own block of keys and the two beside it.
+
+    A block is at least as long as the window, which so never reaches farther. Blocks are rows
+    of a larger batch.
+    """
+    rows, length = documents_BL.shape
+    size = max(window, BLOCK)
+    count = math.ceil(length / size)
+
+    def blocks(x: jax.Array, fill: int = 0) -> jax.Array:
+        padding = [(0, 0), (0, count * size - length)] + [(0, 0)] * (x.ndim - 2)
+        padded = jnp.pad(x, padding, constant_values=fill)
+        return padded.reshape(rows, count, size, *x.shape[2:])
+
+    def beside(x: jax.Array, fill: int = 0) -> jax.Array:
+        edge = jnp.full_like(x[:, :1], fill)
+        before = jnp.concatenate([edge, x[:, :-1]], axis=1)
+        after = jnp.concatenate([x[:, 1:], edge], axis=1)
+        return jnp.concatenate([before, x, after], axis=2)
+
+    def as_rows(x: jax.Array) -> jax.Array:
+        return x.reshape(rows * count, *x.shape[2:])
+
+    documents = blocks(documents_BL, NOBODY)
+    mask = visible(
+        as_rows(documents),
+        as_rows(beside(documents, NOBODY)),
+        _ahead(size, 3 * size) - size,
+        window,
+        direction,
+    )
+    mixed = _mix(
+        as_rows(blocks(query_BLNK)),
+        as_rows(beside(blocks(key_BLNK))),
+        as_rows(beside(blocks(value_BLNK))),
+        mask,
+        dropout,
+        dropout_key,
+    )
+    return mixed.reshape(rows, count * size, *mixed.shape[2:])[:, :length]
+
+
+def _in_chunks(
+    query_BLNK: jax.Array,
+    key_BLNK: jax.Array,
+    value_BLNK: jax.Array,
+    documents_BL: jax.Array,
+    window: int | None,
+    direction: int,
+    dropout: float,
+    dropout_key: jax.Array | None,
+) -> jax.Array:
+    """Attention of CHUNK queries after another, none of whose scores are kept."""
+    length = documents_BL.shape[1]
+    count = math.ceil(length / CHUNK)
+
+    def chunks(x: jax.Array, fill: int = 0) -> jax.Array:
+        padding = [(0, 0), (0, count * CHUNK - length)] + [(0, 0)] * (x.ndim - 2)
+        padded = jnp.pad(x, padding, constant_values=fill)
+        return jnp.moveaxis(padded.reshape(x.shape[0], count, CHUNK, *x.shape[2:]), 1, 0)
+
+    @jax.checkpoint
+    def attend_chunk(chunk: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        index, query, documents = chunk
+        ahead = _ahead(CHUNK, length) - index * CHUNK
+        mask = visible(documents, documents_BL, ahead, window, direction)
+        key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
+        return _mix(query, key_BLNK, value_BLNK, mask, dropout, key)
+
+    mixed = jax.lax.map(
+        attend_chunk, (jnp.arange(count), chunks(query_BLNK), chunks(documents_BL, NOBODY))
+    )
+    mixed = jnp.moveaxis(mixed, 0, 1)
+    return mixed.reshape(query_BLNK.shape[0], count * CHUNK, *query_BLNK.shape[2:])[:, :length]
+
+
+def _ahead(queries: int, keys: int) -> jax.Array:
+    """How far to the right of each query each key lies, if both begin together: [Q, S]."""
+    return jnp.arange(keys)[None, :] - jnp.arange(queries)[:, None]
