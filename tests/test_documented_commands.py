@@ -70,7 +70,12 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("command", ALL, ids=lambda c: f"{c.page}:{c.line}:{c.text[:30]}")
 def test_it_parses(command):
-    check(command.text)
+    try:
+        check(command.text)
+    except UsageError as error:
+        # In a sentence a command may be named without all its flags.
+        if command.line or "are required" not in str(error):
+            raise
 
 
 def check(text: str) -> None:
