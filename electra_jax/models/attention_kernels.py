@@ -5,6 +5,7 @@ grows with the row, but not its memory: chunks of queries are computed one after
 again in the backward pass.
 """
 
+import functools
 import math
 
 import jax
@@ -76,6 +77,7 @@ def cudnn(
     )
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _mix(
     query_BQNK: jax.Array,
     key_BSNK: jax.Array,
@@ -84,20 +86,64 @@ def _mix(
     dropout: float,
     dropout_key: jax.Array | None,
 ) -> jax.Array:
-    """The values, weighted by the softmax of the scores where the mask is true."""
-    scores_BNQS = jnp.einsum(
-        "bqnk,bsnk->bnqs",
-        query_BQNK / math.sqrt(query_BQNK.shape[-1]),
-        key_BSNK,
-        preferred_element_type=jnp.float32,
-    )
+    """The values, weighted by the softmax of the scores where the mask is true.
+
+    Its gradient keeps the weights alone of all that has Q x S elements, in the dtype of the
+    computation, and multiplies in that dtype; derived by JAX it keeps float32 copies and
+    multiplies them.
+    """
+    return _forward(query_BQNK, key_BSNK, value_BSNK, mask_B1QS, dropout, dropout_key)[0]
+
+
+def _forward(
+    query_BQNK: jax.Array,
+    key_BSNK: jax.Array,
+    value_BSNK: jax.Array,
+    mask_B1QS: jax.Array,
+    dropout: float,
+    dropout_key: jax.Array | None,
+) -> tuple[jax.Array, tuple]:
+    scaled_BQNK = query_BQNK / math.sqrt(query_BQNK.shape[-1])
+    scores_BNQS = _scores(scaled_BQNK, key_BSNK)
     # Never a whole row: a token sees at least itself.
     scores_BNQS = jnp.where(mask_B1QS, scores_BNQS, jnp.finfo(jnp.float32).min)
     weights_BNQS = jax.nn.softmax(scores_BNQS).astype(value_BSNK.dtype)
-    if dropout:
-        assert dropout_key is not None
-        weights_BNQS = drop(weights_BNQS, dropout, dropout_key)
-    return jnp.einsum("bnqs,bsnk->bqnk", weights_BNQS, value_BSNK)
+    dropped_BNQS = _drop(weights_BNQS, dropout, dropout_key)
+    mixed_BQNK = jnp.einsum("bnqs,bsnk->bqnk", dropped_BNQS, value_BSNK)
+    saved = scaled_BQNK, key_BSNK, value_BSNK, weights_BNQS, mixed_BQNK, dropout_key
+    return mixed_BQNK, saved
+
+
+def _backward(dropout: float, saved: tuple, gradient_BQNK: jax.Array) -> tuple:
+    scaled_BQNK, key_BSNK, value_BSNK, weights_BNQS, mixed_BQNK, dropout_key = saved
+    dropped_BNQS = _drop(weights_BNQS, dropout, dropout_key)
+    dvalue_BSNK = jnp.einsum("bnqs,bqnk->bsnk", dropped_BNQS, gradient_BQNK)
+    dweights_BNQS = _drop(_scores(gradient_BQNK, value_BSNK), dropout, dropout_key)
+    # The mean of dweights by weights (Dao et al., 2022, FlashAttention, equation 4).
+    mean_BQN = jnp.einsum(
+        "bqnk,bqnk->bqn", gradient_BQNK, mixed_BQNK, preferred_element_type=jnp.float32
+    )
+    centred_BNQS = dweights_BNQS - mean_BQN.swapaxes(1, 2)[..., None]
+    dscores_BNQS = (weights_BNQS * centred_BNQS).astype(scaled_BQNK.dtype)
+    dscaled_BQNK = jnp.einsum("bnqs,bsnk->bqnk", dscores_BNQS, key_BSNK)
+    dkey_BSNK = jnp.einsum("bnqs,bqnk->bsnk", dscores_BNQS, scaled_BQNK)
+    dquery_BQNK = dscaled_BQNK / math.sqrt(scaled_BQNK.shape[-1])
+    return dquery_BQNK, dkey_BSNK, dvalue_BSNK, None, None
+
+
+_mix.defvjp(_forward, _backward)
+
+
+def _scores(query_BQNK: jax.Array, key_BSNK: jax.Array) -> jax.Array:
+    """Each query's products with keys, float32 [B, N, Q, S]."""
+    return jnp.einsum("bqnk,bsnk->bnqs", query_BQNK, key_BSNK, preferred_element_type=jnp.float32)
+
+
+def _drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    if not rate:
+        return x
+    assert key is not None
+    return drop(x, rate, key)
 
 
 def _local(

@@ -3,35 +3,10 @@
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+
+from electra_jax.planning.hlo import Instruction, Shape, parse_program
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-BITS = {"pred": 8, "token": 0, "opaque": 0, "c64": 64, "c128": 128}  # others end in their bits
-
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
-# "%name = shape opcode(operands), attributes"; a tuple's shape is in parentheses.
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)$")
-_ARRAY = re.compile(r"\b([a-z][a-z0-9]*)\[([\d,]*)\]")
-_CALLED = re.compile(
-    r"\b(calls|to_apply|body|condition|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)"
-)
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-
-
-class Shape(NamedTuple):
-    """An array's element type and dimensions."""
-
-    dtype: str
-    dimensions: tuple[int, ...]
-
-    @property
-    def bytes(self) -> int:
-        bits = BITS.get(self.dtype)
-        if bits is None:
-            # f32, bf16, s8, f8e4m3fn, …: the first number is the width.
-            bits = int(re.findall(r"\d+", self.dtype)[0])
-        return math.prod(self.dimensions) * bits // 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,13 +50,6 @@ class Collective:
         return share * self.bytes * self.count
 
 
-class _Instruction(NamedTuple):
-    name: str
-    shape: str
-    opcode: str
-    rest: str  # from the operands on
-
-
 def read_collectives(hlo: str, devices: int) -> list[Collective]:
     """The collectives of a compiled program that more than one device takes part in.
 
@@ -96,8 +64,7 @@ def read_collectives(hlo: str, devices: int) -> list[Collective]:
       ValueError: a loop around a collective whose trips the text does not tell, or groups
         of devices that it writes in an unknown way.
     """
-    computations = _computations(hlo)
-    times = _times(computations, _entry(hlo))
+    computations, times = parse_program(hlo)
     found = []
     for name, instructions in computations.items():
         for instruction in instructions:
@@ -109,81 +76,10 @@ def read_collectives(hlo: str, devices: int) -> list[Collective]:
                 raise ValueError(f"{instruction.name} is in a loop of an unknown number of trips")
             group = _group_size(instruction.rest, devices)
             if group > 1:
-                source = re.search(r'op_name="([^"]*)"', instruction.rest)
                 found.append(
-                    Collective(
-                        kind, group, count, _results(instruction), source[1] if source else ""
-                    )
+                    Collective(kind, group, count, _results(instruction), instruction.source)
                 )
     return found
-
-
-def _entry(hlo: str) -> str:
-    match = re.search(r"^ENTRY %?([\w.\-]+)", hlo, re.MULTILINE)
-    if match is None:
-        raise ValueError("no ENTRY computation: this is no HLO module")
-    return match[1]
-
-
-def _computations(hlo: str) -> dict[str, list[_Instruction]]:
-    computations: dict[str, list[_Instruction]] = {}
-    current: list[_Instruction] = []
-    for line in hlo.splitlines():
-        if line[:1] not in (" ", "}", ""):
-            match = _COMPUTATION.match(line)
-            if match:
-                current = computations.setdefault(match[1], [])
-            continue
-        match = _INSTRUCTION.match(line)
-        if match:
-            current.append(_Instruction(*match.groups()))
-    return computations
-
-
-def _called(instruction: _Instruction) -> Iterator[tuple[str, str]]:
-    """(attribute, computation) pairs."""
-    for match in _CALLED.finditer(instruction.rest):
-        for name in match[2].strip("{}").split(","):
-            yield match[1], name.strip().removeprefix("%")
-
-
-def _times(computations: dict[str, list[_Instruction]], entry: str) -> dict[str, int]:
-    """The number of times that each computation runs; negative if unknown."""
-    times = dict.fromkeys(computations, 0)
-
-    def run(name: str, count: int) -> None:
-        times[name] = -1 if count < 0 or times[name] < 0 else times[name] + count
-        for instruction in computations[name]:
-            trips = 1
-            if instruction.opcode == "while":
-                trips = _trips(instruction, computations)
-            for attribute, called in _called(instruction):
-                # What a reduction applies to two elements is arithmetic: nothing is sent there.
-                if attribute != "to_apply" or instruction.opcode == "call":
-                    run(called, -1 if count < 0 or trips < 0 else count * trips)
-
-    run(entry, 1)
-    return times
-
-
-def _trips(loop: _Instruction, computations: dict[str, list[_Instruction]]) -> int:
-    """Trips of a loop: said by the compiler, or what a counter from 0 is compared with; else -1."""
-    known = _TRIPS.search(loop.rest)
-    if known:
-        return int(known[1])
-    condition = dict(_called(loop))["condition"]
-    instructions = computations[condition]
-    constants = {
-        i.name: int(match[1])
-        for i in instructions
-        if i.opcode == "constant" and (match := re.match(r"(\d+)\)", i.rest))
-    }
-    for i in instructions:
-        if i.opcode == "compare" and "direction=LT" in i.rest:
-            for operand in re.findall(r"%?([\w.\-]+)", i.rest.partition(")")[0]):
-                if operand in constants:
-                    return constants[operand]
-    return -1
 
 
 def _group_size(rest: str, devices: int) -> int:
@@ -204,14 +100,11 @@ def _group_size(rest: str, devices: int) -> int:
     raise ValueError(f"replica groups that cannot be read: {rest[:200]}")
 
 
-def _results(instruction: _Instruction) -> tuple[Shape, ...]:
+def _results(instruction: Instruction) -> tuple[Shape, ...]:
     """The shapes that one device ends up with."""
-    shapes = tuple(
-        Shape(dtype, tuple(int(n) for n in dimensions.split(",") if n))
-        for dtype, dimensions in _ARRAY.findall(re.sub(r"\{[^}]*\}", "", instruction.shape))
-    )
+    shapes = instruction.arrays()
     if instruction.opcode in ("all-gather-start", "collective-permute-start"):
         # ((operands), (results), context): the operands are as many as the results.
-        operands = len(re.findall(r"%[\w.\-]+", instruction.rest.partition(")")[0]))
+        operands = len(instruction.operands)
         return shapes[operands : 2 * operands]
     return shapes

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from electra_jax.models import attention, attention_kernels, splash
+from electra_jax.models.dropout import dropout
 
 DOCUMENTS = np.array([[1, 1, 1, 2, 2, 0, 0, 0], [1, 2, 2, 2, 2, 2, 3, 3]])
 
@@ -143,6 +144,24 @@ def test_every_form_of_attention_agrees_with_the_dense_one(
         return FORMS[form](*heads, documents, window=window, direction=direction)
 
     expected, found = with_gradients(dense, heads), with_gradients(other, heads)
+    for x, y in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_the_gradient_is_the_one_that_jax_derives(rate):
+    heads, documents = packed_rows(24)
+    mask, key = plain_mask(documents), jax.random.key(3)
+
+    def derived(query, keys, value):
+        scores = jnp.einsum("bqnk,bsnk->bnqs", query, keys) / np.sqrt(8)
+        weights = jax.nn.softmax(jnp.where(mask, scores, -1e30))
+        return jnp.einsum("bnqs,bsnk->bqnk", dropout(weights, rate, key), value)
+
+    def ours(*heads):
+        return attention.attend(*heads, documents, dropout=rate, dropout_key=key)
+
+    expected, found = with_gradients(derived, heads), with_gradients(ours, heads)
     for x, y in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
 

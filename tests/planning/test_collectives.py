@@ -6,7 +6,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
-from electra_jax.planning.collectives import Shape, read_collectives
+from electra_jax.planning.collectives import read_collectives
+from electra_jax.planning.hlo import Shape
 
 PROGRAM = """HloModule m
 

@@ -23,7 +23,7 @@ from electra_jax.errors import UsageError
 from electra_jax.parallel.hardware import CHIPS, find_chip
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.planning import search as plan_search
-from electra_jax.planning.collectives import Collective, Shape, read_collectives
+from electra_jax.planning.collectives import Collective, read_collectives
 from electra_jax.planning.estimate import (
     ATTAINABLE,
     Estimate,
@@ -31,6 +31,7 @@ from electra_jax.planning.estimate import (
     estimate_step,
     logits_per_token,
 )
+from electra_jax.planning.hlo import Shape
 from electra_jax.planning.plan import (
     Memory,
     ModelCost,
