@@ -71,7 +71,7 @@ def evaluate(
         missing = ", ".join(sorted({"/".join(path.split("/")[:2]) for path in needed - there}))
         raise UsageError(f"{workdir} lacks {missing}: it cannot be evaluated")
     with Verification(mixture.stores) as verification:
-        metrics = make_evaluate(program, sampler, max_batches=0)(model.params)
+        metrics = make_evaluate(program, sampler, max_batches=0, progress=True)(model.params)
         verification.check()
     return {"step": model.step, **metrics}
 
@@ -91,7 +91,7 @@ def evaluate_task(
             f"{workdir} held its validation rows out of {named.train}: give --data FILE"
         )
     records = model.task.read(source)
-    return {"step": model.step, **model.task.score(model.answer(records), records)}
+    return {"step": model.step, **model.task.score(model.answer(records, progress=True), records)}
 
 
 def evaluate_minimal_pairs(

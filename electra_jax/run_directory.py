@@ -54,6 +54,7 @@ FREE_FIELDS = (
     "train.log_every",
     "train.profile",
     "train.skip_non_finite",
+    "data.pipeline",  # whose batches are the same
     "data.store",  # moved, perhaps: what it holds is compared
     "model.attention",
 )
