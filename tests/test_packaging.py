@@ -1,6 +1,7 @@
 """Declared ranges and tested versions agree."""
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import setuptools
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -57,6 +59,27 @@ def test_all_shipped_configs_are_packages():
     folders = {file.parent.name for file in (ROOT / "configs").glob("*/__init__.py")}
     setup = (ROOT / "setup.py").read_text()
     assert folders and all(f"{{CONFIGS}}.{name}" in setup for name in folders)
+
+
+def test_all_files_of_the_package_are_shipped(monkeypatch):
+    """Styles, scripts and templates of the report are no Python: a wheel has what is named."""
+    told = {}
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(setuptools, "setup", lambda **fields: told.update(fields))
+    runpy.run_path("setup.py")
+    shipped = {
+        file
+        for package, patterns in told["package_data"].items()
+        for pattern in patterns
+        for file in Path(*package.split(".")).glob(pattern)
+    }
+    files = {file for file in Path("electra_jax").rglob("*") if file.is_file()}
+    others = {f for f in files if f.suffix not in (".py", ".pyc") and not f.name.startswith(".")}
+    assert others and others <= shipped, sorted(others - shipped)
+    packages = {Path(*name.split(".")) for name in told["packages"]}
+    assert {file.parent for file in files if file.suffix == ".py"} <= packages
+    licence = Path("electra_jax/reporting/assets/uPlot.LICENSE")
+    assert licence in shipped and "MIT" in licence.read_text()
 
 
 def test_pythons_are_those_that_make_looks_for():
@@ -127,7 +150,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
     expected = {
         str(file.relative_to(ROOT))
         for file in (ROOT / "electra_jax").rglob("*")
-        if file.suffix == ".py" or file.name == "py.typed"
+        if file.is_file() and file.suffix != ".pyc" and not file.name.startswith(".")
     }
     expected |= {f"electra_jax/{f.relative_to(ROOT)}" for f in (ROOT / "configs").rglob("*.py")}
     assert names == expected

@@ -85,7 +85,7 @@ def verdict(run: Run, others: list[Run]) -> Verdict:
         quality=_finetuning_quality(run) if run.is_finetuning else _pretraining_quality(run),
         figures=_figures(run),
         contenders=_contenders(run, others),
-        metric=run.results.get("metric", ""),
+        metric=title(run.results.get("metric", "")),
         checks=checks,
     )
 
@@ -128,9 +128,10 @@ def _finetuning_story(run: Run) -> list[str]:
     fresh = "the shape alone of " if config.init.fresh else ""
     start = Path(config.init.from_).name or config.init.from_
     story = [f"Task {config.task.name}, fine-tuned from {fresh}{start}."]
-    trained = f" of {rows['train']:,} rows" if "train" in rows else ""
+    trained = f"{rows['train']:,} rows of " if "train" in rows else ""
     held_out = f", measured on {rows['validation']:,} others" if "validation" in rows else ""
-    return [*story, f"Data: {_base_names(config.task.train)}{trained}{held_out}.", f"{length}."]
+    data = f"Data: {trained}{_base_names(config.task.train)}{held_out}."
+    return [*story, data, f"{length}."]
 
 
 def _pretraining_quality(run: Run) -> list[str]:
@@ -161,14 +162,14 @@ def _finetuning_quality(run: Run) -> list[str]:
     if not results:
         return ["The run has not ended: it has no results yet."]
     metric = results["metric"]
-    ways = [f"{metric} {short(results['metrics'][metric])} at step {results['step']:,}"]
+    ways = [f"{title(metric)} {short(results['metrics'][metric])} at step {results['step']:,}"]
     names = {BASELINE: "the baseline", **LINEAR}
     ways += [
         f"{name} {short(results[kind][metric])}"
         for kind, name in names.items()
         if metric in results.get(kind, {})
     ]
-    return [f"On rows it was not trained on: {'; '.join(ways)}."]
+    return [f"{ways[0]}, on rows it was not trained on. Beside it: {'; '.join(ways[1:])}."]
 
 
 def _shown(metric: str, value: float) -> str:

@@ -172,7 +172,7 @@ def test_a_page_of_a_fine_tuned_model(tmp_path):
     page = read(write_report(write_run(tmp_path, config=config, results=RESULTS), (), judgements))
     text = shown(page)
     for part in (
-        "Fine-tuning report", "accuracy 0.75 at step 2", "a linear model of its word pieces",
+        "Fine-tuning report", "Accuracy 0.75 at step 2", "a linear model of its word pieces",
         "the baseline", "3 validation rows", "The worst mistakes", "75.0% certain",
     ):  # fmt: skip
         assert part in text, part

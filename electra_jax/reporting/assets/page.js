@@ -199,6 +199,7 @@
         }));
         this.u.setData(this.table());
       });
+      this.read(this.u);
     }
 
     // The values at the cursor, or the last ones.
