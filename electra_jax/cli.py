@@ -320,11 +320,12 @@ def run_config(args: argparse.Namespace) -> None:
 
 
 def run_report(args: argparse.Namespace) -> None:
-    from electra_jax.evaluation import held_out_examples
+    from electra_jax.evaluation import held_out_examples, held_out_judgements
     from electra_jax.report import write_report
 
     examples = held_out_examples(args.workdir, checkpoint=args.checkpoint)
-    print(f"report: {write_report(args.workdir, examples)}")
+    judgements = held_out_judgements(args.workdir, args.checkpoint)
+    print(f"report: {write_report(args.workdir, examples, judgements, args.compare)}")
 
 
 def run_quickstart(args: argparse.Namespace) -> None:

@@ -290,8 +290,14 @@ def add_model_commands(command: Command) -> None:
     add("--vocab", default="", metavar="FILE", help="vocab.txt of a TF1 checkpoint")
     add_special_token_flag(sub)
 
-    sub = command("report", "write a page with a run's curves and samples", "--workdir runs/tiny")
+    sub = command(
+        "report",
+        "write a page that says how a run went",
+        "--workdir runs/tiny --compare runs/other",
+    )
     add_workdir_flag(sub)
+    sub.add_argument("--compare", nargs="+", default=[], metavar="RUN",
+                     help="run directories to lay beside it")  # fmt: skip
     add_checkpoint_flags(sub)
 
 
