@@ -36,6 +36,7 @@ from electra_jax.training.checkpoint import CheckpointConfig
 from electra_jax.training.config import EvalConfig, TrainConfig
 from electra_jax.training.optimizer import OptimizerConfig
 from electra_jax.training.profile import parse_steps
+from electra_jax.training.trackers import TENSORBOARD, known_trackers
 
 BERT_TOKENS = SpecialTokens(pad=0, cls=101, sep=102, mask=103)
 
@@ -92,6 +93,8 @@ class FinetuneTrainConfig:
     eval_batch_size: int = checked(64, at_least(1))  # rows
     log_every: int = checked(50, at_least(1))  # steps
     profile: str = ""  # steps to trace, such as 100:110
+    # Where metrics go beside metrics.jsonl: some of tensorboard,wandb,mlflow,trackio; or empty.
+    trackers: str = checked(TENSORBOARD, known_trackers)
     # Steps in a row that may be skipped as they are not finite; 0: the first ends the run.
     skip_non_finite: int = checked(0, at_least(0))
     seed: int = checked(0, at_least(0))  # of the head's start, order and dropout

@@ -1,7 +1,7 @@
 """The files of a run directory, by name, and its config.
 
 config.json  checkpoints/  metrics.jsonl  tensorboard/  tokenizer/  report/  profile/
-minimal_pairs.json  metrics.damaged (lines that could not be read)
+minimal_pairs.json  trackers.json  metrics.damaged (lines that could not be read)
 .lock (of the process that writes, while it does)
 of fine-tuning also: task.json  data.json  results.json  predictions/
 of several fine-tuning runs: runs.json  results.md, and a run directory for each
@@ -53,6 +53,7 @@ FREE_FIELDS = (
     "checkpoint.",
     "train.log_every",
     "train.profile",
+    "train.trackers",
     "train.skip_non_finite",
     "data.pipeline",  # whose batches are the same
     "data.store",  # moved, perhaps: what it holds is compared
@@ -64,6 +65,7 @@ FINETUNING_FREE_FIELDS = (
     "checkpoint.",
     "train.log_every",
     "train.profile",
+    "train.trackers",
     "train.skip_non_finite",
     "train.eval_batch_size",
     "task.test",

@@ -12,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from electra_jax.config import FinetuneConfig, config_fields
+from electra_jax.config_files import flatten_fields
 from electra_jax.data.examples import Batches, Example, count_full
 from electra_jax.errors import UsageError
 from electra_jax.finetuning.linear import LINEAR, linear_metrics
@@ -62,6 +63,7 @@ from electra_jax.training.optimizer import learning_rates, make_optimizer
 from electra_jax.training.profile import Profiler, parse_steps
 from electra_jax.training.program import COMPILING, Program, build_program, first_state, start
 from electra_jax.training.state import TrainState
+from electra_jax.training.trackers import check_trackers
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +119,7 @@ def finetune(
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.train.batch_size, config.train.accumulate)
     check_batch(mesh, config.train.eval_batch_size, field="train.eval_batch_size")
+    check_trackers(config.train.trackers)
 
     # Encoder and data: what is fine-tuned, and on what.
     with stage("loading the encoder"):
@@ -169,7 +172,14 @@ def train(
         flops_per_token=3 * encoder_flops_per_token(encoder.model, config.train.length),
         peak_flops=peak_flops(mesh.devices.ravel()),
         checkpoints=checkpoints,
-        writer=MetricsWriter(workdir, int(state.step)) if is_main() else None,
+        writer=MetricsWriter(
+            workdir,
+            int(state.step),
+            config.train.trackers,
+            dict(flatten_fields(config_fields(config))),
+        )
+        if is_main()
+        else None,
         record={"config": config_fields(config), "tokenizer": task.tokenizer.identity},
         clock=Clock(elapsed),
         enough=lambda: is_main() and is_enough(workdir, task.metric, config.train.patience),

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from electra_jax.config import PretrainConfig, config_fields
+from electra_jax.config_files import flatten_fields
 from electra_jax.data.minimal_pairs import read_minimal_pairs
 from electra_jax.data.mixture import Mixture
 from electra_jax.data.sampler import Sampler, absolute_stores
@@ -49,6 +50,7 @@ from electra_jax.training.optimizer import learning_rates
 from electra_jax.training.profile import Profiler, parse_steps
 from electra_jax.training.program import COMPILING, Program, compile_step, first_state, start
 from electra_jax.training.state import TrainState
+from electra_jax.training.trackers import check_trackers
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,7 @@ def pretrain(
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.train.batch_size, config.train.accumulate)
     check_batch(mesh, config.eval.batch_size, field="eval.batch_size")
+    check_trackers(config.train.trackers)
 
     with stage("opening the text"):
         config, text = open_text(config)
@@ -164,7 +167,14 @@ def train(
         flops_per_token=flops,
         peak_flops=peak_flops(mesh.devices.ravel()),
         checkpoints=checkpoints,
-        writer=MetricsWriter(workdir, int(state.step)) if is_main() else None,
+        writer=MetricsWriter(
+            workdir,
+            int(state.step),
+            config.train.trackers,
+            dict(flatten_fields(config_fields(config))),
+        )
+        if is_main()
+        else None,
         record={
             "store": mixture.identity,
             "tokenizer": mixture.tokenizer.identity,

@@ -5,6 +5,7 @@ import math
 
 from electra_jax.errors import UsageError, at_least, check_fields, checked
 from electra_jax.training.profile import parse_steps
+from electra_jax.training.trackers import TENSORBOARD, known_trackers
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -19,6 +20,8 @@ class TrainConfig:
     accumulate: int = checked(1, at_least(1))  # microbatches that a batch is cut into
     log_every: int = checked(100, at_least(1))  # steps
     profile: str = ""  # steps to trace, such as 100:110
+    # Where metrics go beside metrics.jsonl: some of tensorboard,wandb,mlflow,trackio; or empty.
+    trackers: str = checked(TENSORBOARD, known_trackers)
     # Steps in a row that may be skipped as they are not finite; 0: the first ends the run.
     skip_non_finite: int = checked(0, at_least(0))
     seed: int = checked(0, at_least(0))  # of parameters, order, masks and samples

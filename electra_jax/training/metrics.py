@@ -1,8 +1,8 @@
-"""Metrics of a run directory: `metrics.jsonl` and TensorBoard.
+"""Metrics of a run directory: `metrics.jsonl`, and trackers beside it (see `trackers`).
 
 A line of `metrics.jsonl` is one object with `step`, `seconds` and metrics by name; where warnings
-begin or end, `warnings` has their texts by name, or null. Neither file is worth a run: what cannot
-be written is told once, and the run goes on without it.
+begin or end, `warnings` has their texts by name, or null. No log is worth a run: what cannot be
+written is told once, and the run goes on without it.
 """
 
 import contextlib
@@ -10,28 +10,20 @@ import json
 import logging
 import math
 import os
-import socket
 import stat
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import RecordWriter
-from tensorboardX.summary import scalar, text
-
 from electra_jax.system.atomic_files import atomic_path
 from electra_jax.system.json_files import short_reason
+from electra_jax.training.trackers import TENSORBOARD, open_trackers
 
 log = logging.getLogger(__name__)
 
 BASELINE = "_baseline"  # ends the name of the metric beside another
 METRICS_FILE = "metrics.jsonl"
 DAMAGED_FILE = "metrics.damaged"  # lines that could not be read, put aside when a run resumes
-TENSORBOARD = "tensorboard"
-FLUSH_SECONDS = 30.0  # of TensorBoard's file
 WARNINGS = "warnings"
 
 
@@ -104,11 +96,23 @@ class MetricsWriter:
 
     Lines past `step` are cut off first: the resumed run will write them again.
     Only process 0 should make one. Use as a context manager.
+
+    Args:
+      workdir: the run directory.
+      step: steps done.
+      trackers: where else the lines go, names with commas between them.
+      settings: of the run, for trackers that show them, by name.
     """
 
-    def __init__(self, workdir: str | Path, step: int) -> None:
+    def __init__(
+        self,
+        workdir: str | Path,
+        step: int,
+        trackers: str = TENSORBOARD,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self._lines = LineFile(Path(workdir), step)
-        self._events = EventFile(Path(workdir) / TENSORBOARD, step)
+        self._trackers = open_trackers(trackers, Path(workdir), step, settings or {})
 
     def write(
         self,
@@ -130,14 +134,16 @@ class MetricsWriter:
         if warnings:
             line[WARNINGS] = {**warnings}
         self._lines.append(json.dumps(line).encode() + b"\n")
-        self._events.append(step, finite, warnings or {})
+        for tracker in self._trackers:
+            tracker.append(step, finite, warnings or {})
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._lines.close()
-        self._events.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
 class LineFile:
@@ -220,67 +226,6 @@ class LineFile:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = None
-
-
-class EventFile:
-    """A file of events for TensorBoard, written by whoever calls: no thread, nothing to wait for.
-
-    With its first error it is given up.
-    """
-
-    def __init__(self, folder: Path, step: int) -> None:
-        self._records: RecordWriter | None = None
-        self._flushed = time.monotonic()
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}-{step}"
-        with self._giving_up(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            self._records = RecordWriter(str(folder / name))
-            self._write(Event(file_version="brain.Event:2"))
-            # What an earlier start wrote of later steps is not shown any more.
-            self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
-            self._records.flush()
-        self._folder = folder
-
-    def append(
-        self, step: int, values: Mapping[str, float | None], warnings: Mapping[str, str | None]
-    ) -> None:
-        if self._records is None:
-            return
-        with self._giving_up(self._folder):
-            parts = [scalar(name, value) for name, value in values.items() if value is not None]
-            parts += [text(f"warnings/{name}", told or "over") for name, told in warnings.items()]
-            summary = Summary(value=[value for part in parts for value in part.value])
-            self._write(Event(step=step, summary=summary))
-            if time.monotonic() - self._flushed > FLUSH_SECONDS:
-                self._records.flush()
-                self._flushed = time.monotonic()
-
-    def _write(self, event: Event) -> None:
-        assert self._records is not None
-        event.wall_time = time.time()
-        self._records.write(event.SerializeToString())
-
-    def close(self) -> None:
-        if self._records is None:
-            return
-        with self._giving_up(self._folder):
-            self._records.flush()
-            self._records.close()
-            self._records = None
-
-    @contextlib.contextmanager
-    def _giving_up(self, folder: Path) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # protocol buffers raise many kinds
-            log.warning(
-                "%s cannot be written (%s): the run goes on without it",
-                folder, short_reason(error),
-            )  # fmt: skip
-            records, self._records = self._records, None
-            with contextlib.suppress(Exception):
-                if records is not None:
-                    records.close()
 
 
 def held_out_metrics(workdir: str | Path, step: int | None = None) -> dict[str, float]:

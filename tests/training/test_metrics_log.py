@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tensorboardX import record_writer
 
-from electra_jax.training import metrics
+from electra_jax.training import trackers
 from electra_jax.training.metrics import DAMAGED_FILE, METRICS_FILE, MetricsWriter, read_metrics
 
 
@@ -61,7 +61,7 @@ def test_values_of_the_wrong_kind_are_left_out(tmp_path):
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
 def test_a_log_that_cannot_be_is_no_reason_to_stop(make, tmp_path, caplog):
     make(tmp_path / METRICS_FILE)
-    make(tmp_path / metrics.TENSORBOARD)
+    make(tmp_path / trackers.TENSORBOARD)
     with MetricsWriter(tmp_path, 0) as writer:
         for step in range(3):
             writer.write(step, 0.0, {"train/loss": 1.0})
@@ -124,7 +124,7 @@ def test_tensorboard_shows_what_was_written(tmp_path):
             for step in range(start + 1, 4):
                 values = {"train/loss": start + step, "eval/x": float("nan")}
                 writer.write(step, 0.0, values, {"name": "what"})
-    shown = loader.EventAccumulator(str(tmp_path / metrics.TENSORBOARD))
+    shown = loader.EventAccumulator(str(tmp_path / trackers.TENSORBOARD))
     shown.Reload()
     events = [(event.step, event.value) for event in shown.Scalars("train/loss")]
     assert events == [(1, 1), (2, 2), (3, 5)]
