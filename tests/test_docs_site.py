@@ -45,6 +45,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     import nbformat
 
     monkeypatch.setenv("NOTEBOOK_BUDGET", "10s")
+    monkeypatch.setenv("NOTEBOOK_TEXT", "docs:numpy,jax")
     monkeypatch.setenv("NOTEBOOK_FOLDER", str(tmp_path / "runs"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4)
