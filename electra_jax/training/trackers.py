@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import os
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -128,7 +129,7 @@ class WandbSession:
     def __init__(self, start: Start) -> None:
         import wandb
 
-        self.run = start.run or wandb.util.generate_id()
+        self.run = start.run or secrets.token_hex(4)
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=os.environ.get("WANDB_NAME", start.workdir.absolute().name),
