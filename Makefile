@@ -21,7 +21,7 @@ define make_environment
 		$(1)/bin/python -m pip install -q -c $$pins -e '.[$(3)]'
 endef
 
-.PHONY: quickstart test test-oldest test-all check quick faults format lock clean
+.PHONY: quickstart test test-oldest test-all check quick faults docs format lock clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/electra-jax quickstart --workdir $(WORKDIR)
@@ -41,6 +41,10 @@ quick: $(VENV)/installed
 # FAULTS="--kills 20 --seed 1": how many, and which (tests/faults/run.py).
 faults: $(VENV)/installed
 	$(BIN)/python tests/faults/run.py $(FAULTS)
+
+# The site of docs/, in build/site.
+docs: $(VENV)/docs
+	$(BIN)/python -m mkdocs build --strict
 
 # The other end of the ranges in pyproject.toml.
 test-oldest:
@@ -68,7 +72,11 @@ $(VENV)/installed: pyproject.toml setup.py requirements.txt requirements-3.11.tx
 
 # PyTorch and transformers, to compare with.
 $(VENV)/full: $(VENV)/installed
-	$(BIN)/python -m pip install -q -e '.[full]'
+	$(BIN)/python -m pip install -q -e '.[full,docs]'
+	touch $@
+
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install -q -e '.[docs]'
 	touch $@
 
 # Apache Beam needs older versions of some packages than requirements.txt names.

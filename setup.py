@@ -9,5 +9,8 @@ setup(
     packages=find_packages(include=["electra_jax", "electra_jax.*"])
     + [CONFIGS, f"{CONFIGS}.pretrain", f"{CONFIGS}.finetune"],
     package_dir={CONFIGS: "configs"},
-    package_data={"electra_jax": ["py.typed"]},
+    package_data={
+        "electra_jax": ["py.typed"],
+        "electra_jax.reporting": ["assets/*", "templates/*"],
+    },
 )

@@ -39,7 +39,8 @@ def main() -> None:
     ):
         sampler = Sampler(
             [(store.split("train"), 1.0)],
-            length=length, layout=layout, batch_size=rows, seed=0, **ids,
+            length=length, layout=layout, batch_size=rows, seed=0, pipeline="tfdata",
+            **ids,
         )  # fmt: skip
         plain, piped = (
             statistics.median(rate(make(0)) for _ in range(5)) / 1e6

@@ -61,8 +61,8 @@ def train_tokenizer(
     with atomic_folder(output, RECORD_NAME, update=True) as folder:
         there = load_tokenizer(folder) if (folder / RECORD_NAME).exists() else None
         tokenizer = tokenizer_training.train_tokenizer(
-            iter(documents), kind=kind, vocab_size=vocab_size, lower_case=lower_case,
-            strip_accents=strip_accents, character_coverage=character_coverage,
+            documents, kind=kind, vocab_size=vocab_size, lower_case=lower_case,
+            strip_accents=strip_accents, character_coverage=character_coverage, progress=True,
         )  # fmt: skip
         if there and there.identity != tokenizer.identity:
             raise UsageError(

@@ -12,19 +12,34 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from electra_jax.command_line import OVERRIDE, build_parser, split_overrides
+from electra_jax import __version__
+from electra_jax.command_line import (
+    OVERRIDE,
+    build_parser,
+    split_overrides,
+    without_display_flags,
+)
 from electra_jax.errors import PREEMPTED as PREEMPTED
 from electra_jax.errors import Stopped, UsageError
 from electra_jax.plugins import fingerprint, import_plugin
 from electra_jax.system.ending import INTERRUPTED as INTERRUPTED
 from electra_jax.system.ending import ending_at_once, leave
 from electra_jax.system.failures import explain
-from electra_jax.system.streams import drop_output, guarded_streams, log_to_terminal, tell
+from electra_jax.system.streams import (
+    drop_output,
+    guarded_streams,
+    log_to_terminal,
+    logging_to_file,
+    tell,
+)
 
 if TYPE_CHECKING:
     from electra_jax.data.documents import DocumentOptions
 
+log = logging.getLogger(__name__)
+
 NEXT = "next: electra-jax report --workdir {0}, or electra-jax inspect --model {0} TEXT"
+NEXT_FINETUNED = "next: electra-jax predict --model {0} --input FILE"
 ARGUMENTS = "the command line"  # among what all processes must have in common
 
 
@@ -54,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_command(argv: Sequence[str]) -> int:
     """Parses flags and runs their command; returns its exit status."""
-    log_to_terminal()
+    log_to_terminal(logging.INFO)
     # TensorFlow makes batches here and nothing else: what it says of its kernels is noise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -67,13 +82,30 @@ def run_command(argv: Sequence[str]) -> int:
     if overrides and not hasattr(args, "config"):
         raise UsageError(f"{args.command} takes no {OVERRIDE}{overrides[0].split('=')[0]}")
     check_folder()
+    with logging_to_file(args.log_file):
+        log_to_terminal(level_of(args))
+        run_parsed(args, argv, overrides)
+    return 0
+
+
+def level_of(args: argparse.Namespace) -> int:
+    """The least level of what is logged to the terminal."""
+    if args.quiet:
+        return logging.WARNING
+    return logging.DEBUG if args.verbose else logging.INFO
+
+
+def run_parsed(args: argparse.Namespace, argv: Sequence[str], overrides: list[str]) -> None:
+    """Runs the command that flags name."""
     args.overrides = overrides
     for module in args.plugin:
         import_plugin(module)
-    words = " ".join([*argv, *sorted(overrides)])
+    if args.command in LONG:
+        # What they import takes seconds.
+        log.info("%-11s %s, starting", f"electra-jax {__version__}", args.command)
+    words = " ".join([*without_display_flags(argv), *sorted(overrides)])
     args.shared = {ARGUMENTS: words, **fingerprint(args.plugin)}
     COMMANDS[args.command](args)
-    return 0
 
 
 def check_folder() -> None:
@@ -147,7 +179,7 @@ def run_prepare(args: argparse.Namespace) -> None:
 def run_verify(args: argparse.Namespace) -> None:
     from electra_jax.verify import verify
 
-    print(verify(args.path, progress=sys.stderr.isatty()))
+    print(verify(args.path, progress=True))
 
 
 def run_replay(args: argparse.Namespace) -> None:
@@ -190,6 +222,8 @@ def run_finetune(args: argparse.Namespace) -> None:
             args.config, args.overrides, args.workdir, args.seeds, args.sweep, args.baseline
         )
     print(table)
+    if args.seeds == 1 and not args.sweep and not args.baseline:
+        print(NEXT_FINETUNED.format(args.workdir))
 
 
 def run_glue(args: argparse.Namespace) -> None:
@@ -240,7 +274,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
 def run_inspect(args: argparse.Namespace) -> None:
     from electra_jax.inference.pretrained import load_pretrained
-    from electra_jax.inference.terminal import render_inspection
+    from electra_jax.inference.terminal import render_inspection, wants_colour
 
     model = load_pretrained(args.model, args.checkpoint)
     for text in args.text:
@@ -248,7 +282,7 @@ def run_inspect(args: argparse.Namespace) -> None:
         if args.json:
             print(json.dumps({"text": text, "tokens": [token._asdict() for token in tokens]}))
         else:
-            print(render_inspection(tokens, colour=sys.stdout.isatty()), end="\n\n")
+            print(render_inspection(tokens, colour=wants_colour()), end="\n\n")
 
 
 def run_export(args: argparse.Namespace) -> None:
@@ -301,11 +335,12 @@ def run_config(args: argparse.Namespace) -> None:
 
 
 def run_report(args: argparse.Namespace) -> None:
-    from electra_jax.evaluation import held_out_examples
+    from electra_jax.evaluation import held_out_examples, held_out_judgements
     from electra_jax.report import write_report
 
     examples = held_out_examples(args.workdir, checkpoint=args.checkpoint)
-    print(f"report: {write_report(args.workdir, examples)}")
+    judgements = held_out_judgements(args.workdir, args.checkpoint)
+    print(f"report: {write_report(args.workdir, examples, judgements, args.compare)}")
 
 
 def run_quickstart(args: argparse.Namespace) -> None:
@@ -334,3 +369,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "report": run_report,
     "quickstart": run_quickstart,
 }
+# Those that say at once that they have begun.
+LONG = {
+    "tokenizer", "prepare", "pretrain", "finetune", "glue", "evaluate", "export", "import", "plan",
+    "report", "quickstart",
+}  # fmt: skip

@@ -4,7 +4,7 @@ import argparse
 import itertools
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from electra_jax import __version__
@@ -13,6 +13,8 @@ from electra_jax.errors import UsageError, did_you_mean
 SOURCE = "docs:, text:GLOB, lines:GLOB, jsonl:GLOB, parquet:GLOB or tfds:NAME; may be repeated"
 MODEL = "a run directory, an exported or Hugging Face one, or hub:NAME[@REVISION]"
 OVERRIDE = "--config."
+LOG_FILE = "--log-file"
+DISPLAY_FLAGS = ("-q", "--quiet", "-v", "--verbose")
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -31,6 +33,18 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             flag = f"{flag}={rest.pop(0)}"
         overrides.append(flag.removeprefix(OVERRIDE))
     return flags, overrides
+
+
+def without_display_flags(argv: Sequence[str]) -> list[str]:
+    """Flags that change what is done, and not only what is shown of it."""
+    left, rest = [], list(argv)
+    while rest:
+        flag = rest.pop(0)
+        if flag == LOG_FILE:
+            del rest[:1]
+        elif flag not in DISPLAY_FLAGS and not flag.startswith(f"{LOG_FILE}="):
+            left.append(flag)
+    return left
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="electra-jax COMMAND --help explains a command's flags.",
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"electra-jax {__version__}")
+    add_display_flags(parser, {"quiet": False, "verbose": False, "log_file": ""})
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str, example: str) -> argparse.ArgumentParser:
@@ -67,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=f"example:\n  electra-jax {name} {example}".rstrip(), formatter_class=Formatter,
         )  # fmt: skip
         sub.set_defaults(plugin=[])
+        add_display_flags(sub)
         return sub
 
     for add in (add_data_commands, add_training_commands, add_model_commands, add_other_commands):
@@ -280,8 +296,14 @@ def add_model_commands(command: Command) -> None:
     add("--vocab", default="", metavar="FILE", help="vocab.txt of a TF1 checkpoint")
     add_special_token_flag(sub)
 
-    sub = command("report", "write a page with a run's curves and samples", "--workdir runs/tiny")
+    sub = command(
+        "report",
+        "write a page that says how a run went",
+        "--workdir runs/tiny --compare runs/other",
+    )
     add_workdir_flag(sub)
+    sub.add_argument("--compare", nargs="+", default=[], metavar="RUN",
+                     help="run directories to lay beside it")  # fmt: skip
     add_checkpoint_flags(sub)
 
 
@@ -301,6 +323,24 @@ def add_other_commands(command: Command) -> None:
     sub = command("config", "print all fields of a config, and what they mean", "pretrain/tiny")
     sub.add_argument("name", metavar="FILE[:VARIANT]", help="such as pretrain/tiny")
     add_plugin_flag(sub)
+
+
+def add_display_flags(
+    parser: argparse.ArgumentParser, defaults: Mapping[str, Any] | None = None
+) -> None:
+    """Flags of every command, before or after its name; only the first parser has defaults."""
+    group = parser.add_argument_group("what is shown")
+    level = group.add_mutually_exclusive_group()
+    for flags, help in (
+        (DISPLAY_FLAGS[:2], "only warnings and results, no progress"),
+        (DISPLAY_FLAGS[2:], "the parts of a start with their seconds, too"),
+    ):
+        level.add_argument(*flags, action="store_true", default=argparse.SUPPRESS, help=help)
+    group.add_argument(
+        LOG_FILE, metavar="FILE", default=argparse.SUPPRESS,
+        help="append all that is logged to a file, with the time",
+    )  # fmt: skip
+    parser.set_defaults(**defaults or {})
 
 
 def add_source_flags(sub: argparse.ArgumentParser) -> None:

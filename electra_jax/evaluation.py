@@ -13,16 +13,19 @@ from electra_jax.data.minimal_pairs import read_minimal_pairs
 from electra_jax.data.mixture import Mixture, parse_stores
 from electra_jax.data.verification import Verification
 from electra_jax.errors import UsageError
-from electra_jax.inference.finetuned import FinetunedModel, load
+from electra_jax.finetuning.resume import describe_data
+from electra_jax.inference.finetuned import FinetunedModel, load, load_finetuned
 from electra_jax.inference.pretrained import PretrainedModel, load_pretrained
 from electra_jax.interop.names import flatten
 from electra_jax.objectives.replaced_token import ReplacedTokenDetection
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.pretraining.pretrain import make_evaluate
 from electra_jax.pretraining.program import pretraining_program
-from electra_jax.report import Sample, SampleToken
-from electra_jax.run_directory import PAIRS_FILE, read_any_config
+from electra_jax.reporting.samples import Sample, SampleToken
+from electra_jax.run_directory import DATA_FILE, PAIRS_FILE, RESULTS_FILE, read_any_config
 from electra_jax.system.atomic_files import write_json
+from electra_jax.system.json_files import read_object
+from electra_jax.tasks.task import Judgement
 from electra_jax.training.checkpoint import holds_checkpoint
 
 log = logging.getLogger(__name__)
@@ -68,7 +71,7 @@ def evaluate(
         missing = ", ".join(sorted({"/".join(path.split("/")[:2]) for path in needed - there}))
         raise UsageError(f"{workdir} lacks {missing}: it cannot be evaluated")
     with Verification(mixture.stores) as verification:
-        metrics = make_evaluate(program, sampler, max_batches=0)(model.params)
+        metrics = make_evaluate(program, sampler, max_batches=0, progress=True)(model.params)
         verification.check()
     return {"step": model.step, **metrics}
 
@@ -88,7 +91,7 @@ def evaluate_task(
             f"{workdir} held its validation rows out of {named.train}: give --data FILE"
         )
     records = model.task.read(source)
-    return {"step": model.step, **model.task.score(model.answer(records), records)}
+    return {"step": model.step, **model.task.score(model.answer(records, progress=True), records)}
 
 
 def evaluate_minimal_pairs(
@@ -164,6 +167,29 @@ def held_out_examples(
                  probabilities_BL[row], row)
         for row in range(count)
     ]  # fmt: skip
+
+
+def held_out_judgements(workdir: str | Path, checkpoint: str = "best") -> list[Judgement]:
+    """The answers of a fine-tuned model to its validation rows, beside the gold ones.
+
+    None of a pretraining run, of a fine-tuning run that has not ended, of a task that does not
+    say how to judge (`Task.judge`), and where the rows are no longer what they were.
+    """
+    workdir = Path(workdir)
+    config = read_any_config(workdir)
+    if not isinstance(config, FinetuneConfig) or not (workdir / RESULTS_FILE).is_file():
+        return []
+    try:
+        known = read_object(workdir / DATA_FILE)
+        changed = [name for name, one in describe_data(config).items() if known.get(name) != one]
+        if changed:
+            raise UsageError(f"{changed[0]} was changed")
+        model = load_finetuned(workdir, checkpoint)
+        _, records = model.task.read_splits(config.train.seed)
+    except UsageError as error:
+        log.warning("the report has no mistakes: %s", error)
+        return []
+    return model.task.judge(model.answer(records), records)
 
 
 def _example(

@@ -5,7 +5,6 @@ reader can go the same road with other text.
 """
 
 import logging
-import sys
 from pathlib import Path
 
 from electra_jax.config import load_config, pretrain_config
@@ -15,7 +14,7 @@ from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.data.tokenizer_training import train_tokenizer
 from electra_jax.evaluation import evaluate, held_out_examples
 from electra_jax.inference.pretrained import load_pretrained
-from electra_jax.inference.terminal import render_inspection, render_metrics
+from electra_jax.inference.terminal import render_inspection, render_metrics, wants_colour
 from electra_jax.parallel.runtime import enable_compilation_cache
 from electra_jax.pretraining.pretrain import pretrain
 from electra_jax.report import write_report
@@ -59,7 +58,7 @@ def run_stages(workdir: Path, time_budget: str) -> None:
     flags = f"--input {SOURCE} --min-characters 100"
     _say(f"tokenizer {flags} --vocab-size {VOCAB_SIZE} --output {tokenizer_dir}")
     if is_free(tokenizer_dir):
-        tokenizer = train_tokenizer(iter(documents), kind="wordpiece", vocab_size=VOCAB_SIZE)
+        tokenizer = train_tokenizer(documents, "wordpiece", VOCAB_SIZE, progress=True)
         tokenizer.save(tokenizer_dir)
 
     _say(
@@ -85,7 +84,7 @@ def run_stages(workdir: Path, time_budget: str) -> None:
     for sentence in SENTENCES:
         _say(f'inspect --model {run_dir} "{sentence}"')
         tokens = load_pretrained(run_dir).inspect(sentence)
-        print(render_inspection(tokens, colour=sys.stdout.isatty()))
+        print(render_inspection(tokens, colour=wants_colour()))
 
     _say(f"report --workdir {run_dir}")
     print(f"report: {write_report(run_dir, held_out_examples(run_dir))}")

@@ -55,6 +55,7 @@ FREE_FIELDS = (
     "train.profile",
     "train.trackers",
     "train.skip_non_finite",
+    "data.pipeline",  # whose batches are the same
     "data.store",  # moved, perhaps: what it holds is compared
     "model.attention",
 )

@@ -3,12 +3,11 @@
 import time
 from pathlib import Path
 
-from tqdm import tqdm
-
 from electra_jax.data.token_store import MANIFEST, TokenStore
 from electra_jax.errors import UsageError
 from electra_jax.inference.finetuned import load
 from electra_jax.run_directory import CONFIG_FILE
+from electra_jax.system.progress import Progress
 from electra_jax.training.checkpoint import FOLDER
 
 
@@ -49,10 +48,8 @@ def verify_store(path: Path, progress: bool) -> str:
     """Compares all checksums, ids, the order of documents and the tokenizer of a store."""
     store = TokenStore.open(path)
     start = time.monotonic()
-    with tqdm(
-        desc="verify", total=store.size, unit="B", unit_scale=True, disable=not progress
-    ) as bar:
-        store.verify(bar.update)
+    with Progress(store.size, unit="B", label="verify", shown=progress) as bar:
+        store.verify(bar.add)
     rate = store.size / 1e9 / max(time.monotonic() - start, 1e-9)
     counts = store.manifest["splits"].values()
     tokens, documents = (sum(split[name] for split in counts) for name in ("tokens", "documents"))

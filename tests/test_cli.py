@@ -1,6 +1,7 @@
 """The command: whatever a user gets wrong ends in one line and exit status 2."""
 
 import argparse
+import logging
 import shlex
 import subprocess
 import sys
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from electra_jax import __version__, cli
-from electra_jax.command_line import build_parser, split_overrides
+from electra_jax.command_line import build_parser, split_overrides, without_display_flags
 from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import ElectraError, ProcessMissing, UsageError
+from electra_jax.inference.terminal import wants_colour
 from electra_jax.training.checkpoint import SaveFailed
 from electra_jax.training.loop import NonFiniteLoss
 
@@ -204,3 +206,69 @@ def test_a_path_that_leads_nowhere_is_told_in_one_line(argv, bad, text, tmp_path
     assert [line.startswith("electra-jax: ") for line in lines[-1:]] == [True]
     assert (tmp_path / "loop").is_symlink() and not (tmp_path / "out").exists()
     assert (tmp_path / "file").read_bytes() == b""
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What a command logs, at each of the levels."""
+    log = logging.getLogger("electra_jax.somewhere")
+
+    def run(args):
+        log.debug("a part")
+        log.info("a step")
+        log.warning("a danger")
+
+    monkeypatch.setitem(cli.COMMANDS, "configs", run)
+    yield
+    logging.getLogger("electra_jax").setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["configs"], ["a step", "a danger"]),
+        (["configs", "-q"], ["a danger"]),
+        (["--quiet", "configs"], ["a danger"]),
+        (["configs", "--verbose"], ["a part", "a step", "a danger"]),
+    ],
+)
+def test_how_much_is_told(flags, expected, told, caplog):
+    assert cli.main(flags) == 0
+    assert [m for m in caplog.messages if m.startswith("a ")] == expected
+
+
+def test_what_is_told_may_be_kept_in_a_file(told, tmp_path, capsys):
+    """Each run appends; a file that cannot be written is told before anything is done."""
+    file = tmp_path / "log"
+    for _ in range(2):
+        assert cli.main(["configs", "--log-file", str(file)]) == 0
+    lines = file.read_text().splitlines()
+    assert [line.partition(" a ")[2] for line in lines] == ["step", "danger"] * 2
+    assert lines[0][:2] == "20"
+    assert "cannot be written" in fails(capsys, "configs", "--log-file", f"{tmp_path}/none/log")
+
+
+def test_processes_may_log_to_files_of_their_own():
+    """What is only shown is none of what processes must have in common."""
+    argv = ["-v", "pretrain", "--log-file", "log.1", "--config", "f", "--log-file=b", "--quiet"]
+    assert without_display_flags(argv) == ["pretrain", "--config", "f"]
+
+
+def test_a_long_command_says_at_once_that_it_starts(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    begun = []
+    monkeypatch.setitem(cli.COMMANDS, "report", lambda args: begun.extend(caplog.messages))
+    assert cli.main(["report", "--workdir", "w"]) == 0
+    assert any("report, starting" in message for message in begun)
+
+
+@pytest.mark.parametrize(
+    ("variables", "colours"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_colours_are_for_terminals_whose_users_want_them(variables, colours, monkeypatch):
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert wants_colour() == colours

@@ -1,6 +1,12 @@
 """Declared ranges and tested versions agree."""
 
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -66,3 +72,76 @@ def test_files_of_the_repository_name_one_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == electra_jax.__version__
     assert f"## {electra_jax.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_minimal_requirements_lack_tensorflow_alone():
+    """And what it brings: all other dependencies are installed from this list."""
+    minimal = (ROOT / "requirements-minimal.txt").read_text().splitlines()
+    left_out = set(PROJECT["dependencies"]) - set(minimal)
+    names = {Requirement(one).name for one in left_out}
+    assert names == {
+        "tensorflow", "tensorflow-cpu", "tensorflow-datasets", "importlib-resources",
+    }  # fmt: skip
+    assert set(minimal) < set(PROJECT["dependencies"])
+
+
+NAMED_EXTRA = re.compile(r"pip\s+install\s+'?(\S*?)\[([\w,-]+)\]")
+
+
+def test_extras_are_named_as_a_checkout_installs_them():
+    """The package lies on no index: `pip install 'electra-jax[plan]'` would find nothing."""
+    files = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("electra_jax/**/*.py")]
+    found = [
+        (file.name, *match)
+        for file in files
+        for match in NAMED_EXTRA.findall(" ".join(file.read_text().split()))
+    ]
+    assert len(found) > 4
+    for file, package, extras in found:
+        assert not package.startswith("electra"), file
+        if package == ".":
+            assert set(extras.split(",")) <= set(EXTRAS), file
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The wheel and the source distribution of a copy of the checkout."""
+    pytest.importorskip("build", reason="build is not installed (extra full)")
+    source = tmp_path_factory.mktemp("build") / "source"
+    ignored = shutil.ignore_patterns(".*", "runs", "build", "dist", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", source / "dist"]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    [wheel] = (source / "dist").glob("*.whl")
+    [archive] = (source / "dist").glob("*.tar.gz")
+    return wheel, archive
+
+
+@pytest.mark.full
+def test_the_wheel_holds_the_package_and_nothing_else(built):
+    """A package that setup.py does not name would be missing, tests would be installed."""
+    with zipfile.ZipFile(built[0]) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        metadata = next(n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))
+        about = wheel.read(metadata).decode()
+    expected = {
+        str(file.relative_to(ROOT))
+        for file in (ROOT / "electra_jax").rglob("*")
+        if file.suffix == ".py" or file.name == "py.typed"
+    }
+    expected |= {f"electra_jax/{f.relative_to(ROOT)}" for f in (ROOT / "configs").rglob("*.py")}
+    assert names == expected
+    assert "License-Expression: Apache-2.0" in about
+    assert "Author: electra-jax contributors" in about
+
+
+@pytest.mark.full
+def test_an_index_would_take_what_is_built(built):
+    pytest.importorskip("twine", reason="twine is not installed (extra full)")
+    command = [sys.executable, "-m", "twine", "check", "--strict", *built]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with tarfile.open(built[1]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "README.md", "pyproject.toml", "setup.py"} <= names
+    assert "configs/pretrain/tiny.py" in names

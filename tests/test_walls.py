@@ -32,6 +32,7 @@ ROOMS = {
     "pretraining": GROUND | {"inference"},
     "finetuning": GROUND | {"inference"},
     "planning": GROUND | {"pretraining"},
+    "reporting": GROUND | {"pretraining", "finetuning"},
 }
 COMPOSERS = {
     "api", "config_reference", "evaluation", "exchange", "quickstart", "replay", "report", "verify",

@@ -33,7 +33,7 @@ def get_config(variant: str = ""):
         learning_rate=3e-3,
         warmup_steps=100,
         # Without it Muon's matrices grow as long as they learn, and such an encoder is hard to
-        # teach anything further (docs/results.md, "What weight decay does").
+        # teach anything further (docs/history.md, "What weight decay does").
         weight_decay=0.5,
         separate="^generator/",  # a clip of its own
     )

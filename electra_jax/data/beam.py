@@ -52,7 +52,7 @@ try:
     from apache_beam.runners.runner import PipelineState
 except ImportError as error:
     raise UsageError(
-        "--beam needs Apache Beam, which is not installed: pip install 'electra-jax[beam]'"
+        "--beam needs Apache Beam, which is not installed: pip install '.[beam]' in the checkout"
     ) from error
 
 _LONGEST_LINE = 1000  # characters of an error of Beam's that are shown

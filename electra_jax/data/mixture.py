@@ -93,4 +93,5 @@ class Mixture:
             cls_id=self.tokenizer.cls_id,
             sep_id=self.tokenizer.sep_id,
             pad_id=self.tokenizer.pad_id,
+            pipeline=config.pipeline,
         )

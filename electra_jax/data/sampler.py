@@ -29,6 +29,10 @@ SINGLE_SEGMENT_SHARE = 0.1  # of pair rows, as in the official code
 MIXTURE_PERIOD = 10_000  # rows over which a mixture's shares are exact
 BATCHES_AHEAD = 2
 LAST_STEP = 2**62
+PIPELINES = ("auto", "tfdata", "plain")
+# tf.data costs half a millisecond a batch (docs/results.md, "Sampler"). In a batch of as many slots
+# that is most of the time; larger ones gain more by being made ahead, on other cores.
+PLAIN_SLOTS = 2**14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,8 @@ class DataConfig:
     layout: str = checked("pair", one_of(LAYOUTS))
     # Tokens a row, special tokens included.
     length: int = checked(128, at_least(SHORTEST_LENGTH))
+    # Of batches: tfdata (ahead, by TensorFlow), plain (in turn), or auto: plain for small ones.
+    pipeline: str = checked("auto", one_of(PIPELINES))
 
     def __post_init__(self) -> None:
         check_fields("data", self)
@@ -109,6 +115,7 @@ class Sampler:
         cls_id: int,
         sep_id: int,
         pad_id: int,
+        pipeline: str = "auto",
     ) -> None:
         """Makes the row tables, or reads them where they have been made before.
 
@@ -118,10 +125,11 @@ class Sampler:
           layout: "pair" or "packed".
           batch_size: rows of a global batch.
           seed: of the order and of where pairs are split.
+          pipeline: one of PIPELINES.
 
         Raises:
           UsageError: no split, a weight that is not positive, an empty split, rows too
-            short or an unknown layout.
+            short, an unknown layout, or tf.data is asked for and not installed.
         """
         if not splits:
             raise UsageError("no token store to read from")
@@ -129,6 +137,7 @@ class Sampler:
         if not (np.isfinite(weights) & (weights > 0)).all():
             raise UsageError("data.store: weights must be positive")
         self.length, self.layout, self.batch_size = length, layout, batch_size
+        self._pipeline = find_pipeline(pipeline)
         self._seed = seed
         self._cls, self._sep, self._pad = cls_id, sep_id, pad_id
         self._splits = [split for split, _ in splits]
@@ -170,10 +179,16 @@ class Sampler:
         return batch
 
     def batches(self, step: int, rows: Rows = None) -> Iterator[Batch]:
-        """Batches from `step` on, made ahead of time by tf.data where it is installed."""
-        if importlib.util.find_spec("tensorflow") is None:
-            return self.iterate(step, rows)
-        return self._from_dataset(step, rows)
+        """Batches from `step` on, made in turn or ahead of time, as `pipeline` says."""
+        if self.uses_tfdata(rows):
+            return self._from_dataset(step, rows)
+        return self.iterate(step, rows)
+
+    def uses_tfdata(self, rows: Rows = None) -> bool:
+        """Whether tf.data makes the batches."""
+        if self._pipeline == "auto":
+            return len(self._mine(rows)) * self.length > PLAIN_SLOTS
+        return self._pipeline == "tfdata"
 
     def iterate(self, step: int, rows: Rows = None) -> Iterator[Batch]:
         """Batches from `step` on, without TensorFlow."""
@@ -300,6 +315,22 @@ class Sampler:
         batch["documents"][columns <= last] = 1
         batch["types"][second & (columns <= last)] = 1
         return batch
+
+
+def find_pipeline(pipeline: str) -> str:
+    """The pipeline that is asked for, or "plain" where TensorFlow is not installed for "auto".
+
+    Raises:
+      UsageError: tf.data is asked for and not installed.
+    """
+    if importlib.util.find_spec("tensorflow") is not None:
+        return pipeline
+    if pipeline == "tfdata":
+        raise UsageError(
+            "data.pipeline=tfdata needs TensorFlow, which is not installed: leave the field at "
+            "auto, or pip install tensorflow"
+        )
+    return "plain"
 
 
 def _read(split: Split, places: np.ndarray) -> np.ndarray:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from electra_jax.data.array_files import ArrayFile, map_array
 from electra_jax.data.chunks import Chunk, token_dtype, tokenize
@@ -44,6 +43,7 @@ from electra_jax.data.tokenizer_record import RECORD_NAME
 from electra_jax.errors import UsageError
 from electra_jax.system.atomic_files import atomic_folder, is_free, write_json
 from electra_jax.system.json_files import read_object, reading, seal, unseal
+from electra_jax.system.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -373,9 +373,7 @@ def _write(
         }
         for split in SPLITS:
             files[split, "documents"].append(np.zeros(1, np.int64))
-        bar = stack.enter_context(
-            tqdm(desc="tokens", unit="B", unit_scale=True, disable=not progress, dynamic_ncols=True)
-        )
+        bar = stack.enter_context(Progress(unit="B", label="text", shown=progress))
         for chunk in chunks:
             held_out = chunk.hashes < validation_share
             of_token = np.repeat(held_out, chunk.lengths)
@@ -394,10 +392,8 @@ def _write(
                 unknown[chr(character)] += count
             if not tokenizer.knows_every_text:
                 unknown_tokens += int(np.count_nonzero(chunk.tokens == tokenizer.unk_id))
-            done = fraction()
-            if done:
-                bar.total = round(text_bytes / done)
-            bar.update(chunk.text_bytes)
+            bar.add(chunk.text_bytes)
+            bar.estimate(fraction())
     if totals["validation"]["tokens"] and not totals["train"]["tokens"]:
         # Of so few documents, the hashes may hold all out.
         totals = dict(zip(SPLITS, reversed(totals.values()), strict=True))

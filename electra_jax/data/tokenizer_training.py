@@ -5,6 +5,7 @@ import difflib
 import functools
 import io
 import itertools
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -18,6 +19,9 @@ from electra_jax.data.tokenizer_state import ROLES, SPECIAL_TOKENS, bert_pipelin
 from electra_jax.data.unigram_engine import GRID
 from electra_jax.data.wordpiece_training import wordpiece_vocabulary
 from electra_jax.errors import UsageError
+from electra_jax.system.progress import track
+
+log = logging.getLogger(__name__)
 
 # SentencePiece keeps its sample in memory; this many lines are about 300 MB of it.
 SAMPLE_LINES = 2_000_000
@@ -37,11 +41,13 @@ def train_tokenizer(
     lower_case: bool = True,
     strip_accents: bool | None = None,
     character_coverage: float | None = None,
+    progress: bool = False,
 ) -> Tokenizer:
     """Trains a tokenizer. Ids 0 to 4 are [PAD] [UNK] [CLS] [SEP] [MASK].
 
     Args:
-      texts: documents.
+      texts: documents; a `fraction` attribute, where there is one, gives the progress bar its
+        estimate of the time left.
       kind: "wordpiece", "unigram" or "bpe"; the last two are SentencePiece's, with byte
         fallback, so that no text is unknown.
       vocab_size: number of pieces wanted, special ones included.
@@ -50,6 +56,7 @@ def train_tokenizer(
         says, as in BERT, and the others do not.
       character_coverage: share of the text's characters that get a piece of their own; by
         default 0.9995, and of WordPiece what the vocabulary has room for.
+      progress: whether there is a bar.
 
     Raises:
       UsageError: no text, an unknown kind, a size that is too small, or one too large for
@@ -66,7 +73,9 @@ def train_tokenizer(
         )
     if character_coverage is not None and not 0 < character_coverage <= 1:
         raise UsageError(f"character_coverage={character_coverage}: above 0, to 1")
-    lines = _lines(texts)
+    lines = _lines(
+        track(texts, "text", "documents", lambda: getattr(texts, "fraction", None), progress)
+    )
     first = next(lines, None)
     if first is None:
         raise UsageError("there is no text to train a tokenizer on")
@@ -74,7 +83,9 @@ def train_tokenizer(
     if kind == "wordpiece":
         strip = lower_case if strip_accents is None else strip_accents
         words = _count_words(lines, lower_case, strip)
-        vocabulary = wordpiece_vocabulary(words, vocab_size, SPECIAL_TOKENS, character_coverage)
+        vocabulary = wordpiece_vocabulary(
+            words, vocab_size, SPECIAL_TOKENS, character_coverage, progress
+        )
         return WordPieceTokenizer(vocabulary, lower_case=lower_case, strip_accents=strip)
     return _train_sentencepiece(
         lines, kind, vocab_size, _normalization(lower_case, bool(strip_accents)),

@@ -9,6 +9,8 @@ import collections
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 
+from electra_jax.system.progress import Progress
+
 PREFIX = "##"
 LONGEST_WORD = 100  # characters; longer ones are unknown to BERT's tokenizer
 COVERAGE = 0.9995  # of the characters, if the vocabulary has room for it
@@ -19,6 +21,7 @@ def wordpiece_vocabulary(
     vocab_size: int,
     special_tokens: Sequence[str],
     character_coverage: float | None = None,
+    progress: bool = False,
 ) -> list[str]:
     """Pieces in the order of their ids: special ones, characters, and what merges make.
 
@@ -29,6 +32,7 @@ def wordpiece_vocabulary(
       words: how often each occurs.
       character_coverage: the share of all characters that gets pieces, by default as much as
         fits into a part of the vocabulary.
+      progress: whether there is a bar.
     """
     words = {word: count for word, count in words.items() if len(word) <= LONGEST_WORD}
     room = vocab_size - len(special_tokens)
@@ -37,10 +41,12 @@ def wordpiece_vocabulary(
     alphabet = _alphabet(by_frequency, frequencies, forms, room, character_coverage)
     pieces = sorted(form for character in alphabet for form in forms[character])
     spelt = [(word, count) for word, count in sorted(words.items()) if alphabet.issuperset(word)]
-    for piece in _merge(spelt, pieces):
-        if len(pieces) >= room:
-            break
-        pieces.append(piece)
+    with Progress(room, unit="pieces", initial=len(pieces), shown=progress) as bar:
+        for piece in _merge(spelt, pieces):
+            if len(pieces) >= room:
+                break
+            pieces.append(piece)
+            bar.move(len(pieces))
     if character_coverage is None:
         for character in by_frequency:
             new = forms[character] - {*pieces} if character not in alphabet else set()

@@ -53,6 +53,7 @@ from electra_jax.run_directory import (
 )
 from electra_jax.system.atomic_files import atomic_path, write_json
 from electra_jax.system.failures import telling_memory_of
+from electra_jax.system.progress import stage
 from electra_jax.tasks import find_task
 from electra_jax.tasks.task import Task
 from electra_jax.training.checkpoint import Checkpoints, latest_record
@@ -60,7 +61,7 @@ from electra_jax.training.loop import Clock, Listener, Loop
 from electra_jax.training.metrics import MetricsWriter, read_metrics
 from electra_jax.training.optimizer import learning_rates, make_optimizer
 from electra_jax.training.profile import Profiler, parse_steps
-from electra_jax.training.program import Program, build_program, first_state, start
+from electra_jax.training.program import COMPILING, Program, build_program, first_state, start
 from electra_jax.training.state import TrainState
 from electra_jax.training.trackers import check_trackers
 
@@ -121,7 +122,8 @@ def finetune(
     check_trackers(config.train.trackers)
 
     # Encoder and data: what is fine-tuned, and on what.
-    encoder = starting_encoder(config)
+    with stage("loading the encoder"):
+        encoder = starting_encoder(config)
     with (
         writing_alone(workdir),
         telling_memory_of(config.train.batch_size, config.train.accumulate),
@@ -138,7 +140,8 @@ def train(
 ) -> dict[str, Any]:
     """The run, in a directory that no other process writes to; returns its results."""
     task = open_task(config, encoder, workdir)
-    data = read_data(config, task)
+    with stage("reading the data"):
+        data = read_data(config, task)
     begin_workdir(config, encoder, task, workdir)
 
     # State: what is learnt.
@@ -146,7 +149,8 @@ def train(
     checkpoints = Checkpoints(workdir, config.checkpoint.keep, task.metric, maximise=True)
     run_key = random_key(config.train.seed, replicated(mesh))
     init = None if config.init.fresh else functools.partial(with_encoder, encoder)
-    state, elapsed = start(program, checkpoints, run_key, init)
+    with stage("making the first state, or restoring a checkpoint"):
+        state, elapsed = start(program, checkpoints, run_key, init)
     announce(config, task, encoder, data, workdir)
 
     # Loop: the learning.
@@ -353,7 +357,7 @@ def announce(
         "rows": f"{len(records.train):,} to train, {len(records.validation):,} to validate",
         "a step": f"{config.train.batch_size} rows, {batches.tokens_per_step:,.0f} tokens",
         "run": f"{workdir}, {data.steps:,} steps",
-        "compiling": "the step, which takes a while; later starts are quicker",
+        "compiling": COMPILING,
     }
     if data.full:
         lines["long rows"] = (
@@ -381,7 +385,7 @@ def report(
     """Writes and returns metrics and answers of the best checkpoint, beside simpler ways."""
     train, validation, test = data.records
     model = load_finetuned(workdir)
-    answers = model.task.calibrate(model.answer(validation), validation)
+    answers = model.task.calibrate(model.answer(validation, progress=is_main()), validation)
     folder = workdir / PREDICTIONS
     if is_main():
         save_task(model.task, model.model, workdir)
@@ -396,7 +400,7 @@ def report(
         "rows": {"train": len(train), "validation": len(validation)},
     }
     if test is not None:
-        answers = model.answer(test)
+        answers = model.answer(test, progress=is_main())
         if is_main():
             write_answers(task, answers, test, folder / f"test{task.suffix}")
         results["rows"]["test"] = len(test)

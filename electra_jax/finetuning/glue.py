@@ -118,7 +118,8 @@ def run_sets(
     baselines: dict[str, list[float]] = {one.folder: [] for one, _ in found}
     for name, fresh in kinds:
         content[name] = {}
-        for one, files in found:
+        for number, (one, files) in enumerate(found, start=1):
+            log.info("%-11s %d of %d: %s, %s", "set", number, len(found), one.folder, name)
             spec = f"finetune/glue:{one.variant}{'-paper' if variant == 'paper' else ''}"
             fields = [
                 f"init.from={model}", f"init.fresh={fresh}",

@@ -76,8 +76,10 @@ def run_combinations(
 ) -> str:
     """Fine-tunes for every combination, and writes and returns the table."""
     rows: list[tuple[str, list[dict[str, Any]]]] = []
-    for chosen in combinations:
+    for number, chosen in enumerate(combinations, start=1):
         group = [describe(field) for field in chosen]
+        if len(combinations) > 1:
+            log.info("%-11s %d of %d: %s", "setting", number, len(combinations), " ".join(group))
         try:
             results = run_group(spec, [*overrides, *chosen], Path(workdir, *group), seeds)
         except NonFiniteLoss as error:
@@ -117,6 +119,8 @@ def run_group(
     results: list[dict[str, Any]] = []
     diverged: list[tuple[Path, NonFiniteLoss]] = []
     for seed in range(first, first + seeds):
+        if seeds > 1:
+            log.info("%-11s %d of %d", "seed", seed - first + 1, seeds)
         config = finetune_config(load_config(spec, [*overrides, f"train.seed={seed}"]))
         workdir = folder / f"seed-{seed}" if seeds > 1 else folder
         # Process 0 decides: only it knows what it has written.

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from electra_jax.data.examples import Batches, Example, join_segments
 from electra_jax.data.tokenizer import Tokenizer
@@ -17,6 +16,7 @@ from electra_jax.models.encoder import POOLINGS, ModelConfig
 from electra_jax.models.heads import EncoderWithHead, PoolingHead
 from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.parallel.runtime import global_batches, to_host
+from electra_jax.system.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +90,8 @@ def embed_examples(
     batches = Batches(examples, ROWS, encoder.tokenizer.pad_id, fixed_lengths=True)
     apply = compiled(EncoderWithHead(encoder.model, PoolingHead(pooling)))
     mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
-    with tqdm(total=len(examples), unit="text", dynamic_ncols=True, disable=not progress) as bar:
+    with Progress(len(examples), unit="texts", shown=progress) as bar:
         for output, numbers in run_examples(apply, encoder.params, batches, mesh):
             vectors[numbers] = output[: len(numbers)]
-            bar.update(len(numbers))
+            bar.add(len(numbers))
     return vectors

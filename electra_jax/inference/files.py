@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 import numpy as np
-from tqdm import tqdm
 
 from electra_jax.data.labelled import FORMATS, Row, kind_of, parse_rows, read_file
 from electra_jax.data.source_list import split_list, unescape
@@ -20,6 +19,7 @@ from electra_jax.data.text_files import decode
 from electra_jax.errors import UsageError
 from electra_jax.inference.finetuned import CHUNK, FinetunedModel, as_row, chunked, load
 from electra_jax.system.atomic_files import output_path
+from electra_jax.system.progress import Progress
 from electra_jax.system.streams import Nowhere
 
 STANDARD_INPUT = "-"
@@ -72,14 +72,14 @@ def predict_file(model_dir: str, path: str, output: str, kind: str, checkpoint: 
         rows = (as_row(model.task, split_line(model, row), row.where) for row in rows)
     chunks = arriving(rows) if path == STANDARD_INPUT else chunked(rows)
     start, count = time.monotonic(), 0
-    with open_output(output) as file, tqdm(unit="row", dynamic_ncols=True) as bar:
+    with open_output(output) as file, Progress(unit="rows") as bar:
         for chunk in chunks:
             answers = model.answer_rows(chunk)
             for answer in answers:
                 file.write(json.dumps(answer, ensure_ascii=False) + "\n")
             file.flush()
             count += len(answers)
-            bar.update(len(answers))
+            bar.add(len(answers))
     seconds = time.monotonic() - start
     print(f"{count:,} rows in {seconds:.1f} s, {count / seconds:,.0f} a second", file=sys.stderr)
     if model.full_rows:

@@ -25,6 +25,7 @@ from electra_jax.parallel.mesh import MeshConfig, make_mesh
 from electra_jax.run_directory import TASK_FILE, TOKENIZER, check_config, read_any_config
 from electra_jax.system.atomic_files import write_json
 from electra_jax.system.json_files import read_object, reading, seal, unseal
+from electra_jax.system.progress import Progress
 from electra_jax.tasks import find_task
 from electra_jax.tasks.task import Answer, Task
 from electra_jax.training.checkpoint import FOLDER, Checkpoints
@@ -95,7 +96,9 @@ class FinetunedModel:
     def _apply(self) -> Any:
         return compiled(EncoderWithHead(self.model, self.task.head(self.model)))
 
-    def answer(self, records: Sequence[Any], batch_size: int = 0) -> list[Answer]:
+    def answer(
+        self, records: Sequence[Any], batch_size: int = 0, progress: bool = False
+    ) -> list[Answer]:
         """An answer to each record of the task."""
         if not records:
             return []
@@ -106,8 +109,10 @@ class FinetunedModel:
         batches = Batches(examples, rows, pad_id, fixed_lengths=True)
         outputs: list[Any] = [None] * len(examples)
         mesh = make_mesh(MeshConfig(), list(jax.tree.leaves(self.params)[0].sharding.device_set))
-        for output, indices in run_examples(self._apply, self.params, batches, mesh):
-            scatter(output, indices, outputs)
+        with Progress(len(examples), unit="rows", label="answering", shown=progress) as bar:
+            for output, indices in run_examples(self._apply, self.params, batches, mesh):
+                scatter(output, indices, outputs)
+                bar.add(len(indices))
         return self.task.answers(outputs, examples, records)
 
     def predict(self, inputs: Iterable[Any]) -> list[Answer]:

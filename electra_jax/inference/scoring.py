@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from electra_jax.data.examples import Batches, Example, join_segments
 from electra_jax.data.minimal_pairs import MinimalPair
@@ -18,6 +17,7 @@ from electra_jax.errors import UsageError
 from electra_jax.inference.encoder import run_examples
 from electra_jax.objectives.objective import Objective
 from electra_jax.parallel.mesh import replicated, with_mesh
+from electra_jax.system.progress import Progress
 
 TIE = 1e-6  # scores whose relative difference is less are equal: float32 does not tell them apart
 CHANCE = 0.5  # the accuracy of guessing which sentence of a pair is the good one
@@ -156,12 +156,12 @@ def make_score(objective: Objective, mesh: Mesh) -> Score:
     def score(params: Any, sentences: Sentences, progress: bool = False) -> np.ndarray:
         batches = sentences.batches
         scores = np.zeros(batches.size)
-        bar = tqdm(total=batches.size, unit="sentence", dynamic_ncols=True, disable=not progress)
+        bar = Progress(batches.size, unit="sentences", shown=progress)
         try:
             with bar:
                 for output, numbers in run_examples(apply, params, batches, mesh):
                     scores[numbers] = output[: len(numbers)]
-                    bar.update(len(numbers))
+                    bar.add(len(numbers))
         except flax.errors.ScopeParamNotFoundError as error:
             raise UsageError(
                 f"the model lacks what objective.name={objective.name} scores sentences with: "

@@ -1,6 +1,8 @@
 """Results as text for a terminal."""
 
 import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,13 @@ BAR = 20
 # Light to dark red backgrounds of 256-colour terminals, by rising probability.
 BACKGROUNDS = (None, 224, 217, 210, 203, 196)
 RESET = "\033[0m"
+
+
+def wants_colour() -> bool:
+    """Whether standard output is a terminal whose user wants colours (see no-color.org)."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return sys.stdout.isatty()
 
 
 def render_inspection(tokens: Sequence[TokenReport], colour: bool) -> str:

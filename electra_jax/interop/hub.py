@@ -69,5 +69,5 @@ def push(folder: str | Path, name: str, revision: str = "", private: bool = Fals
 def _check_installed(asked: str) -> None:
     if importlib.util.find_spec("huggingface_hub") is None:
         raise UsageError(
-            f"{asked}: huggingface_hub is not installed; pip install 'electra-jax[hub]'"
+            f"{asked}: huggingface_hub is not installed; pip install '.[hub]' in the checkout"
         )

@@ -3,8 +3,8 @@
 A head returns what its logits are made of. `read` goes over them once, tile by tile, and keeps of
 each tile what the loss, the guess and a sample need; its gradient computes the tiles again.
 
-There are K tiles of T tokens. A tile takes every K-th token, so that a vocabulary that is cut up
-over devices is cut up in every tile.
+There are K tiles of T tokens, and P positions in all rows. A tile takes every K-th token, so
+that a vocabulary that is cut up over devices is cut up in every tile.
 """
 
 import math
@@ -31,7 +31,8 @@ class VocabularyLogits(NamedTuple):
 
     def whole(self) -> jax.Array:
         """All logits, float32 [B, N, V]."""
-        return _product(self.x_BNE, self.word_VE.T.astype(self.x_BNE.dtype)) + self.bias_V
+        logits_PV = _product(_flat(self.x_BNE), self.word_VE.T.astype(self.x_BNE.dtype))
+        return logits_PV.reshape(*self.x_BNE.shape[:2], -1) + self.bias_V
 
     def take(self, positions_BN: jax.Array) -> "VocabularyLogits":
         """The logits at some positions."""
@@ -100,37 +101,40 @@ def _read(
     temperature: float | jax.Array | None,
     forbidden_BN: jax.Array | None,
 ) -> Reading:
+    rows = logits.x_BNE.shape[:2]
+    x_PE = _flat(logits.x_BNE)
     tiles = _tiles(logits)
     count = len(tiles[0])
 
     def read_tile(tile: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
         index, word_ET, bias_T = tile
-        logits_BNT = _product(logits.x_BNE, word_ET) + bias_T
-        peak_BN, weights_BNT = _weights(logits_BNT)
-        guess_BN = jnp.argmax(logits_BNT, axis=-1).astype(jnp.int32) * count + index
-        found = peak_BN, weights_BNT.sum(axis=-1), guess_BN
+        logits_PT = _product(x_PE, word_ET) + bias_T
+        peak_P, weights_PT = _weights(logits_PT)
+        guess_P = jnp.argmax(logits_PT, axis=-1).astype(jnp.int32) * count + index
+        found = peak_P, weights_PT.sum(axis=-1), guess_P
         if uniform_BN2 is None:
             return found
         if temperature is not None or forbidden_BN is not None:
-            scores_BNT = logits_BNT if temperature is None else logits_BNT / temperature
+            scores_PT = logits_PT if temperature is None else logits_PT / temperature
             if forbidden_BN is not None:
                 tokens_T = jnp.arange(bias_T.shape[0]) * count + index
-                gold_BNT = forbidden_BN[..., None] == tokens_T
-                scores_BNT += jnp.where(gold_BNT, FORBIDDEN, 0.0)
-            peak_BN, weights_BNT = _weights(scores_BNT)
-        mass_BN, drawn_BN = _draw(weights_BNT, uniform_BN2[..., 1])
-        return *found, peak_BN, mass_BN, drawn_BN * count + index
+                gold_PT = _flat(forbidden_BN)[:, None] == tokens_T
+                scores_PT += jnp.where(gold_PT, FORBIDDEN, 0.0)
+            peak_P, weights_PT = _weights(scores_PT)
+        mass_P, drawn_P = _draw(weights_PT, _flat(uniform_BN2)[:, 1])
+        return *found, peak_P, mass_P, drawn_P * count + index
 
-    peak_KBN, total_KBN, guess_KBN, *drawn = jax.lax.map(read_tile, (jnp.arange(count), *tiles))
-    peak_BN = peak_KBN.max(axis=0)
-    normalizer_BN = peak_BN + jnp.log((total_KBN * jnp.exp(peak_KBN - peak_BN)).sum(axis=0))
-    guess_BN = _choose(guess_KBN, jnp.argmax(peak_KBN, axis=0))
+    peak_KP, total_KP, guess_KP, *drawn = jax.lax.map(read_tile, (jnp.arange(count), *tiles))
+    peak_P = peak_KP.max(axis=0)
+    normalizer_P = peak_P + jnp.log((total_KP * jnp.exp(peak_KP - peak_P)).sum(axis=0))
+    guess_P = _choose(guess_KP, jnp.argmax(peak_KP, axis=0))
+    reading = Reading(normalizer_P.reshape(rows), guess_P.reshape(rows), None)
     if uniform_BN2 is None:
-        return Reading(normalizer_BN, guess_BN, None)
-    peak_KBN, mass_KBN, drawn_KBN = drawn
-    mass_KBN *= jnp.exp(peak_KBN - peak_KBN.max(axis=0))
-    tile_BN, _ = _invert(jnp.moveaxis(mass_KBN, 0, -1), uniform_BN2[..., 0])
-    return Reading(normalizer_BN, guess_BN, _choose(drawn_KBN, tile_BN))
+        return reading
+    peak_KP, mass_KP, drawn_KP = drawn
+    mass_KP *= jnp.exp(peak_KP - peak_KP.max(axis=0))
+    tile_P, _ = _invert(mass_KP.T, _flat(uniform_BN2)[:, 0])
+    return reading._replace(sample=_choose(drawn_KP, tile_P).reshape(rows))
 
 
 def _forward(logits: VocabularyLogits, *sampling: Any) -> tuple[Reading, tuple]:
@@ -140,28 +144,25 @@ def _forward(logits: VocabularyLogits, *sampling: Any) -> tuple[Reading, tuple]:
 
 def _backward(saved: tuple, gradient: Reading) -> tuple:
     logits, normalizer_BN = saved
-    x_BNE, gradient_BN = logits.x_BNE, gradient.normalizer
+    x_PE, normalizer_P, gradient_P = map(_flat, (logits.x_BNE, normalizer_BN, gradient.normalizer))
 
     def tile_gradient(
-        dx_BNE: jax.Array, tile: tuple[jax.Array, jax.Array]
+        dx_PE: jax.Array, tile: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         word_ET, bias_T = tile
-        logits_BNT = _product(x_BNE, word_ET) + bias_T
-        d_BNT = jnp.exp(logits_BNT - normalizer_BN[..., None]) * gradient_BN[..., None]
-        d_PT = d_BNT.reshape(-1, d_BNT.shape[-1])
-        x_PE = x_BNE.reshape(-1, x_BNE.shape[-1])
+        logits_PT = _product(x_PE, word_ET) + bias_T
+        d_PT = jnp.exp(logits_PT - normalizer_P[:, None]) * gradient_P[:, None]
         narrow_PT = d_PT.astype(x_PE.dtype)
-        dx_PE = _dot(narrow_PT, row_major(word_ET.T))
         dword_ET = _dot(row_major(x_PE.T), narrow_PT)
-        return dx_BNE + dx_PE.reshape(dx_BNE.shape), (dword_ET, d_PT.sum(axis=0))
+        return dx_PE + _dot(narrow_PT, row_major(word_ET.T)), (dword_ET, d_PT.sum(axis=0))
 
-    dx_BNE, (dword_KET, dbias_KT) = jax.lax.scan(
-        tile_gradient, jnp.zeros(x_BNE.shape), _tiles(logits)
+    dx_PE, (dword_KET, dbias_KT) = jax.lax.scan(
+        tile_gradient, jnp.zeros(x_PE.shape), _tiles(logits)
     )
     vocab_size, width = logits.word_VE.shape
     dword_VE = dword_KET.transpose(2, 0, 1).reshape(-1, width)[:vocab_size]
     found = VocabularyLogits(
-        dx_BNE.astype(x_BNE.dtype),
+        dx_PE.reshape(logits.x_BNE.shape).astype(logits.x_BNE.dtype),
         dword_VE.astype(logits.word_VE.dtype),
         dbias_KT.T.reshape(-1)[:vocab_size],
     )
@@ -169,6 +170,11 @@ def _backward(saved: tuple, gradient: Reading) -> tuple:
 
 
 _read.defvjp(_forward, _backward)
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    """The positions of all rows, one after another: [B, N, …] to [P, …]."""
+    return constrain(x.reshape(-1, *x.shape[2:]), "batch")
 
 
 def _tiles(logits: VocabularyLogits) -> tuple[jax.Array, jax.Array]:
@@ -186,51 +192,50 @@ def _tiles(logits: VocabularyLogits) -> tuple[jax.Array, jax.Array]:
     return row_major(word_TKE.transpose(1, 2, 0)), bias_V.reshape(size, count).T
 
 
-def _product(x_BNE: jax.Array, word_ET: jax.Array) -> jax.Array:
-    """Each position's products with words, float32 [B, N, T]."""
-    products_PT = _dot(x_BNE.reshape(-1, x_BNE.shape[-1]), word_ET)
-    return constrain(products_PT.reshape(*x_BNE.shape[:2], -1), "batch", None, "vocabulary")
+def _product(x_PE: jax.Array, word_ET: jax.Array) -> jax.Array:
+    """Each position's products with words, float32 [P, T]."""
+    return constrain(_dot(x_PE, word_ET), "batch", "vocabulary")
 
 
 def _dot(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.dot(x, y, preferred_element_type=jnp.float32)
 
 
-def _weights(scores_BNT: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _weights(scores_PT: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The largest score of each position, and all scores' exponentials in units of its own."""
     # A tile may hold nothing that is possible.
-    peak_BN = jnp.maximum(scores_BNT.max(axis=-1), LOWEST)
-    return peak_BN, jnp.exp(scores_BNT - peak_BN[..., None])
+    peak_P = jnp.maximum(scores_PT.max(axis=-1), LOWEST)
+    return peak_P, jnp.exp(scores_PT - peak_P[:, None])
 
 
-def _draw(weights_BNT: jax.Array, uniform_BN: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _draw(weights_PT: jax.Array, uniform_P: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The sum of each position's weights, and the index of one drawn in proportion.
 
     First a block and then what lies in it: sums are short enough for float32.
     """
-    weights_BNSC = weights_BNT.reshape(*uniform_BN.shape, -1, BLOCK)
-    blocks_BNS = weights_BNSC.sum(axis=-1)
-    block_BN, rest_BN = _invert(blocks_BNS, uniform_BN)
-    inside_BNC = jnp.take_along_axis(weights_BNSC, block_BN[..., None, None], axis=2)[:, :, 0]
-    index_BN, _ = _invert(inside_BNC, rest_BN)
-    return blocks_BNS.sum(axis=-1), block_BN * BLOCK + index_BN
+    weights_PSC = weights_PT.reshape(len(uniform_P), -1, BLOCK)
+    blocks_PS = weights_PSC.sum(axis=-1)
+    block_P, rest_P = _invert(blocks_PS, uniform_P)
+    inside_PC = jnp.take_along_axis(weights_PSC, block_P[:, None, None], axis=1)[:, 0]
+    index_P, _ = _invert(inside_PC, rest_P)
+    return blocks_PS.sum(axis=-1), block_P * BLOCK + index_P
 
 
-def _invert(weights_BNC: jax.Array, uniform_BN: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The index that `uniform_BN` falls on, and where within it, again in [0, 1)."""
-    cumulative_BNC = jnp.cumsum(weights_BNC, axis=-1)
-    possible_BNC = weights_BNC > 0
-    total_BN = jnp.where(possible_BNC, cumulative_BNC, 0.0).max(axis=-1)
+def _invert(weights_PC: jax.Array, uniform_P: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The index that `uniform_P` falls on, and where within it, again in [0, 1)."""
+    cumulative_PC = jnp.cumsum(weights_PC, axis=-1)
+    possible_PC = weights_PC > 0
+    total_P = jnp.where(possible_PC, cumulative_PC, 0.0).max(axis=-1)
     # Rounding must neither pass the end nor land on an impossible index.
-    target_BN = jnp.minimum(uniform_BN * total_BN, jnp.nextafter(total_BN, 0.0))
-    reached_BNC = possible_BNC & (cumulative_BNC > target_BN[..., None])
-    index_BN = jnp.argmax(reached_BNC, axis=-1).astype(jnp.int32)
-    end_BN = jnp.take_along_axis(cumulative_BNC, index_BN[..., None], axis=-1)[..., 0]
-    weight_BN = jnp.take_along_axis(weights_BNC, index_BN[..., None], axis=-1)[..., 0]
-    rest_BN = 1.0 - (end_BN - target_BN) / weight_BN
-    return index_BN, jnp.clip(rest_BN, 0.0, 1.0 - 2.0**-24)
+    target_P = jnp.minimum(uniform_P * total_P, jnp.nextafter(total_P, 0.0))
+    reached_PC = possible_PC & (cumulative_PC > target_P[:, None])
+    index_P = jnp.argmax(reached_PC, axis=-1).astype(jnp.int32)
+    end_P = jnp.take_along_axis(cumulative_PC, index_P[:, None], axis=-1)[:, 0]
+    weight_P = jnp.take_along_axis(weights_PC, index_P[:, None], axis=-1)[:, 0]
+    rest_P = 1.0 - (end_P - target_P) / weight_P
+    return index_P, jnp.clip(rest_P, 0.0, 1.0 - 2.0**-24)
 
 
-def _choose(x_KBN: jax.Array, tile_BN: jax.Array) -> jax.Array:
+def _choose(x_KP: jax.Array, tile_P: jax.Array) -> jax.Array:
     """The value of one tile at each position."""
-    return jnp.take_along_axis(x_KBN, tile_BN[None], axis=0)[0]
+    return jnp.take_along_axis(x_KP, tile_P[None], axis=0)[0]

@@ -45,7 +45,8 @@ def tpu_topology(name: str) -> list[jax.Device]:
         )
     if importlib.util.find_spec("libtpu") is None:
         raise UsageError(
-            "--topology needs the TPU compiler, libtpu (no TPU): pip install 'electra-jax[plan]'"
+            "--topology needs the TPU compiler, libtpu (no TPU): "
+            "pip install '.[plan]' in the checkout"
         )
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)

@@ -42,12 +42,13 @@ from electra_jax.pretraining.resume import check_resume
 from electra_jax.pretraining.warm_start import warm_start
 from electra_jax.run_directory import TOKENIZER, begun_config, save_config
 from electra_jax.system.failures import telling_memory_of
+from electra_jax.system.progress import Progress, stage
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.loop import Clock, Listener, Loop
 from electra_jax.training.metrics import MetricsWriter
 from electra_jax.training.optimizer import learning_rates
 from electra_jax.training.profile import Profiler, parse_steps
-from electra_jax.training.program import Program, compile_step, first_state, start
+from electra_jax.training.program import COMPILING, Program, compile_step, first_state, start
 from electra_jax.training.state import TrainState
 from electra_jax.training.trackers import check_trackers
 
@@ -84,7 +85,8 @@ def pretrain(
     check_batch(mesh, config.eval.batch_size, field="eval.batch_size")
     check_trackers(config.train.trackers)
 
-    config, text = open_text(config)
+    with stage("opening the text"):
+        config, text = open_text(config)
     memory = telling_memory_of(config.train.batch_size, config.train.accumulate)
     with writing_alone(workdir), memory, text.verification:
         train(config, workdir, mesh, text, compile_first, listener)
@@ -140,7 +142,8 @@ def train(
     program = pretraining_program(config, mesh, mixture.tokenizer, mixture.unigram_entropy)
     run_key = random_key(config.train.seed, replicated(mesh))
     init = functools.partial(from_model, config, mixture.tokenizer) if config.init.from_ else None
-    state, elapsed = start(program, checkpoints, run_key, init)
+    with stage("making the first state, or restoring a checkpoint"):
+        state, elapsed = start(program, checkpoints, run_key, init)
     flops = sum(flops_per_token(config).values())
     announce(config, workdir, program, sampler, state, flops)
     train_step = program.train_step
@@ -291,7 +294,7 @@ def held_out_evaluation(
 
 
 def make_evaluate(
-    program: Program, sampler: Sampler, max_batches: int
+    program: Program, sampler: Sampler, max_batches: int, progress: bool = False
 ) -> Callable[[Any], dict[str, float]]:
     """A function from parameters to metrics over a held-out split.
 
@@ -302,13 +305,16 @@ def make_evaluate(
 
     def evaluate(params: Any) -> dict[str, float]:
         totals: dict[str, np.ndarray] = {}
+        count = math.ceil(sampler.rows / sampler.batch_size)
+        count = min(count, max_batches or count)
         batches = global_batches(sampler.epoch, program.mesh, sampler.batch_size)
-        for index, batch in enumerate(batches):
-            if max_batches and index >= max_batches:
-                break
-            sums = jax.device_get(program.eval_step(params, batch, jax.random.fold_in(key, index)))
-            for name, value in sums.items():
-                totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
+        with Progress(count, unit="batches", label="evaluating", shown=progress) as bar:
+            for index, batch in zip(range(count), batches, strict=False):
+                step_key = jax.random.fold_in(key, index)
+                sums = jax.device_get(program.eval_step(params, batch, step_key))
+                for name, value in sums.items():
+                    totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
+                bar.add(1)
         return program.objective.summarise(totals)
 
     return evaluate
@@ -334,7 +340,7 @@ def announce(
     }
     for name, text in lines.items():
         log.info("%-11s %s", name, text)
-    log.info("%-11s the step, which takes a while; later starts are quicker", "compiling")
+    log.info("%-11s %s", "compiling", COMPILING)
     if config.train.budget_seconds:
         log.info("%-11s %s, by the clock", "length", config.train.time_budget)
         return

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from electra_jax.errors import UsageError
 from electra_jax.system.ending import redeliver
 from electra_jax.system.failures import Failure
 
@@ -99,10 +100,24 @@ class Brief(logging.Formatter):
         return text if record.name.startswith("electra_jax") else one_line(text)[:LONGEST]
 
 
-def log_to_terminal() -> None:
+class Dated(logging.Formatter):
+    """A line for each record, with its time."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        record.message = one_line(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return ""
+
+
+def log_to_terminal(level: int) -> None:
     """Has what is logged, and errors of threads, appear on standard error, a line each.
 
     It stays so until the process ends: what libraries have begun may still fail then.
+
+    Args:
+      level: the least of what this package logs; of libraries, warnings are shown.
     """
     threading.excepthook = _tell_error_of_thread
     sys.excepthook = _tell_error
@@ -112,7 +127,30 @@ def log_to_terminal() -> None:
     for handler in logging.getLogger().handlers:
         if type(handler) is logging.StreamHandler:
             handler.setFormatter(Brief())
-    logging.getLogger("electra_jax").setLevel(logging.INFO)
+    logging.getLogger("electra_jax").setLevel(level)
+
+
+@contextlib.contextmanager
+def logging_to_file(path: str) -> Iterator[None]:
+    """Appends what is logged to a file, too, each line with its time; "" is no file.
+
+    Raises:
+      UsageError: it cannot be written.
+    """
+    if not path:
+        yield
+        return
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise UsageError(f"--log-file {path} cannot be written: {error.strerror}") from error
+    handler.setFormatter(Dated("%(asctime)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 def _open_closed() -> None:

@@ -23,6 +23,7 @@ from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import RowHead
 from electra_jax.tasks.task import (
     Answer,
+    Judgement,
     Task,
     TaskConfig,
     label_number,
@@ -78,6 +79,10 @@ class TextTask(Task):
     def is_empty(self, record: Any) -> bool:
         second = record.text_b
         return super().is_empty(record) or (second is not None and not second.strip())
+
+    def shown(self, record: Record) -> str:
+        """What of a record people read."""
+        return record.text if record.text_b is None else f"{record.text} ⏐ {record.text_b}"
 
     @abc.abstractmethod
     def target(self, record: Record) -> np.ndarray:
@@ -179,6 +184,16 @@ class Classification(TextTask):
         [(label, _)] = Counter(record.label for record in train).most_common(1)
         return [{"label": label, "score": 1.0}] * len(records)
 
+    def judge(self, answers: Sequence[Answer], records: Sequence[Record]) -> list[Judgement]:
+        return [
+            Judgement(
+                self.shown(record), record.label, answer["label"],
+                record.label == answer["label"], answer["score"],
+                [(record.label, answer["label"])],
+            )
+            for answer, record in zip(answers, records, strict=True)
+        ]  # fmt: skip
+
     def linear_answers(self, train: Sequence[Record], features: Any, new: Any) -> list[Answer]:
         """Logistic regression."""
         model = LogisticRegression(C=10.0, max_iter=1000)
@@ -249,6 +264,18 @@ class Regression(TextTask):
 
     def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         return [{"score": self.state["mean"]}] * len(records)
+
+    def judge(self, answers: Sequence[Answer], records: Sequence[Record]) -> list[Judgement]:
+        """The answers beside their numbers; none is exact, and the worst are the farthest off."""
+        errors = [abs(a["score"] - r.label) for a, r in zip(answers, records, strict=True)]
+        most = max(errors, default=0.0) or 1.0
+        return [
+            Judgement(
+                self.shown(record), f"{record.label:.4g}", f"{answer['score']:.4g}",
+                error == 0, error / most,
+            )
+            for answer, record, error in zip(answers, records, errors, strict=True)
+        ]  # fmt: skip
 
     def linear_answers(self, train: Sequence[Record], features: Any, new: Any) -> list[Answer]:
         """Ridge regression."""

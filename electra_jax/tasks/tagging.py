@@ -32,7 +32,7 @@ from electra_jax.tasks.label_schemes import (
     spans,
     to_bio,
 )
-from electra_jax.tasks.task import Answer, Task, TaskConfig, label_set, one_cell
+from electra_jax.tasks.task import Answer, Judgement, Task, TaskConfig, label_set, one_cell
 
 log = logging.getLogger(__name__)
 
@@ -228,6 +228,20 @@ class Tagging(Task):
         if self.state["scheme"] != "none":  # without spans there is no F1 of them
             metrics.update(span_metrics(truth, guesses))
         return {name: float(value) for name, value in metrics.items()}
+
+    def judge(self, answers: Sequence[Answer], records: Sequence[Record]) -> list[Judgement]:
+        """Sentences with the words whose labels differ; the most certain of these counts."""
+        judgements = []
+        for answer, record in zip(answers, records, strict=True):
+            pairs = list(zip(self.truth(record), answer["labels"], strict=True))
+            wrong = [index for index, (gold, guess) in enumerate(pairs) if gold != guess]
+            gold, guess = (
+                ", ".join(f"{record.words[index]}: {pairs[index][side]}" for index in wrong)
+                for side in (0, 1)
+            )
+            certainty = max((answer["scores"][index] for index in wrong), default=0.0)
+            judgements.append(Judgement(record.text, gold, guess, not wrong, certainty, pairs))
+        return judgements
 
     def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """To each word the label it has most often in training; the commonest to others."""

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,25 @@ log = logging.getLogger(__name__)
 HEADS = ("default", "official")
 pooling_name = one_of(("", *POOLINGS))  # empty: [CLS], and the mean for modern ones
 Answer = dict[str, Any]
+
+
+class Judgement(NamedTuple):
+    """An answer beside the gold one, for people to read.
+
+    Attributes:
+      text: what was answered.
+      gold, answer: as texts.
+      right: whether the answer is the gold one.
+      certainty: of the answer, from 0 to 1.
+      labels: the (gold, answer) pairs of labels that are in it, to count which are confused.
+    """
+
+    text: str
+    gold: str
+    answer: str
+    right: bool
+    certainty: float = 0.0
+    labels: Sequence[tuple[str, str]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +169,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def baseline(self, train: Sequence[Any], records: Sequence[Any]) -> list[Answer]:
         """Answers that need no encoder: the baseline."""
+
+    def judge(self, answers: Sequence[Answer], records: Sequence[Any]) -> list[Judgement]:
+        """Each answer beside the gold one, for the report; none of a task that does not say how."""
+        return []
 
     def linear_answers(self, train: Sequence[Any], features: Any, new: Any) -> list[Answer]:
         """Answers of a linear model, for a task with `linear`.

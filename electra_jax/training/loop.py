@@ -23,12 +23,12 @@ from electra_jax.parallel.preemption import StopSignal
 from electra_jax.parallel.runtime import broadcast_from_main, is_main, to_global
 from electra_jax.parallel.watchdog import Watchdog
 from electra_jax.system.json_files import short_reason
+from electra_jax.system.progress import Progress, stage
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.health import Changes, Monitor
 from electra_jax.training.metrics import BASELINE, MetricsWriter
 from electra_jax.training.norms import SKIPPED, NormSums, mean_norms
 from electra_jax.training.profile import Profiler
-from electra_jax.training.progress import Progress
 from electra_jax.training.records import NotFinite
 from electra_jax.training.replay import NonFiniteLoss, Steps, check_finite, leave_bundle, non_finite
 from electra_jax.training.state import TrainState
@@ -220,7 +220,9 @@ class Loop:
         budget = self.budget_seconds
         self._watchdog = Watchdog(self.stall_seconds)
         done = self.clock.elapsed() if budget else step
-        self._bar = Progress(budget or self.steps, done, bool(budget), shown=is_main())
+        self._bar = Progress(
+            budget or self.steps, initial=done, by_clock=bool(budget), shown=is_main()
+        )
         if budget:
             self.clock.agree(step, budget)
         self._since = (step, self.clock.elapsed())
@@ -252,7 +254,10 @@ class Loop:
         if self.budget_seconds:
             self._shares.append(progress)
         share = to_global(np.array(progress, np.float32), run_key.sharding)
-        return self.train_step(state, batch, run_key, share)
+        if step > self._first:
+            return self.train_step(state, batch, run_key, share)
+        with stage("compiling the training step"):
+            return self.train_step(state, batch, run_key, share)
 
     def _end_step(self, state: TrainState, step: int) -> None:
         self.profiler.end(step, state)

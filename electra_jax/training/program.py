@@ -17,6 +17,8 @@ from electra_jax.training.step import SupportsStep, make_eval_step, make_train_s
 
 log = logging.getLogger(__name__)
 
+COMPILING = "the training step; the first time this takes a minute or two, later starts are quicker"
+
 
 class Program(NamedTuple):
     """Compiled steps, and where their arrays live.

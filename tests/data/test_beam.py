@@ -326,7 +326,7 @@ def test_without_beam_one_line_says_what_to_install(tmp_path, tokenizer, monkeyp
     assert cli.main([*command, "--beam", "--", "--runner=DirectRunner"]) == 2
     assert capsys.readouterr().err == (
         "electra-jax: --beam needs Apache Beam, which is not installed:"
-        " pip install 'electra-jax[beam]'\n"
+        " pip install '.[beam]' in the checkout\n"
     )
     assert cli.main([*command, "--", "--runner=DirectRunner"]) == 2
     assert "only --beam takes flags after --" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from electra_jax.data import permutation, rows
-from electra_jax.data.sampler import Sampler, absolute_stores, interleave, parse_stores
+from electra_jax.data.sampler import PLAIN_SLOTS, Sampler, absolute_stores, interleave, parse_stores
 from electra_jax.data.token_store import Split
 from electra_jax.errors import UsageError
 
@@ -26,10 +26,10 @@ def lengths(count=60, seed=0):
     return np.random.default_rng(seed).integers(1, 90, count).tolist()
 
 
-def sampler(splits, layout="packed", length=32, batch_size=8, seed=0):
+def sampler(splits, layout="packed", length=32, batch_size=8, seed=0, **options):
     return Sampler(
         splits, length=length, layout=layout, batch_size=batch_size, seed=seed,
-        cls_id=CLS, sep_id=SEP, pad_id=PAD,
+        cls_id=CLS, sep_id=SEP, pad_id=PAD, **options,
     )  # fmt: skip
 
 
@@ -149,7 +149,8 @@ def test_a_seek_far_ahead_equals_going_there(tmp_path):
 
 
 def test_tf_data_and_the_plain_iterator_agree(tmp_path, monkeypatch):
-    source = sampler([(split(lengths(), tmp_path), 1.0)])
+    text = [(split(lengths(), tmp_path), 1.0)]
+    source = sampler(text, pipeline="tfdata")
     rows = [1, 3]  # of one host, wherever its devices lie
     piped = list(itertools.islice(source.batches(5, rows), 8))
     plain = list(itertools.islice(source.iterate(5, rows), 8))
@@ -161,8 +162,22 @@ def test_tf_data_and_the_plain_iterator_agree(tmp_path, monkeypatch):
             assert a[name].dtype == b[name].dtype == np.int32
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    without = next(source.batches(5, rows))
+    with pytest.raises(UsageError, match="data.pipeline=tfdata needs TensorFlow"):
+        sampler(text, pipeline="tfdata")
+    without = next(sampler(text).batches(5, rows))
     np.testing.assert_array_equal(without["tokens"], plain[0]["tokens"])
+
+
+def test_small_batches_are_made_in_turn(tmp_path):
+    """tf.data's cost of a batch is most of their time, and TensorFlow takes seconds to start."""
+    text = [(split(lengths(), tmp_path), 1.0)]
+    rows = PLAIN_SLOTS // 32 + 1
+    for pipeline, batch_size, mine, expected in (
+        ("auto", rows - 1, None, False), ("auto", rows, None, True),
+        ("auto", rows, range(4), False), ("plain", rows, None, False), ("tfdata", 8, None, True),
+    ):  # fmt: skip
+        source = sampler(text, length=32, batch_size=batch_size, pipeline=pipeline)
+        assert source.uses_tfdata(mine) == expected
 
 
 def test_a_mixture_keeps_its_shares_and_reads_each_store_evenly(tmp_path):

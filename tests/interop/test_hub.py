@@ -62,5 +62,5 @@ def test_mistakes_are_told_in_a_line(hub, monkeypatch, capsys):
     assert local_model("runs/small") == "runs/small"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for call in (lambda: local_model("hub:a/b"), lambda: push("x", "a/b")):
-        with pytest.raises(UsageError, match=r"pip install 'electra-jax\[hub\]'"):
+        with pytest.raises(UsageError, match=r"pip install '\.\[hub\]'"):
             call()

@@ -1,16 +1,20 @@
 """Matrix products with gradients of their own."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from electra_jax.models import product as product_module
 from electra_jax.models.product import product
 
 
 def values_and_gradients(function, x, w):
-    weights = jnp.linspace(-1.0, 1.0, x.shape[0] * w.shape[1]).reshape(x.shape[0], -1)
+    shape = (*x.shape[:-1], w.shape[1])
+    weights = jnp.linspace(-1.0, 1.0, math.prod(shape)).reshape(shape)
 
     def loss(x, w):
         return (function(x, w) * weights).sum().astype(jnp.float32)
@@ -18,12 +22,14 @@ def values_and_gradients(function, x, w):
     return jax.jit(jax.value_and_grad(loss, (0, 1)))(x, w)
 
 
+@pytest.mark.parametrize("form", ["_flat_gradients", "_gradients"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("shape", [(40, 8, 24), (40, 24, 8)], ids=["widens", "narrows"])
-def test_gradients_are_those_of_the_plain_product(shape, dtype):
-    """A gradient that comes out transposed, or of another dtype."""
-    rows, inner, outer = shape
-    x = jax.random.normal(jax.random.key(0), (rows, inner), dtype)
+@pytest.mark.parametrize("shape", [(10, 4, 8, 24), (10, 4, 24, 8)], ids=["widens", "narrows"])
+def test_gradients_are_those_of_the_plain_product(shape, dtype, form, monkeypatch):
+    """A gradient that comes out transposed, or of another dtype; on a CPU and elsewhere."""
+    monkeypatch.setattr(product_module, "_flat_gradients", getattr(product_module, form))
+    *rows, inner, outer = shape
+    x = jax.random.normal(jax.random.key(0), (*rows, inner), dtype)
     w = jax.random.normal(jax.random.key(1), (inner, outer), dtype)
     found, expected = (values_and_gradients(f, x, w) for f in (product, jnp.dot))
     tolerance = 1e-5 if dtype == jnp.float32 else 2e-2

@@ -357,7 +357,7 @@ def golden():
 def test_shipped_configs_fit_and_send_what_they_did(case):
     """Compiled for TPUs, in a process of its own (see tests/golden/record_plans.py)."""
     if importlib.util.find_spec("libtpu") is None:
-        pytest.skip("libtpu is not installed: pip install 'electra-jax[plan]'")
+        pytest.skip("libtpu is not installed: pip install '.[plan]'")
     flags = [f"--config.{override}" for override in case["overrides"]]
     done = subprocess.run(
         [sys.executable, "-m", "electra_jax", "plan", "--config", case["config"],

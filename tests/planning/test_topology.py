@@ -24,7 +24,7 @@ def test_chips_are_joined_in_as_many_dimensions_as_they_are(name, dimensions):
 
 def test_without_libtpu_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install 'electra-jax\[plan\]'"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[plan\]'"):
         tpu_topology("v5e:4x4")
 
 

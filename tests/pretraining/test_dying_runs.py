@@ -8,7 +8,8 @@ from tiny_run import TINY, make_store, tiny
 from electra_jax.config import load_config, pretrain_config
 from electra_jax.pretraining.health import STEEP, STEEPEST, early_rate, warnings_at_start
 from electra_jax.pretraining.pretrain import pretrain
-from electra_jax.report import warnings, write_report
+from electra_jax.report import write_report
+from electra_jax.reporting.run_warnings import warnings
 from electra_jax.training.metrics import read_metrics
 
 # What `Small` is, tiny: without dropout, at a rate that stays.
@@ -79,7 +80,7 @@ def warned(config, workdir):
     pretrain(config, workdir)
     lines = read_metrics(workdir)
     page = write_report(workdir).read_text()
-    assert page.count("<li>") == len(warnings(lines))
+    assert page.count("<li>Step ") == len(warnings(lines))
     return {name: text for line in lines for name, text in line.get("warnings", {}).items()}
 
 

@@ -10,8 +10,6 @@ from electra_jax.errors import UsageError
 from electra_jax.inference.pretrained import load_pretrained
 from electra_jax.pretraining.pretrain import pretrain
 from electra_jax.training import loop
-from electra_jax.training.checkpoint import Checkpoints
-from electra_jax.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -61,51 +59,9 @@ def test_a_run_with_an_average_resumes_bit_for_bit(store, straight, tmp_path, mo
 
 
 @pytest.mark.usefixtures("one_device")
-def test_the_average_is_what_is_evaluated_and_loaded(store, straight, tmp_path):
-    """And it is that of the parameters of a run without one, whose text and masks are the same."""
-    seen = []
-    pretrain(
-        tiny(store, SCHEDULED[1], "checkpoint.every_steps=1", "checkpoint.keep=30"),
-        tmp_path / "run",
-    )
-    with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
-        steps = checkpoints.steps()
-    for step in steps:
-        params = load_pretrained(tmp_path / "run", str(step)).params
-        seen.append(jax.tree.map(np.asarray, params))
-    assert steps == list(range(1, 21))
-    # The first parameters are not saved: the first average has 0.1 of them.
-    loaded = load_pretrained(straight, "last").params
-    weights = [1.0]
-    for n in range(1, 20):
-        keep = min(0.9, (1 + n) / (10 + n))
-        weights = [w * keep for w in weights] + [1 - keep]
-    averages = jax.tree.map(lambda *x: sum(w * p for w, p in zip(weights, x, strict=True)), *seen)
-    assert abs(sum(weights) - 1) < 1e-6
-    distance = max(
-        float(np.abs(a - b).max()) for a, b in zip(
-            jax.tree.leaves(averages), jax.tree.leaves(loaded), strict=True)
-    )  # fmt: skip
-    last = max(
-        float(np.abs(a - b).max()) for a, b in zip(
-            jax.tree.leaves(seen[-1]), jax.tree.leaves(loaded), strict=True)
-    )  # fmt: skip
-    assert distance < 2e-3 < last
-    held_out = [[x.get("eval/loss") for x in read_metrics(run) if "eval/loss" in x]
-                for run in (straight, tmp_path / "run")]  # fmt: skip
-    assert held_out[0] != held_out[1]
-
-
-@pytest.mark.usefixtures("one_device")
 def test_an_average_cannot_come_or_go(store, straight):
     with pytest.raises(UsageError, match=r"train\.average=0\.9"):
         pretrain(tiny(store, SCHEDULED[1]), straight)
-
-
-def test_the_average_is_the_same_on_another_mesh(store, straight, tmp_path):
-    pretrain(tiny(store, *SCHEDULED, "mesh.fsdp=2", "mesh.data=4"), tmp_path / "run")
-    one, other = (load_pretrained(path, "last").params for path in (straight, tmp_path / "run"))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-3), one, other)
 
 
 def test_an_objective_with_a_constant_rate_refuses_another(store):

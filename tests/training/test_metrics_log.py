@@ -1,18 +1,15 @@
 """The lines of a run's log, and that no log is worth a run."""
 
 import errno
-import io
 import logging
 import os
-import sys
 from pathlib import Path
 
 import pytest
 from tensorboardX import record_writer
 
-from electra_jax.training import progress, trackers
+from electra_jax.training import trackers
 from electra_jax.training.metrics import DAMAGED_FILE, METRICS_FILE, MetricsWriter, read_metrics
-from electra_jax.training.progress import Progress
 
 
 def test_lines_past_the_checkpoint_are_written_again(tmp_path):
@@ -132,50 +129,3 @@ def test_tensorboard_shows_what_was_written(tmp_path):
     events = [(event.step, event.value) for event in shown.Scalars("train/loss")]
     assert events == [(1, 1), (2, 2), (3, 5)]
     assert shown.Tags()["tensors"] == ["warnings/name/text_summary"]
-
-
-class Gone:
-    """A terminal that has been closed."""
-
-    encoding = "utf-8"
-
-    def write(self, text):
-        raise OSError(errno.EIO, "Input/output error")
-
-    flush = isatty = fileno = lambda self: self.write("")
-
-
-def test_a_terminal_that_is_gone_does_not_stop_the_bar(monkeypatch, caplog):
-    monkeypatch.setattr(sys, "stderr", Gone())
-    with Progress(10, 0, by_clock=False, shown=True) as bar:
-        for step in range(10):
-            bar.move(step + 1)
-            bar.tell("loss")
-            with bar.aside():
-                pass
-    assert caplog.text.count("no progress is shown any more") == 1
-
-
-def test_without_a_terminal_there_is_a_line_now_and_then(monkeypatch, caplog, capsys):
-    caplog.set_level("INFO")
-    clock = iter(range(0, 10_000, 25))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    with Progress(100, 0, by_clock=False, shown=True) as bar:
-        bar.tell("loss 2.0")
-        for step in range(1, 11):
-            bar.move(step)
-    assert 1 < len(caplog.messages) < 8
-    assert "of 100 steps (" in caplog.text and "min left, loss 2.0" in caplog.text
-    assert "\r" not in capsys.readouterr().err
-
-
-def test_a_bar_by_the_clock_shows_its_share(monkeypatch):
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with Progress(60.0, 15.0, by_clock=True, shown=True) as bar:
-        bar.move(30.0)
-        bar.tell("step 7")
-        bar.move(75.0)  # the last step ends late
-    assert "25%" in terminal.getvalue() and "100%" in terminal.getvalue()
-    assert "60/60 s, step 7" in terminal.getvalue()

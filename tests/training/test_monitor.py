@@ -7,7 +7,8 @@ import jax
 import pytest
 from test_loop import make_loop, toy_state
 
-from electra_jax.report import Warned, warnings, write_report
+from electra_jax.report import write_report
+from electra_jax.reporting.run_warnings import Warned, warnings
 from electra_jax.training.health import LINES, RISEN, Monitor
 from electra_jax.training.loop import NonFiniteLoss
 from electra_jax.training.metrics import MetricsWriter, read_metrics
@@ -93,14 +94,15 @@ def test_warnings_are_on_the_terminal_in_the_metrics_and_in_the_report(tmp_path,
     assert [record.getMessage() for record in caplog.records] == [
         "step 0: warning: <steep>", f"step 3: warning: {text}", "step 7: over: x"
     ]  # fmt: skip
-    assert warnings(lines) == [Warned("<steep>", 0, None), Warned(text, 3, 7)]
+    assert warnings(lines) == [Warned("steep", "<steep>", 0, None), Warned("x", text, 3, 7)]
     page = write_report(tmp_path).read_text()
-    assert "<li>Step 0: &lt;steep&gt;</li>" in page and f"Step 3, over at step 7: {text}" in page
+    assert "<li>Step 0: <bdi>&lt;steep&gt;</bdi></li>" in page
+    assert f"Step 3, over at step 7: <bdi>{text}</bdi>" in page
 
 
 def test_a_healthy_run_has_no_section_of_warnings(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "seconds": 1, "train/loss": 1}))
-    assert "Warnings" not in write_report(tmp_path).read_text()
+    assert 'id="warnings"' not in write_report(tmp_path).read_text()
 
 
 def test_a_loss_that_is_no_number_is_in_the_log(tmp_path):
