@@ -171,11 +171,25 @@ def finetune(
     return finetuning.finetune(finetune_config(fields), workdir, listener=listener)
 
 
-def export(model: str | Path, to: str | Path, checkpoint: str = "best") -> list[str]:
-    """Writes a model for the transformers library (see `export.export_model`)."""
-    from electra_jax.exchange import export_model
+def export(
+    model: str | Path,
+    to: str | Path,
+    checkpoint: str = "best",
+    *,
+    licence: str = "",
+    language: str = "",
+) -> list[str]:
+    """Writes a model for the transformers library (see `exchange.export_model`).
 
-    return export_model(model, to, checkpoint)
+    Args:
+      model: its directory.
+      to: is made.
+      checkpoint: of a run directory.
+      licence, language: for the model card; left out where empty.
+    """
+    from electra_jax.exchange import CardFacts, export_model
+
+    return export_model(model, to, checkpoint, CardFacts(licence, language))
 
 
 def as_strings(overrides: Mapping[str, Any]) -> list[str]:

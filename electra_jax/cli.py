@@ -286,9 +286,24 @@ def run_inspect(args: argparse.Namespace) -> None:
 
 
 def run_export(args: argparse.Namespace) -> None:
-    from electra_jax.exchange import export_model
+    import tempfile
 
-    print("exported:", ", ".join(export_model(args.model, args.to, args.checkpoint)))
+    from electra_jax.api import export
+    from electra_jax.interop.hub import push
+
+    if not (args.to or args.push):
+        raise UsageError("give --to DIR, --push NAME, or both")
+    if (args.revision or args.private) and not args.push:
+        raise UsageError("--revision and --private are of --push NAME: give that, too")
+    with tempfile.TemporaryDirectory() as scratch:
+        to = args.to or os.path.join(scratch, "exported")
+        written = export(
+            args.model, to, args.checkpoint, licence=args.licence, language=args.language
+        )
+        if args.to:
+            print("exported:", ", ".join(written))
+        if args.push:
+            print("pushed:", push(to, args.push, args.revision, args.private))
 
 
 def run_import(args: argparse.Namespace) -> None:

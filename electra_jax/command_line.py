@@ -11,7 +11,7 @@ from electra_jax import __version__
 from electra_jax.errors import UsageError, did_you_mean
 
 SOURCE = "docs:, text:GLOB, lines:GLOB, jsonl:GLOB, parquet:GLOB or tfds:NAME; may be repeated"
-MODEL = "a run directory, or an exported or Hugging Face one"
+MODEL = "a run directory, an exported or Hugging Face one, or hub:NAME[@REVISION]"
 OVERRIDE = "--config."
 LOG_FILE = "--log-file"
 DISPLAY_FLAGS = ("-q", "--quiet", "-v", "--verbose")
@@ -273,7 +273,13 @@ def add_model_commands(command: Command) -> None:
         "--model runs/tiny --to exported",
     )  # fmt: skip
     add_model_flag(sub)
-    sub.add_argument("--to", required=True, metavar="DIR", help="to be made")
+    add = sub.add_argument
+    add("--to", default="", metavar="DIR", help="to be made; may be left out with --push")
+    add("--push", default="", metavar="NAME", help="of the Hugging Face hub, such as me/small")
+    add("--revision", default="", metavar="BRANCH", help="of --push; default: main")
+    add("--private", action="store_true", help="of --push: a model that is made is private")
+    add("--licence", default="", metavar="NAME", help="for the card, such as apache-2.0")
+    add("--language", default="", metavar="CODE", help="for the card, such as en; or en,de")
     add_checkpoint_flags(sub)
 
     sub = command(

@@ -141,6 +141,11 @@ class PretrainConfig:
                 f"objective.name={self.objective.name} goes with generator.kind="
                 f"{' or '.join(kinds)}, not {self.generator.kind}"
             )
+        if self.objective.final_mask_rate and not objective.schedules_mask_rate:
+            raise UsageError(
+                f"objective.name={self.objective.name} has a constant mask rate: leave "
+                "objective.final_mask_rate at 0"
+            )
         if self.generator.kind in ("transformer", "two_tower"):
             try:
                 generator_model(self.model, self.generator)

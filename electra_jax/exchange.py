@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from electra_jax.errors import UsageError
 from electra_jax.inference.finetuned import FinetunedModel, load
 from electra_jax.inference.pretrained import PretrainedModel, imported_config, load_hugging_face
 from electra_jax.interop import huggingface, names, tensorflow1
+from electra_jax.interop.hub import local_model
 from electra_jax.models.electra import count_params, generator_model, unstack_params
 from electra_jax.pretraining.program import create_state
 from electra_jax.pretraining.resume import IMPORTED
@@ -30,7 +31,34 @@ README = "README.md"  # the model card
 SETTLE_SECONDS = 1.0  # after a save that failed
 
 
-def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> list[str]:
+class CardFacts(NamedTuple):
+    """What a model card says that the run does not know; "" for what is left out.
+
+    Attributes:
+      licence: as the hub has it, such as "apache-2.0".
+      language: as the hub has it, such as "en"; or several with commas.
+    """
+
+    licence: str = ""
+    language: str = ""
+
+    def front_matter(self, *lines: str) -> list[str]:
+        """The lines of a card that the hub reads, with those that are known beforehand."""
+        languages = ", ".join(part.strip() for part in self.language.split(",") if part.strip())
+        return [
+            "---",
+            *([f"license: {self.licence}"] if self.licence else []),
+            *([f"language: [{languages}]"] if languages else []),
+            "library_name: transformers",
+            *lines,
+            "---",
+            "",
+        ]
+
+
+def export_model(
+    path: str | Path, to: str | Path, checkpoint: str = "best", facts: CardFacts | None = None
+) -> list[str]:
     """Writes `discriminator/`, `generator/` and a model card for the transformers library.
 
     A masked language model becomes `masked_lm/`, and of one that copies, for which there is no
@@ -40,6 +68,7 @@ def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> 
       path: a run directory, or another model directory.
       to: is made; must not hold anything yet.
       checkpoint: of a run directory.
+      facts: for the model card.
 
     Returns:
       The folders written.
@@ -48,16 +77,19 @@ def export_model(path: str | Path, to: str | Path, checkpoint: str = "best") -> 
       UsageError: no model, none that the library knows, one whose fine-tuning has not ended,
         or `to` is not empty or cannot be written.
     """
+    path = local_model(path)
     with atomic_folder(to, CONFIG_FILE) as folder:
         model = load(path, checkpoint)
         if isinstance(model, FinetunedModel):
-            _export_task_model(model, path, folder)
+            _export_task_model(model, path, folder, facts or CardFacts())
             return [str(to)]
-        networks = _export_networks(model, path, folder)
+        networks = _export_networks(model, path, folder, facts or CardFacts())
     return [str(Path(to, network)) for network in networks]
 
 
-def _export_networks(model: PretrainedModel, path: str | Path, to: Path) -> list[str]:
+def _export_networks(
+    model: PretrainedModel, path: str | Path, to: Path, facts: CardFacts
+) -> list[str]:
     params = jax.device_get(unstack_params(model.config.electra, model.params))
     networks = names.split_networks(params)
     if not networks:
@@ -69,6 +101,7 @@ def _export_networks(model: PretrainedModel, path: str | Path, to: Path) -> list
         list(networks),
         _held_out(path, model.step),
         _origin(path, model),
+        facts,
     )
     for network, flat in networks.items():
         folder = to / network
@@ -81,7 +114,7 @@ def _export_networks(model: PretrainedModel, path: str | Path, to: Path) -> list
     return list(networks)
 
 
-def _export_task_model(model: FinetunedModel, path: str | Path, to: Path) -> None:
+def _export_task_model(model: FinetunedModel, path: str | Path, to: Path, facts: CardFacts) -> None:
     kind, task = model.task.exported_as, model.task
     if not kind:
         raise UsageError(
@@ -94,7 +127,7 @@ def _export_task_model(model: FinetunedModel, path: str | Path, to: Path) -> Non
         task.state.get("labels", ["score"] if kind == "ForSequenceClassification" else ()),
         task.row_pooling(model.model), model.config.train.length,
     )  # fmt: skip
-    write_text(to / README, task_card(model, opens_with, metrics))
+    write_text(to / README, task_card(model, opens_with, metrics, facts))
 
 
 def _metrics_at(path: str | Path, step: int) -> dict[str, float]:
@@ -112,21 +145,28 @@ def _metrics_at(path: str | Path, step: int) -> dict[str, float]:
         return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
-def task_card(model: FinetunedModel, opens_with: str, metrics: Mapping[str, float]) -> str:
+def task_card(
+    model: FinetunedModel, opens_with: str, metrics: Mapping[str, float], facts: CardFacts
+) -> str:
     """A model card: what it does, how it was trained, how well it does."""
     train = model.config.train
     scale = getattr(model.task.config, "scale", 1)
     lines = [
-        "---",
-        "library_name: transformers",
-        "---",
-        "",
+        *facts.front_matter(),
         f"# {model.task.name}",
         "",
         f"Fine-tuned with electra-jax from `{Path(model.config.init.from_).name}`: "
         f"{model.step:,} steps of {train.batch_size} rows of at most {train.length} tokens, "
         f"learning rate {model.config.learning_rate(model.model):g}, seed {train.seed}.",
-        f"Opens with `{opens_with}`.",
+        f"Opens with `{opens_with}`:",
+        "",
+        "```python",
+        f"from transformers import AutoTokenizer, {opens_with}",
+        "",
+        f'model = {opens_with}.from_pretrained("FOLDER")',
+        'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+        "```",
+        "",
         *([f"Its scores are to be multiplied by {scale:g}."] if scale != 1 else []),
         "",
         "| metric on validation data | value |",
@@ -161,6 +201,7 @@ def import_model(
       UsageError: see `huggingface.read_model` and `tensorflow1.read_checkpoint`; or `to` is not
         empty or cannot be written.
     """
+    path = local_model(path)
     with atomic_folder(to, CONFIG_FILE) as folder:
         return _import_model(path, folder, generator, vocab, special_tokens)
 
@@ -243,16 +284,13 @@ def model_card(
     networks: list[str],
     held_out: dict[str, float],
     origin: dict[str, Any] | None,
+    facts: CardFacts,
 ) -> str:
     """A model card: what it is, how it was trained or where it is from, how well it does."""
     config = model.config
     architecture = config.model.architecture
     lines = [
-        "---",
-        "library_name: transformers",
-        "tags: [electra, replaced-token-detection]",
-        "---",
-        "",
+        *facts.front_matter("tags: [electra, replaced-token-detection]"),
         f"# ELECTRA ({architecture}), {parameters:,} parameters",
         "",
         _training(model, origin),
@@ -265,7 +303,18 @@ def model_card(
         shape = small if network == "generator" else config.model
         opens = huggingface.CLASSES[architecture, network]
         lines.append(f"| `{network}/` | {shape.layers} | {shape.hidden} | `{opens}` |")
-    lines += ["", "`AutoModel` opens any of them as an encoder, to be fine-tuned.", ""]
+    lines += [
+        "",
+        "`AutoModel` opens any of them as an encoder, to be fine-tuned:",
+        "",
+        "```python",
+        "from transformers import AutoModel, AutoTokenizer",
+        "",
+        f'model = AutoModel.from_pretrained("FOLDER", subfolder="{networks[0]}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("FOLDER", subfolder="{networks[0]}")',
+        "```",
+        "",
+    ]
     if held_out:
         lines += ["Measured on held-out text:", "", "| metric | value |", "|---|---|"]
         lines += [f"| {name} | {value:.4g} |" for name, value in held_out.items()]

@@ -24,7 +24,7 @@ from electra_jax.system.json_files import reading
 from electra_jax.training.checkpoint import Checkpoints
 from electra_jax.training.program import Program
 from electra_jax.training.replay import BUNDLE_FILE, Bundle, learnt, not_finite, read_bundle
-from electra_jax.training.step import SupportsStep, make_gradients, step_keys
+from electra_jax.training.step import SupportsStep, make_gradients, prepare, step_keys
 
 SHOWN = 5  # names of a list
 
@@ -56,8 +56,8 @@ def replay(folder: str | Path) -> str:
     run_key = random_key(seed, replicated(mesh))
     batch = {name: to_global(array, batch_sharding(mesh)) for name, array in bundle.batch.items()}
     examine = jax.jit(with_mesh(mesh, make_examination(program.objective)))
-    losses, norms = jax.device_get(examine(state.params, state.step, batch, run_key))
     share = to_global(np.array(bundle.content["progress"], np.float32), run_key.sharding)
+    losses, norms = jax.device_get(examine(state.params, state.step, batch, run_key, share))
     before = not_finite(learnt(state))
     after = not_finite(learnt(program.train_step(state, batch, run_key, share)))
     bad_losses = [name for name, loss in losses.items() if not np.isfinite(loss)]
@@ -102,27 +102,31 @@ def bundle_program(bundle: Bundle, workdir: Path) -> tuple[Program, int]:
 
 
 Examination = Callable[
-    [Any, jax.Array, Mapping[str, jax.Array], jax.Array],
+    [Any, jax.Array, Mapping[str, jax.Array], jax.Array, jax.Array],
     tuple[dict[str, jax.Array], dict[str, jax.Array]],
 ]
 
 
 def make_examination(objective: SupportsStep) -> Examination:
-    """(parameters, step, batch, run key) → the mean losses by name, gradients' norms by path.
+    """(parameters, step, batch, run key, progress) → mean losses, gradients' norms by path.
 
     Of the batch as a whole: with microbatches dropout differs from the run's.
     """
     gradients = make_gradients(objective)
 
     def examine(
-        params: Any, step: jax.Array, batch: Mapping[str, jax.Array], run_key: jax.Array
+        params: Any,
+        step: jax.Array,
+        batch: Mapping[str, jax.Array],
+        run_key: jax.Array,
+        progress: jax.Array,
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         prepare_key, dropout_key = step_keys(run_key, step)
-        prepared = objective.prepare(batch, prepare_key)
+        prepared = prepare(objective, batch, prepare_key, progress)
         sums, _ = objective.losses(params, prepared, dropout_key, step, True)
         counts = objective.counts(prepared)
         losses = {name: total / jnp.maximum(counts[name], 1.0) for name, total in sums.items()}
-        grads, _ = gradients(params, step, batch, run_key)
+        grads, _ = gradients(params, step, batch, run_key, progress)
         leaves = jax.tree_util.tree_leaves_with_path(grads)
         return losses, {path_name(path): optax.tree.norm(leaf) for path, leaf in leaves}
 

@@ -43,7 +43,7 @@ IMPORTED = ""  # in place of a token store, in the record of an imported model
 # Fields that the shape of a training state depends on.
 STATE_FIELDS = (
     "model.", "generator.", "objective.name", "optimizer.name", "optimizer.separate",
-    "optimizer.frozen", "optimizer.bias_correction",
+    "optimizer.frozen", "optimizer.bias_correction", "train.average",
 )  # fmt: skip
 # Fields that do not change what a run computes.
 FREE_FIELDS = (

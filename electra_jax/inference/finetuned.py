@@ -17,6 +17,7 @@ from electra_jax.data.tokenizer import load_tokenizer
 from electra_jax.errors import UsageError
 from electra_jax.inference.encoder import PretrainedEncoder, compiled, embed, run_examples
 from electra_jax.inference.pretrained import PretrainedModel, check_tokenizer, load_pretrained
+from electra_jax.interop.hub import local_model
 from electra_jax.interop.tensor_checks import check_room
 from electra_jax.models.encoder import ModelConfig
 from electra_jax.models.heads import EncoderWithHead
@@ -166,9 +167,12 @@ def as_row(task: Task, value: Any, where: str) -> Row:
 def load(path: str | Path, checkpoint: str = "best") -> PretrainedModel | FinetunedModel:
     """Loads a model: pretrained (see `inference.pretrained.load_pretrained`) or fine-tuned.
 
+    Its directory, or `hub:NAME[@REVISION]` for one of the Hugging Face hub.
+
     Raises:
       UsageError: no model there, or no such checkpoint.
     """
+    path = local_model(path)
     if (Path(path) / TASK_FILE).exists():
         return load_finetuned(path, checkpoint)
     return load_pretrained(path, checkpoint)
@@ -180,7 +184,7 @@ def load_finetuned(path: str | Path, checkpoint: str = "best") -> FinetunedModel
     Raises:
       UsageError: the directory is of no fine-tuning run, or there is no such checkpoint.
     """
-    path = Path(path)
+    path = Path(local_model(path))
     config = read_any_config(path)
     if not isinstance(config, FinetuneConfig):
         raise UsageError(f"{path} is a pretraining run: fine-tune it first")

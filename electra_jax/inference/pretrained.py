@@ -24,6 +24,7 @@ from electra_jax.inference.scoring import (
     make_score,
 )
 from electra_jax.interop import huggingface
+from electra_jax.interop.hub import local_model
 from electra_jax.interop.tensor_checks import check_room
 from electra_jax.models.electra import GeneratorConfig, init_params, unstack_params
 from electra_jax.models.encoder import ModelConfig
@@ -210,12 +211,13 @@ def load_pretrained(path: str | Path, checkpoint: str = "best") -> PretrainedMod
     """Loads a model from a run directory, or from an exported or Hugging Face one.
 
     Args:
-      path: the directory.
+      path: the directory, or `hub:NAME[@REVISION]` for one of the Hugging Face hub.
       checkpoint: "best", "last" or a step, of a run directory.
 
     Raises:
       UsageError: not a run directory, or no such checkpoint.
     """
+    path = local_model(path)
     if not holds_checkpoint(path) and huggingface.is_hugging_face(path):
         return load_hugging_face(path)
     config = read_config(path)
@@ -259,6 +261,7 @@ def read_shape(path: str | Path) -> tuple[ModelConfig, GeneratorConfig | None]:
     Raises:
       UsageError: see `load_pretrained`.
     """
+    path = local_model(path)
     if huggingface.is_hugging_face(path):
         read = huggingface.read_model(path)
         return read.model, read.generator

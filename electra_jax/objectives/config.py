@@ -11,6 +11,7 @@ class ObjectiveConfig:
 
     name: str = "electra"  # of an objective, perhaps of a plugin
     mask_rate: float = checked(0.15, within("(0, 1)"))  # share of the tokens that are masked
+    final_mask_rate: float = checked(0.0, within("[0, 1)"))  # at the end of the run; 0: it stays
     whole_word: bool = False  # mask the tokens of a word together
     generator_weight: float = checked(1.0, at_least(0))  # of its loss in the sum
     discriminator_weight: float = checked(50.0, at_least(0))  # of the main network's loss
@@ -21,3 +22,8 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         check_fields("objective", self)
+
+    @property
+    def largest_mask_rate(self) -> float:
+        """Which rows have slots for."""
+        return max(self.mask_rate, self.final_mask_rate)

@@ -23,17 +23,33 @@ class Corruption(Objective):
     """
 
     generators: ClassVar[tuple[str, ...]] = ("transformer", "two_tower", "unigram", "uniform")
+    schedules_mask_rate: ClassVar[bool] = True
 
     def prepare(self, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, Any]:
+        return self.prepare_with_rate(batch, key, self.config.mask_rate)
+
+    def prepare_at(
+        self, batch: Mapping[str, jax.Array], key: jax.Array, progress: jax.Array
+    ) -> dict[str, Any]:
+        start, final = self.config.mask_rate, self.config.final_mask_rate
+        if not final:
+            return self.prepare(batch, key)
+        return self.prepare_with_rate(batch, key, start + (final - start) * progress)
+
+    def prepare_with_rate(
+        self, batch: Mapping[str, jax.Array], key: jax.Array, rate: jax.Array | float
+    ) -> dict[str, Any]:
+        """Prepares a batch of which this share of the tokens is masked."""
         choose, place, draw = jax.random.split(key, 3)
         tokens_BL = batch["tokens"]
         masked = masking.choose_positions(
             choose,
             tokens_BL,
             batch["documents"],
-            self.config.mask_rate,
+            rate,
             self.special,
             self.continuation_V if self.config.whole_word else None,
+            masking.max_masked(self.config.largest_mask_rate, tokens_BL.shape[1]),
         )
         return {
             **batch,

@@ -33,6 +33,7 @@ class Electric(Corruption):
     head = "detector"
     generators = ("two_tower", "unigram", "uniform")  # a transformer would see what it predicts
     generates_everywhere = True
+    schedules_mask_rate = False  # the share of the noise is part of the model
 
     def mask(self, key: jax.Array, tokens_BL: jax.Array, masked: masking.Masked) -> jax.Array:
         # Neither tower sees the token that it predicts: nothing needs to be masked.

@@ -38,9 +38,10 @@ def choose_positions(
     key: jax.Array,
     tokens_BL: jax.Array,
     documents_BL: jax.Array,
-    rate: float,
+    rate: jax.Array | float,
     special: SpecialTokens,
     continuation_V: np.ndarray | None = None,
+    slots: int | None = None,
 ) -> Masked:
     """Draws round(rate * real tokens) positions of each row, at least 1 if there are candidates.
 
@@ -55,8 +56,10 @@ def choose_positions(
       continuation_V: with it, whole words are drawn: as many as fit into the number, or
         a part of the first where not even that one fits. True for pieces that continue
         the word before them.
+      slots: of each row, as many as the largest rate of the run needs; by default those of `rate`.
     """
-    slots = max_masked(rate, tokens_BL.shape[1])
+    if slots is None:
+        slots = max_masked(float(rate), tokens_BL.shape[1])
     real_BL = documents_BL > 0
     candidates_BL = real_BL
     for token in special:

@@ -31,6 +31,7 @@ class Objective(abc.ABC):
       generators: the values of `generator.kind` that fit it.
       generates_everywhere: whether the generator predicts every position and not only the masked
         ones, which costs more.
+      schedules_mask_rate: whether `prepare_at` follows `objective.final_mask_rate`.
       config: what is learnt.
       electra: the networks.
       special: ids that are never masked, and [MASK].
@@ -42,6 +43,7 @@ class Objective(abc.ABC):
     head: ClassVar[str]
     generators: ClassVar[tuple[str, ...]]
     generates_everywhere: ClassVar[bool] = False
+    schedules_mask_rate: ClassVar[bool] = False
 
     config: ObjectiveConfig
     electra: Electra
@@ -63,6 +65,18 @@ class Objective(abc.ABC):
         Returns:
           The batch's arrays and those that were drawn; the first dimension of all leaves is B.
         """
+
+    def prepare_at(
+        self, batch: Mapping[str, jax.Array], key: jax.Array, progress: jax.Array
+    ) -> dict[str, Any]:
+        """Prepares the batch of a training step; by default as `prepare` does.
+
+        Args:
+          batch, key: see `prepare`.
+          progress: the share of the run that is done, float32 scalar.
+        """
+        del progress
+        return self.prepare(batch, key)
 
     @abc.abstractmethod
     def counts(self, prepared: Prepared) -> Sums:

@@ -104,7 +104,7 @@ def activation_bytes_per_token(config: PretrainConfig, tensor: int = 1) -> float
 def logits_per_token(config: PretrainConfig) -> float:
     """Entries of all logits over the vocabulary, a token of the batch."""
     length = config.data.length
-    masked = max_masked(config.objective.mask_rate, length) / length
+    masked = max_masked(config.objective.largest_mask_rate, length) / length
     shares = {"detector": 0.0, "masked_lm": masked, "copying_lm": 1.0}[config.electra.head]
     if config.generator.kind in ("transformer", "two_tower"):
         everywhere = find_objective(config.objective.name).generates_everywhere

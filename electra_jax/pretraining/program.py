@@ -50,7 +50,7 @@ def pretraining_program(
     rules = pretraining_rules(generator_model(config.model, config.generator).heads, mesh)
     return build_program(
         objective, optimizer, create, rules, mesh, config.train.accumulate, config.optimizer.frozen,
-        bool(config.train.skip_non_finite),
+        bool(config.train.skip_non_finite), config.train.average,
     )  # fmt: skip
 
 
@@ -74,7 +74,8 @@ def create_state(
     }
     params = init_params(config.electra, key)
     sums = jax.eval_shape(make_eval_step(objective), params, batch, key)
-    return TrainState.create(params, optimizer, sums, bool(config.train.skip_non_finite))
+    skips, averages = bool(config.train.skip_non_finite), bool(config.train.average)
+    return TrainState.create(params, optimizer, sums, skips, averages)
 
 
 def flops_per_token(config: PretrainConfig) -> dict[str, float]:
@@ -83,7 +84,7 @@ def flops_per_token(config: PretrainConfig) -> dict[str, float]:
         config.model,
         config.generator,
         config.data.length,
-        max_masked(config.objective.mask_rate, config.data.length),
+        max_masked(config.objective.largest_mask_rate, config.data.length),
         config.electra.head,
         find_objective(config.objective.name).generates_everywhere,
     )

@@ -37,7 +37,7 @@ logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save a
 
 FOLDER = "checkpoints"
 POLL_SECONDS = 0.1  # for errors in the log, while a save is waited for
-PARAMS, REST, NORMS = "params", "rest", "norms"  # parts of a checkpoint
+PARAMS, REST, NORMS, AVERAGE = "params", "rest", "norms", "average"  # parts of a checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,7 +311,8 @@ class Checkpoints:
         for name, saved in (("metric_sums", metric_sums), ("norm_sums", norm_sums)):
             if saved is not getattr(like, name):
                 sums[name] = placed_zeros(getattr(like, name))
-        state = TrainState(**rest | {"params": params, **sums})
+        average = restored.get(AVERAGE, {})
+        state = TrainState(**rest | {"params": params, "average": average, **sums})
         return Restored(state, record.content, step)
 
     def _restore_parts(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
@@ -322,6 +323,8 @@ class Checkpoints:
     def restore_params(self, step: int, shapes: Any) -> Any:
         """The parameters of a checkpoint alone, on this process's first device.
 
+        Those are their average where the run has kept one.
+
         Raises:
           UsageError: they cannot be read, are not what was saved, or not of these shapes.
         """
@@ -330,7 +333,8 @@ class Checkpoints:
         folder = self._folder / str(step)
         try:
             with one_error():
-                restored = self._restore_parts(step, {PARAMS: like})
+                part = AVERAGE if (folder / AVERAGE).is_dir() else PARAMS
+                restored = self._restore_parts(step, {part: like})
                 verify(read_record(folder), restored)
         except Exception as error:  # Orbax and TensorStore raise many kinds
             others = [str(other) for other in self._manager.all_steps() if other != step]
@@ -338,7 +342,7 @@ class Checkpoints:
                 f"{folder} cannot be read: {short_reason(error)}"
                 + (f"; choose another with --checkpoint ({', '.join(others)})" if others else "")
             ) from error
-        return restored[PARAMS]
+        return restored[part]
 
     def choose(self, which: str) -> int:
         """The step that "last", "best" or a number names.
@@ -416,7 +420,8 @@ def _parts(state: TrainState) -> dict[str, Any]:
         "metric_sums": state.metric_sums,
     }
     norms = {NORMS: state.norm_sums} if state.norm_sums else {}
-    return {PARAMS: state.params, REST: rest, **norms}
+    average = {AVERAGE: state.average} if state.average else {}
+    return {PARAMS: state.params, REST: rest, **norms, **average}
 
 
 def latest_record(workdir: str | Path) -> dict | None:

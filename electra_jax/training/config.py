@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from electra_jax.errors import UsageError, at_least, check_fields, checked
+from electra_jax.errors import UsageError, at_least, check_fields, checked, within
 from electra_jax.training.profile import parse_steps
 from electra_jax.training.trackers import TENSORBOARD, known_trackers
 
@@ -24,6 +24,8 @@ class TrainConfig:
     trackers: str = checked(TENSORBOARD, known_trackers)
     # Steps in a row that may be skipped as they are not finite; 0: the first ends the run.
     skip_non_finite: int = checked(0, at_least(0))
+    # Decay of an average of the parameters, which is evaluated and used; 0: none, else 0.999 or so.
+    average: float = checked(0.0, within("[0, 1)"))
     seed: int = checked(0, at_least(0))  # of parameters, order, masks and samples
 
     def __post_init__(self) -> None:

@@ -204,7 +204,7 @@ class Loop:
                 state = self._log(state, step, progress, last=finished, at_once=saves)
                 if saves:
                     check_finite(state.params, step)
-                    metrics = self._evaluate(state.params, step) if evaluates else None
+                    metrics = self._evaluate(state.used_params, step) if evaluates else None
                     self._save(state, step, metrics)
                 finished = finished or (evaluates and self._is_enough())
             self.checkpoints.wait()

@@ -51,6 +51,7 @@ def build_program(
     accumulate: int = 1,
     frozen: str = "",
     skip_non_finite: bool = False,
+    average: float = 0.0,
 ) -> Program:
     """Builds the program of a run; nothing is compiled before it is called.
 
@@ -63,6 +64,7 @@ def build_program(
       accumulate: microbatches of a step.
       frozen: regular expression: paths that the optimizer leaves as they are.
       skip_non_finite: whether steps that are not finite are skipped (see `make_train_step`).
+      average: the decay of the average of the parameters, if the state has one.
     """
     state = abstract_state(create, rules, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, state)
@@ -74,7 +76,8 @@ def build_program(
         state,
         jax.jit(
             with_mesh(
-                mesh, make_train_step(objective, optimizer, accumulate, frozen, skip_non_finite)
+                mesh,
+                make_train_step(objective, optimizer, accumulate, frozen, skip_non_finite, average),
             ),
             donate_argnums=0,
             out_shardings=shardings,
@@ -148,4 +151,8 @@ def first_state(
 ) -> TrainState:
     """The state that a run begins with (see `start`)."""
     state = program.create(run_key)
-    return state if warm_start is None else warm_start(state)
+    if warm_start is None:
+        return state
+    state = warm_start(state)
+    # Copied: a step donates both.
+    return state.replace(average=jax.tree.map(jnp.copy, state.params)) if state.average else state

@@ -23,6 +23,7 @@ class TrainState(struct.PyTreeNode):
     opt_state: Any
     metric_sums: dict[str, jax.Array]
     norm_sums: NormSums = struct.field(default_factory=dict)  # see `norms`
+    average: Any = struct.field(default_factory=dict)  # of the parameters; empty: none is kept
 
     @classmethod
     def create(
@@ -31,12 +32,27 @@ class TrainState(struct.PyTreeNode):
         optimizer: optax.GradientTransformation,
         metric_sums: Any,
         skips: bool = False,
+        averages: bool = False,
     ) -> "TrainState":
-        """A state at step 0, with sums shaped like `metric_sums`; `skips`: of a run that skips."""
+        """A state at step 0, with sums shaped like `metric_sums`.
+
+        Args:
+          params: to begin with.
+          optimizer: of the run.
+          metric_sums: their shapes.
+          skips: whether the run skips steps that are not finite.
+          averages: whether it keeps an average of its parameters.
+        """
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metric_sums)
         step, opt_state = jnp.zeros((), jnp.int32), optimizer.init(params)
         norms = zero_norms(params) | ({SKIPPED: zero_skipped()} if skips else {})
-        return cls(step, params, opt_state, zeros, norms)
+        average = jax.tree.map(jnp.copy, params) if averages else {}
+        return cls(step, params, opt_state, zeros, norms, average)
+
+    @property
+    def used_params(self) -> Any:
+        """The parameters that are evaluated and used: the average, if there is one."""
+        return self.average if self.average else self.params
 
     def reset_metrics(self) -> "TrainState":
         """The same state with sums of zero; steps skipped in a row are counted on."""

@@ -1,7 +1,7 @@
 """One training step and one evaluation step, for any objective that supports them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,22 @@ class SupportsStep(Protocol):
     def summarise(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]: ...
 
 
+@runtime_checkable
+class SupportsSchedules(Protocol):
+    """An objective whose batches are prepared otherwise as the run goes on."""
+
+    def prepare_at(self, batch: Batch, key: jax.Array, progress: jax.Array) -> dict[str, Any]: ...
+
+
+def prepare(
+    objective: SupportsStep, batch: Batch, key: jax.Array, progress: jax.Array
+) -> dict[str, Any]:
+    """A batch prepared for a training step, before which `progress` of the run was done."""
+    if isinstance(objective, SupportsSchedules):
+        return objective.prepare_at(batch, key, progress)
+    return objective.prepare(batch, key)
+
+
 def step_keys(run_key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
     """A step's keys: for what is random about the batch, and for dropout."""
     prepare_key, dropout_key = jax.random.split(jax.random.fold_in(run_key, step))
@@ -52,6 +68,7 @@ def make_train_step(
     accumulate: int = 1,
     frozen: str = "",
     skip_non_finite: bool = False,
+    average: float = 0.0,
 ) -> Callable[[TrainState, Batch, jax.Array, jax.Array], TrainState]:
     """The training step, a pure function to be jitted with its state donated.
 
@@ -62,6 +79,7 @@ def make_train_step(
       frozen: regular expression: paths that the optimizer leaves as they are.
       skip_non_finite: whether a step whose loss, gradients or updates are not finite leaves the
         state as it is, but for the number of the step and the counts of those skipped.
+      average: the decay of the average of the parameters; 0: the state has none.
 
     Returns:
       (state, batch, run key, progress in [0, 1]) → next state.
@@ -71,21 +89,34 @@ def make_train_step(
     def train_step(
         state: TrainState, batch: Batch, run_key: jax.Array, progress: jax.Array
     ) -> TrainState:
-        grads, metrics = gradients(state.params, state.step, batch, run_key)
+        grads, metrics = gradients(state.params, state.step, batch, run_key, progress)
         updates, opt_state = optimizer.update(
             grads, state.opt_state, state.params, step=state.step, progress=progress
         )
         norms = step_norms(grads, updates, frozen)
+        params = optax.apply_updates(state.params, updates)
         after = state.replace(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             opt_state=opt_state,
             metric_sums=jax.tree.map(jnp.add, state.metric_sums, metrics),
             norm_sums=add_norms(state.norm_sums, norms),
+            average=averaged(state, params, average) if average else state.average,
         )
         return skip_if_not_finite(state, after, (metrics, norms)) if skip_non_finite else after
 
     return train_step
+
+
+def averaged(state: TrainState, params: Any, decay: float) -> Any:
+    """The exponential average of the parameters after a step, in float32.
+
+    Its decay rises to `decay` as (1 + n) / (10 + n) in step n, so that the first parameters, which
+    are random, weigh little in short runs, too.
+    """
+    done = state.step.astype(jnp.float32)
+    keep = jnp.minimum(decay, (1.0 + done) / (10.0 + done))
+    return jax.tree.map(lambda old, new: keep * old + (1.0 - keep) * new, state.average, params)
 
 
 def skip_if_not_finite(before: TrainState, after: TrainState, told: Any) -> TrainState:
@@ -98,18 +129,18 @@ def skip_if_not_finite(before: TrainState, after: TrainState, told: Any) -> Trai
 
 def make_gradients(
     objective: SupportsStep, accumulate: int = 1
-) -> Callable[[Any, jax.Array, Batch, jax.Array], tuple[Any, Sums]]:
-    """The gradients of a step: (parameters, step, batch, run key) → gradients, metric sums.
+) -> Callable[[Any, jax.Array, Batch, jax.Array, jax.Array], tuple[Any, Sums]]:
+    """The gradients of a step: (parameters, step, batch, run key, progress) → them, metric sums.
 
     Every microbatch's gradient is that of sum(weight * loss sum / global count), so
     gradients add up, in float32, to that of the whole batch: no mean of means.
     """
 
     def gradients(
-        params: Any, step: jax.Array, batch: Batch, run_key: jax.Array
+        params: Any, step: jax.Array, batch: Batch, run_key: jax.Array, progress: jax.Array
     ) -> tuple[Any, Sums]:
         prepare_key, dropout_key = step_keys(run_key, step)
-        prepared = objective.prepare(batch, prepare_key)
+        prepared = prepare(objective, batch, prepare_key, progress)
         weights = objective.weights(step)
         scales = {
             name: weights[name] / jnp.maximum(count, 1.0)

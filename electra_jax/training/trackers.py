@@ -236,7 +236,8 @@ def check_trackers(text: str) -> None:
     for name in tracker_names(text):
         if name in SESSIONS and importlib.util.find_spec(SESSIONS[name][0]) is None:
             raise UsageError(
-                f"train.trackers={text}: {name} is not installed; pip install 'electra-jax[{name}]'"
+                f"train.trackers={text}: {name} is not installed: pip install '.[{name}]' in the "
+                "checkout"
             )
 
 

@@ -60,3 +60,21 @@ def test_most_are_masked_and_the_rest_keep_their_token():
     kept = np.asarray(take(tokens, masked))[masked.weights_BN > 0]
     assert bool(((chosen == SPECIAL.mask) | (chosen == kept)).all())
     assert int((row != tokens).sum()) == int((chosen == SPECIAL.mask).sum())
+
+
+def test_a_rate_that_changes_fills_the_slots_of_the_largest():
+    """Without another compilation: the shapes are those of the largest rate."""
+    tokens, documents = rows()
+
+    @jax.jit
+    def choose(rate, tokens, documents):
+        key = jax.random.key(0)
+        return masking.choose_positions(key, tokens, documents, rate, SPECIAL, slots=38)
+
+    for rate, wanted in ((0.3, 30), (0.15, 15), (0.05, 5)):
+        masked = choose(rate, tokens, documents)
+        assert masked.positions_BN.shape == (64, 38)
+        assert (np.asarray(masked.weights_BN).sum(1) == wanted).all()
+    fixed = choose_positions(tokens, documents)
+    moving = choose(0.15, tokens, documents)
+    np.testing.assert_array_equal(moving.positions_BN[:, :15], fixed.positions_BN[:, :15])

@@ -97,7 +97,7 @@ def test_names_are_checked(monkeypatch):
         TrainConfig(trackers="tensorboard,wandn")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     check_trackers("tensorboard")
-    with pytest.raises(UsageError, match=r"pip install 'electra-jax\[mlflow\]'"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[mlflow\]'"):
         check_trackers("tensorboard,mlflow")
 
 
