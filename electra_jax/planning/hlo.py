@@ -25,12 +25,16 @@ class Shape(NamedTuple):
     dimensions: tuple[int, ...]
 
     @property
-    def bytes(self) -> int:
+    def bits(self) -> int:
+        """Of an element."""
         bits = BITS.get(self.dtype)
-        if bits is None:
-            # f32, bf16, s8, f8e4m3fn, …: the first number is the width.
-            bits = int(re.findall(r"\d+", self.dtype)[0])
-        return math.prod(self.dimensions) * bits // 8
+        # f32, bf16, s8, f8e4m3fn, …: the first number is the width.
+        return int(re.findall(r"\d+", self.dtype)[0]) if bits is None else bits
+
+    @property
+    def bytes(self) -> int:
+        """Of the whole array."""
+        return math.prod(self.dimensions) * self.bits // 8
 
 
 class Instruction(NamedTuple):

@@ -56,6 +56,15 @@ def read_products(hlo: str) -> list[Product]:
     return found
 
 
+def count_products(hlo: str) -> dict[str, int]:
+    """How often a step multiplies matrices, by the wider of the two dtypes: {"bf16": 1234}."""
+    found: dict[str, int] = {}
+    for product in read_products(hlo):
+        widest = max(product.operands, key=lambda shape: shape.bits).dtype
+        found[widest] = found.get(widest, 0) + product.times
+    return found
+
+
 def _outside_fusions(program: Program) -> Iterator[tuple[str, dict[str, Instruction]]]:
     """The computations whose instructions read and write memory, by name of instruction."""
     inside = {
