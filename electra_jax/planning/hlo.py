@@ -15,7 +15,7 @@ _CALLED = re.compile(
     r"\b(calls|to_apply|body|condition|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)"
 )
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_ON_CHIP = "S(1)"  # in a layout: in a TPU's vector memory, not in its HBM
+_ON_CHIP = re.compile(r"S\([1-9]\)")  # in a layout: not in a TPU's HBM
 
 
 class Shape(NamedTuple):
@@ -57,13 +57,16 @@ class Instruction(NamedTuple):
         match = re.search(r'op_name="([^"]*)"', self.rest)
         return match[1] if match else ""
 
-    def arrays(self, on_chip: bool = True) -> tuple[Shape, ...]:
-        """The arrays that it makes; without `on_chip` only those in the device's memory."""
+    def arrays(self) -> tuple[Shape, ...]:
+        """The arrays that it makes."""
         return tuple(
             Shape(dtype, tuple(int(n) for n in dimensions.split(",") if n))
-            for dtype, dimensions, layout in _ARRAY.findall(self.shape)
-            if on_chip or _ON_CHIP not in layout
+            for dtype, dimensions, _ in _ARRAY.findall(self.shape)
         )
+
+    def on_chip(self) -> tuple[bool, ...]:
+        """Which of its arrays are kept on the chip, and not in the device's memory."""
+        return tuple(bool(_ON_CHIP.search(layout)) for _, _, layout in _ARRAY.findall(self.shape))
 
 
 class Program(NamedTuple):

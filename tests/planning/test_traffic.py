@@ -13,15 +13,17 @@ PROGRAM = """HloModule m
 %fused (t: f32[3,16], x: bf16[4,4]) -> bf16[4,4] {
   %table.1 = f32[3,16]{1,0} parameter(0)
   %x.1 = bf16[4,4]{1,0} parameter(1)
-  %row = f32[1,16]{1,0} dynamic-slice(%table.1, %x.1), dynamic_slice_sizes={1,16}
+  %same = f32[3,16]{1,0} bitcast(%table.1)
+  %row = f32[1,16]{1,0} dynamic-slice(%same, %x.1), dynamic_slice_sizes={1,16}
   %square = f32[4,4]{1,0} bitcast(%row)
   ROOT %y.1 = bf16[4,4]{1,0} dot(%x.1, %square), metadata={op_name="layer/dot"}
 }
 
-%update (s: f32[3,16], u: f32[1,16]) -> f32[3,16] {
+%update (s: f32[3,16], u: f32[1,16]) -> (f32[3,16], f32[1,16]) {
   %stack.1 = f32[3,16]{1,0} parameter(0)
   %u.1 = f32[1,16]{1,0} parameter(1)
-  ROOT %written = f32[3,16]{1,0} dynamic-update-slice(%stack.1, %u.1)
+  %written = f32[3,16]{1,0} dynamic-update-slice(%stack.1, %u.1)
+  ROOT %both = (f32[3,16]{1,0}, f32[1,16]{1,0}) tuple(%written, %u.1)
 }
 
 %body (p: (s32[], f32[3,16], bf16[4,4])) -> (s32[], f32[3,16], bf16[4,4]) {
@@ -41,7 +43,7 @@ ENTRY %main (a: f32[8], s: f32[3,16], u: f32[1,16]) -> f32[8] {
   %s = f32[3,16]{1,0} parameter(1)
   %u = f32[1,16]{1,0} parameter(2)
   %loop = (s32[], f32[3,16], bf16[4,4]) while(%t), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"3"}}
-  %kept = f32[3,16]{1,0} fusion(%s, %u), kind=kLoop, calls=%update
+  %kept = (f32[3,16]{1,0}, f32[1,16]{1,0}) fusion(%s, %u), kind=kLoop, calls=%update
   %near = f32[8]{0:T(128)S(1)} negate(%a)
   ROOT %b = f32[8]{0} add(%a, %near)
 }
@@ -51,7 +53,7 @@ ENTRY %main (a: f32[8], s: f32[3,16], u: f32[1,16]) -> f32[8] {
 def test_traffic_is_counted_by_trips_slices_and_places():
     """A loop counted once, a whole table for one row of it, or what never left the chip."""
     loop = 3 * (64 + 32 + 32)  # the row, x and y
-    update = 64 + 64  # reads and writes one row
+    update = 64 + 64 + 64  # reads one row, and writes it in two places
     negate_and_add = 32 + (32 + 32)
     assert memory_traffic(PROGRAM) == loop + update + negate_and_add
 
