@@ -153,7 +153,8 @@ def _backward(saved: tuple, gradient: Reading) -> tuple:
         logits_PT = _product(x_PE, word_ET) + bias_T
         d_PT = jnp.exp(logits_PT - normalizer_P[:, None]) * gradient_P[:, None]
         narrow_PT = d_PT.astype(x_PE.dtype)
-        dword_ET = _dot(row_major(x_PE.T), narrow_PT)
+        # In the dtype of the computation, as other matrices' gradients are: devices exchange it.
+        dword_ET = jnp.dot(row_major(x_PE.T), narrow_PT)
         return dx_PE + _dot(narrow_PT, row_major(word_ET.T)), (dword_ET, d_PT.sum(axis=0))
 
     dx_PE, (dword_KET, dbias_KT) = jax.lax.scan(
