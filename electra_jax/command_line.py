@@ -136,7 +136,7 @@ def add_data_commands(command: Command) -> None:
         "prepare", "turn text into a token store",
         "--input 'text:corpus/*.txt' --tokenizer tokenizer --output store",
     )  # fmt: skip
-    add_source_flags(sub)
+    add_source_flags(sub, f"ids:GLOB (token ids, not text), {SOURCE}")
     add = sub.add_argument
     add(
         "--tokenizer", required=True, metavar="DIR",
@@ -343,10 +343,10 @@ def add_display_flags(
     parser.set_defaults(**defaults or {})
 
 
-def add_source_flags(sub: argparse.ArgumentParser) -> None:
+def add_source_flags(sub: argparse.ArgumentParser, sources: str = SOURCE) -> None:
     """Flags of the commands that read text."""
     add = sub.add_argument
-    add("--input", required=True, action="append", metavar="SOURCE", help=SOURCE)
+    add("--input", required=True, action="append", metavar="SOURCE", help=sources)
     add("--column", default="text", help="of jsonl, parquet and tfds")
     add("--min-characters", type=int, default=0, metavar="N", help="leave shorter documents out")
     add("--max-characters", type=int, metavar="N", help="leave longer documents out")

@@ -266,6 +266,8 @@ def _open_source(source: str, options: DocumentOptions, find: Find) -> _Source:
         return _InstalledDocs(address)
     if scheme == "tfds" and colon:
         return _TensorFlowDataset(address, options)
+    if scheme == "ids" and colon:
+        raise UsageError(f"{source} holds token ids, not text: only `prepare` takes them")
     if not colon and glob.glob(os.path.expanduser(source)):
         suggestion = f"did you mean text:{source}?"
     elif nearest := difflib.get_close_matches(scheme, _SCHEMES, n=1):
