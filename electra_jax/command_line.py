@@ -10,7 +10,10 @@ from typing import Any, NoReturn
 from electra_jax import __version__
 from electra_jax.errors import UsageError, did_you_mean
 
-SOURCE = "docs:, text:GLOB, lines:GLOB, jsonl:GLOB, parquet:GLOB or tfds:NAME; may be repeated"
+SOURCE = (
+    "docs:, text:GLOB, lines:GLOB, jsonl:GLOB, parquet:GLOB, arrow:GLOB or tfds:NAME; may be "
+    "repeated"
+)
 MODEL = "a run directory, an exported or Hugging Face one, or hub:NAME[@REVISION]"
 OVERRIDE = "--config."
 LOG_FILE = "--log-file"
@@ -347,7 +350,7 @@ def add_source_flags(sub: argparse.ArgumentParser, sources: str = SOURCE) -> Non
     """Flags of the commands that read text."""
     add = sub.add_argument
     add("--input", required=True, action="append", metavar="SOURCE", help=sources)
-    add("--column", default="text", help="of jsonl, parquet and tfds")
+    add("--column", default="text", help="of jsonl, parquet, arrow and tfds")
     add("--min-characters", type=int, default=0, metavar="N", help="leave shorter documents out")
     add("--max-characters", type=int, metavar="N", help="leave longer documents out")
     add("--deduplicate", action="store_true", help="drop exact duplicates")

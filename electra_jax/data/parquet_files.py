@@ -46,9 +46,21 @@ def open_parquet(path: Path, column: str) -> pyarrow.parquet.ParquetFile:
       UsageError: it is not.
     """
     file = _open(path)
-    schema = file.schema_arrow
-    if schema.names.count(column) != 1:
+    try:
+        check_text_column(file.schema_arrow, column, path)
+    except UsageError:
         file.close()
+        raise
+    return file
+
+
+def check_text_column(schema: pa.Schema, column: str, path: Path) -> None:
+    """Refuses a schema whose `column` is not text: strings of any layout, or bytes.
+
+    Raises:
+      UsageError: names the file.
+    """
+    if schema.names.count(column) != 1:
         raise UsageError(
             f"{path}: two columns are called {column!r}"
             if column in schema.names
@@ -58,9 +70,7 @@ def open_parquet(path: Path, column: str) -> pyarrow.parquet.ParquetFile:
     while pa.types.is_dictionary(kind) or isinstance(kind, pa.BaseExtensionType):
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind.storage_type
     if not any(is_text(kind) for is_text in _TEXT_TYPES):
-        file.close()
         raise UsageError(f"{path}: column {column!r} is not text but {kind}")
-    return file
 
 
 def read_parquet(path: Path, column: str) -> Iterator[tuple[str, int]]:
