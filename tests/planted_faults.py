@@ -52,12 +52,12 @@ FAULTS = {
     ],
     "sampling": [
         Fault("likeliest-token-for-a-sample", "electra_jax/models/vocabulary.py",
-            "block_BN * BLOCK + index_BN",
-            "jnp.argmax(weights_BNT, axis=-1)",
+            "block_P * BLOCK + index_P",
+            "jnp.argmax(weights_PT, axis=-1)",
             "tests/models/test_vocabulary.py::test_samples_follow_the_softmax"),
         Fault("temperature-inverted", "electra_jax/models/vocabulary.py",
-            "logits_BNT / temperature",
-            "logits_BNT * temperature",
+            "logits_PT / temperature",
+            "logits_PT * temperature",
             "tests/models/test_vocabulary.py::test_samples_follow_the_softmax"),
         Fault("correct-sample-counts-as-replaced", "electra_jax/objectives/replacement.py",
             "return corrupted_BL, corrupted_BL != tokens_BL",
@@ -93,16 +93,26 @@ FAULTS = {
             "::test_documents_are_packed_alike_however_many_are_read_at_once"),
     ],
     "attention mask": [
-        Fault("attention-crosses-documents", "electra_jax/models/attention.py",
-            "documents_BL[:, :, None] == documents_BL[:, None, :]",
-            "(documents_BL[:, :, None] > 0) == (documents_BL[:, None, :] > 0)",
+        Fault("attention-crosses-documents", "electra_jax/models/attention_kernels.py",
+            "query_documents_BQ[:, :, None] == key_documents_BS[:, None, :]",
+            "(query_documents_BQ[:, :, None] > 0) == (key_documents_BS[:, None, :] > 0)",
             "tests/models/test_attention.py"
             "::test_mask_holds_document_borders_and_an_inclusive_window"),
-        Fault("window-one-too-narrow", "electra_jax/models/attention.py",
-            "jnp.abs(ahead_LL) <= window",
-            "jnp.abs(ahead_LL) < window",
+        Fault("window-one-too-narrow", "electra_jax/models/attention_kernels.py",
+            "jnp.abs(ahead_QS) <= window",
+            "jnp.abs(ahead_QS) < window",
             "tests/models/test_attention.py"
             "::test_mask_holds_document_borders_and_an_inclusive_window"),
+        Fault("blocks-of-a-window-are-shifted", "electra_jax/models/attention_kernels.py",
+            "_ahead(size, 3 * size) - size,",
+            "_ahead(size, 3 * size) - 2 * size,",
+            "tests/models/test_attention.py"
+            "::test_every_form_of_attention_agrees_with_the_dense_one"),
+        Fault("gradient-of-attention-forgets-dropout", "electra_jax/models/attention_kernels.py",
+            "_drop(_scores(gradient_BQNK, value_BSNK), dropout, dropout_key)",
+            "_scores(gradient_BQNK, value_BSNK)",
+            "tests/models/test_attention.py"
+            "::test_the_gradient_is_the_one_that_jax_derives"),
     ],
     "rotary": [
         Fault("positions-run-on", "electra_jax/models/attention.py",
@@ -239,7 +249,7 @@ FAULTS = {
             "if time.monotonic() >= deadline:",
             "if not time.monotonic():",
             "tests/faults/test_signals.py::test_native_code_is_interrupted_and_leaves_nothing"),
-        Fault("tensorboard-is-tried-again-and-again", "electra_jax/training/metrics.py",
+        Fault("tensorboard-is-tried-again-and-again", "electra_jax/training/event_file.py",
             "records, self._records = self._records, None",
             "records = None",
             "tests/training/test_metrics_log.py"

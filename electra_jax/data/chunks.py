@@ -4,9 +4,7 @@ How documents are cut into chunks and how many processes share them changes no t
 """
 
 import collections
-import concurrent.futures
 import hashlib
-import multiprocessing
 import os
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -17,7 +15,8 @@ import numpy as np
 
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.errors import UsageError
-from electra_jax.system.ending import follow_parent, held_back
+from electra_jax.system.ending import held_back
+from electra_jax.system.workers import worker_pool
 
 CHUNK_CHARACTERS = 250_000  # of documents tokenized together
 CHUNKS_AHEAD = 4  # a worker
@@ -67,13 +66,7 @@ def tokenize(
         for texts in cut(documents):
             yield encode(tokenizer, texts)
         return
-    executor = concurrent.futures.ProcessPoolExecutor(
-        workers,
-        # Forking a process with threads (JAX's, for one) can hang the child.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(folder,),
-    )
+    executor = worker_pool(workers, _start_worker, (folder,))
     pending: collections.deque = collections.deque()
     try:
         for texts in cut(documents):
@@ -96,7 +89,6 @@ _worker_tokenizer: Tokenizer
 
 def _start_worker(folder: Path) -> None:
     global _worker_tokenizer
-    follow_parent()
     os.environ["RAYON_NUM_THREADS"] = "1"  # one process a core, not threads besides
     try:
         _worker_tokenizer = load_tokenizer(folder)

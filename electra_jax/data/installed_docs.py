@@ -12,21 +12,19 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
-import multiprocessing
 import os
 import platform
 import re
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from electra_jax.data import prose
 from electra_jax.data.json_values import without_surrogates
 from electra_jax.errors import UsageError
-from electra_jax.system.ending import follow_parent
+from electra_jax.system.workers import may_have_workers, worker_pool
 
 # Raised when the rules below change what text comes out, so that a store made by older
 # rules is not taken for one made by these.
@@ -103,7 +101,7 @@ def read_documents(files: Sequence[Path], workers: int | None = None) -> Iterato
     """
     if workers is None:
         workers = min(8, os.cpu_count() or 1, len(files) // 200)
-    if multiprocessing.current_process().daemon:  # such a process may not have children
+    if not may_have_workers():
         workers = 1
     seen: set[bytes] = set()
     consumed = 0
@@ -123,15 +121,13 @@ def _read_all(files: Sequence[Path], workers: int) -> Iterator[list[str]]:
     if workers < 2:
         yield from map(_paragraphs_of_file, files)
         return
-    # Spawned, because the caller may hold threads (JAX, TensorFlow) that a fork would break.
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=follow_parent)
+    executor = worker_pool(workers)
     done = 0
     try:
         for paragraphs in executor.map(_paragraphs_of_file, files, chunksize=32):
             yield paragraphs
             done += 1
-    except BrokenProcessPool:  # as where the caller's script cannot be imported again
+    except BrokenProcessPool:
         yield from map(_paragraphs_of_file, files[done:])
     finally:
         executor.shutdown(wait=False, cancel_futures=True)

@@ -37,7 +37,8 @@ class Estimate:
 
     Attributes:
       flops: operations, those of rematerialisation among them.
-      hbm_bytes: read from and written to memory.
+      hbm_bytes: read from and written to memory: by the formulas below, or as counted from
+        the compiled program (`traffic.memory_traffic`).
       wire_bytes: sent to other chips.
       chip: what it can do.
     """

@@ -15,7 +15,7 @@ _CALLED = re.compile(
     r"\b(calls|to_apply|body|condition|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)"
 )
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_ON_CHIP = "S(1)"  # in a layout: in a TPU's vector memory, not in its HBM
+_ON_CHIP = re.compile(r"S\([1-9]\)")  # in a layout: not in a TPU's HBM
 
 
 class Shape(NamedTuple):
@@ -25,12 +25,16 @@ class Shape(NamedTuple):
     dimensions: tuple[int, ...]
 
     @property
-    def bytes(self) -> int:
+    def bits(self) -> int:
+        """Of an element."""
         bits = BITS.get(self.dtype)
-        if bits is None:
-            # f32, bf16, s8, f8e4m3fn, …: the first number is the width.
-            bits = int(re.findall(r"\d+", self.dtype)[0])
-        return math.prod(self.dimensions) * bits // 8
+        # f32, bf16, s8, f8e4m3fn, …: the first number is the width.
+        return int(re.findall(r"\d+", self.dtype)[0]) if bits is None else bits
+
+    @property
+    def bytes(self) -> int:
+        """Of the whole array."""
+        return math.prod(self.dimensions) * self.bits // 8
 
 
 class Instruction(NamedTuple):
@@ -53,13 +57,16 @@ class Instruction(NamedTuple):
         match = re.search(r'op_name="([^"]*)"', self.rest)
         return match[1] if match else ""
 
-    def arrays(self, on_chip: bool = True) -> tuple[Shape, ...]:
-        """The arrays that it makes; without `on_chip` only those in the device's memory."""
+    def arrays(self) -> tuple[Shape, ...]:
+        """The arrays that it makes."""
         return tuple(
             Shape(dtype, tuple(int(n) for n in dimensions.split(",") if n))
-            for dtype, dimensions, layout in _ARRAY.findall(self.shape)
-            if on_chip or _ON_CHIP not in layout
+            for dtype, dimensions, _ in _ARRAY.findall(self.shape)
         )
+
+    def on_chip(self) -> tuple[bool, ...]:
+        """Which of its arrays are kept on the chip, and not in the device's memory."""
+        return tuple(bool(_ON_CHIP.search(layout)) for _, _, layout in _ARRAY.findall(self.shape))
 
 
 class Program(NamedTuple):

@@ -17,6 +17,7 @@ from electra_jax.parallel.hardware import find_chip
 from electra_jax.parallel.mesh import check_batch, make_mesh
 from electra_jax.planning.collectives import Collective, read_collectives
 from electra_jax.planning.estimate import Estimate, estimate_step
+from electra_jax.planning.traffic import count_products, memory_traffic
 from electra_jax.pretraining.program import (
     batch_shapes,
     create_state,
@@ -82,6 +83,7 @@ class Placement:
     mesh: dict[str, int]
     memory: Memory
     collectives: list[Collective]
+    products: dict[str, int]  # matrix products a step, by dtype
     estimate: Estimate | None
 
     @property
@@ -152,7 +154,9 @@ def plan_placement(config: PretrainConfig, topology: str, devices: list[jax.Devi
     except jax.errors.JaxRuntimeError as error:
         needed, limit = exceeded(str(error), sum(state.values()) + batch_bytes(batch))
         memory = Memory(state, batch_bytes(batch), 0, 0, 0, needed, limit)
-        return Placement(topology, len(devices), devices[0].device_kind, sizes, memory, [], None)
+        return Placement(
+            topology, len(devices), devices[0].device_kind, sizes, memory, [], {}, None
+        )
     stats, hlo = compiled.memory_analysis(), compiled.as_text()
     assert stats is not None and hlo is not None
     outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
@@ -171,7 +175,14 @@ def plan_placement(config: PretrainConfig, topology: str, devices: list[jax.Devi
         sum(collective.wire_bytes for collective in collectives),
     )
     return Placement(
-        topology, len(devices), devices[0].device_kind, sizes, memory, collectives, estimate
+        topology,
+        len(devices),
+        devices[0].device_kind,
+        sizes,
+        memory,
+        collectives,
+        count_products(hlo),
+        dataclasses.replace(estimate, hbm_bytes=memory_traffic(hlo)),
     )
 
 

@@ -78,6 +78,7 @@ def placement_json(model: ModelCost, placement: Placement) -> dict[str, Any]:
         "fits": placement.fits,
         "memory": dataclasses.asdict(placement.memory),
         "collectives": tally(placement.collectives),
+        "products": placement.products,
     }
     if placement.estimate is not None:
         seconds = placement.estimate.seconds()
@@ -155,6 +156,8 @@ def render_placement(model: ModelCost, placement: Placement) -> list[str]:
             f"  {r['kind']:<20}{r['group']:>6}{r['count']:>7}"
             f"{size(r['bytes']):>12}{size(r['wire_bytes']):>12}"
         )
+    products = ", ".join(f"{n:,} in {dtype}" for dtype, n in sorted(placement.products.items()))
+    lines.append(f"matrix products a step: {products}")
     return [*lines, *render_estimate(model, placement.estimate, placement.chips)]
 
 

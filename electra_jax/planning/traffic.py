@@ -17,6 +17,7 @@ FREE = frozenset((
     "call", "after-all", "partition-id", "replica-id", "iota", "copy-done", "send-done",
     "recv-done", "async-done", "async-update",
 ))  # fmt: skip
+VIEWS = ("bitcast", "convert", "copy", "reshape", "transpose")  # an element for each element
 SLICES = ("slice", "dynamic-slice", "gather")
 PRODUCTS = ("dot", "convolution")
 
@@ -56,6 +57,15 @@ def read_products(hlo: str) -> list[Product]:
     return found
 
 
+def count_products(hlo: str) -> dict[str, int]:
+    """How often a step multiplies matrices, by the wider of the two dtypes: {"bf16": 1234}."""
+    found: dict[str, int] = {}
+    for product in read_products(hlo):
+        widest = max(product.operands, key=lambda shape: shape.bits).dtype
+        found[widest] = found.get(widest, 0) + product.times
+    return found
+
+
 def _outside_fusions(program: Program) -> Iterator[tuple[str, dict[str, Instruction]]]:
     """The computations whose instructions read and write memory, by name of instruction."""
     inside = {
@@ -80,39 +90,60 @@ def _bytes(program: Program, block: dict[str, Instruction], i: Instruction) -> f
         return 2.0 * sizes[1]
     if i.opcode == "fusion":
         inner = program.computations[dict(called(i))["calls"]]
-        return _read_by_fusion(inner, sizes) + _written_by_fusion(inner, _size(i))
+        return _read_by_fusion(program, inner, sizes) + _written_by_fusion(inner, i)
     return sum(sizes) + (0.0 if i.opcode.endswith("-start") else _size(i))
 
 
-def _read_by_fusion(inner: list[Instruction], sizes: list[float]) -> float:
+def _read_by_fusion(program: Program, inner: list[Instruction], sizes: list[float]) -> float:
     """Bytes of its operands, or of the slices of them if it reads nothing else."""
+    return sum(
+        _read(program, inner, i.name, sizes[int(i.rest.partition(")")[0])])
+        for i in inner
+        if i.opcode == "parameter"
+    )
+
+
+def _read(program: Program, inner: list[Instruction], name: str, size: float) -> float:
+    """Bytes that a fusion reads of an array of `size` bytes, which it has as `name`."""
     total = 0.0
-    for parameter in inner:
-        if parameter.opcode != "parameter":
+    for i in inner:
+        if name not in i.operands:
             continue
-        size = sizes[int(parameter.rest.partition(")")[0])]
-        readers = [i for i in inner if parameter.name in i.operands]
-        if readers and all(i.opcode in SLICES for i in readers):
-            size = min(size, sum(shape.bytes for i in readers for shape in i.arrays()))
-        elif readers and all(_updates(i, parameter.name) for i in readers):
-            size = 0.0
-        total += size
-    return total
+        if i.opcode in SLICES:
+            total += sum(shape.bytes for shape in i.arrays())
+        elif i.opcode in VIEWS:
+            total += _read(program, inner, i.name, size)
+        elif i.opcode == "fusion":
+            within = program.computations[dict(called(i))["calls"]]
+            here = {f"{index})" for index, o in enumerate(i.operands) if o == name}
+            parameters = [
+                p for p in within if p.opcode == "parameter" and p.rest.split(",")[0] in here
+            ]
+            total += sum(_read(program, within, p.name, size) for p in parameters)
+        elif i.opcode != "dynamic-update-slice" or i.operands[0] != name:
+            total += size
+    return min(total, size)
 
 
-def _written_by_fusion(inner: list[Instruction], size: float) -> float:
-    """Bytes of its result, or of what it updates in place."""
+def _written_by_fusion(inner: list[Instruction], fusion: Instruction) -> float:
+    """Bytes of its results, or of what it updates in place."""
+    block = {i.name: i for i in inner}
     root = next(i for i in inner if i.root)
-    if root.opcode != "dynamic-update-slice":
-        return size
-    update = next(i for i in inner if i.name == root.operands[1])
-    return min(size, sum(shape.bytes for shape in update.arrays()))
+    arrays = fusion.arrays()
+    parts = root.opcode == "tuple"
+    makers = [block[o] for o in root.operands] if parts else [root] * len(arrays)
+    made = zip(makers, arrays, fusion.on_chip(), strict=True)
+    return float(sum(_written(block, i, shape) for i, shape, on_chip in made if not on_chip))
 
 
-def _updates(i: Instruction, name: str) -> bool:
-    """True if it writes a slice of that array in its place."""
-    return i.opcode == "dynamic-update-slice" and i.operands[0] == name
+def _written(block: dict[str, Instruction], i: Instruction, shape: Shape) -> int:
+    while i.opcode in VIEWS:
+        i = block[i.operands[0]]
+    if i.opcode != "dynamic-update-slice":
+        return shape.bytes
+    return min(shape.bytes, sum(x.bytes for x in block[i.operands[1]].arrays()))
 
 
 def _size(i: Instruction) -> float:
-    return float(sum(shape.bytes for shape in i.arrays(on_chip=False)))
+    made = zip(i.arrays(), i.on_chip(), strict=True)
+    return float(sum(shape.bytes for shape, on_chip in made if not on_chip))

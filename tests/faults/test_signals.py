@@ -100,7 +100,7 @@ def check_end(process, number, status, said):
 @SIGNALS
 def test_native_code_is_interrupted_and_leaves_nothing(number, tmp_path):
     with started("report", "--workdir", tmp_path / "out", program=("-c", NATIVE)) as process:
-        assert process.stderr.readline() == "begun\n"
+        wait_until(lambda: process.stderr.readline() == "begun\n", process)
         said = "electra-jax: interrupted" if number == signal.SIGINT else "electra-jax: terminated"
         check_end(process, number, STATUSES[number], said)
     assert not any(tmp_path.iterdir())
@@ -217,7 +217,7 @@ def test_a_stream_that_brings_nothing_is_not_waited_for(number, encoder_dir, tmp
         "cli.COMMANDS['report'] = run\nsys.exit(cli.main())"
     )
     with started("report", "--workdir", "w", program=("-c", code)) as process:
-        assert process.stderr.readline() == "begun\n"
+        wait_until(lambda: process.stderr.readline() == "begun\n", process)
         time.sleep(0.3)
         check_end(process, number, STATUSES[number], "electra-jax: ")
 

@@ -1,4 +1,4 @@
-"""Records which collectives the shipped configs need on TPU slices, and how much memory.
+"""Records what the shipped configs need on TPU slices: collectives, memory, traffic, products.
 
     python tests/golden/record_plans.py [CONFIG@TOPOLOGY …]      with libtpu; writes plans.json
 
@@ -20,10 +20,14 @@ def record(case: dict) -> dict:
     """The case with what its compiled step needs of a chip."""
     config = resolve_for_accelerators(load_config(case["config"], case["overrides"]))
     placement = plan_placement(config, case["topology"], tpu_topology(case["topology"]))
+    tokens = config.train.batch_size * config.data.length / placement.chips
+    assert placement.estimate is not None
     return {
         **{name: case[name] for name in ("config", "topology", "overrides")},
         "fits": placement.fits,
         "gib": round(placement.memory.needed / 2**30, 2),
+        "mb_per_token": round(placement.estimate.hbm_bytes / tokens / 1e6, 3),
+        "products": placement.products,
         "collectives": [
             [row["kind"], row["group"], row["count"], row["bytes"]]
             for row in tally(placement.collectives)

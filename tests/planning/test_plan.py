@@ -278,7 +278,9 @@ def made_up(fits):
     flops, sent = 197e12 / 4, 0.7 * chip.link_bandwidth
     estimate = Estimate(flops, 0, sent, chip) if fits else None
     mesh = {"data": 4, "fsdp": 1, "tensor": 1}
-    return model, Placement("v5e:2x2", 4, "TPU v5 lite", mesh, memory, [collective] * 3, estimate)
+    return model, Placement(
+        "v5e:2x2", 4, "TPU v5 lite", mesh, memory, [collective] * 3, {"bf16": 10}, estimate
+    )
 
 
 def test_what_does_not_fit_says_how_much_it_needs():
@@ -289,6 +291,7 @@ def test_what_does_not_fit_says_how_much_it_needs():
 
 def test_the_arithmetic_of_a_step_and_of_a_run():
     model, placement = made_up(fits=True)
+    assert "matrix products a step: 10 in bf16" in render_plan("it", model, placement)
     found = plan_json(model, placement)["placement"]
     assert found["collectives"] == [
         {"kind": "all-reduce", "group": 4, "count": 6, "bytes": 24000, "wire_bytes": 36000.0}
@@ -370,3 +373,11 @@ def test_shipped_configs_fit_and_send_what_they_did(case):
     found = [[r["kind"], r["group"], r["count"], r["bytes"]] for r in placement["collectives"]]
     assert found == case["collectives"]
     assert placement["memory"]["needed"] / 2**30 == pytest.approx(case["gib"], rel=0.05)
+    tokens = json.loads(done.stdout)["model"]["tokens_per_step"] / placement["chips"]
+    traffic = placement["estimate"]["hbm_bytes"] / tokens / 1e6
+    assert traffic == pytest.approx(case["mb_per_token"], rel=0.05)
+    assert placement["products"] == case["products"]
+
+
+def test_golden_plans_multiply_in_bfloat16_alone():
+    assert {dtype for case in golden() for dtype in case["products"]} == {"bf16"}

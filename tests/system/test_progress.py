@@ -40,7 +40,7 @@ def test_a_terminal_that_is_gone_does_not_stop_the_bar(monkeypatch, caplog):
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(monkeypatch, caplog, capsys):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="electra_jax")
     clock = iter(range(0, 10_000, 25))
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     with Progress(100) as bar:
@@ -90,14 +90,14 @@ def test_quiet_shows_no_bar_and_no_line(monkeypatch, caplog):
 
 
 def test_parts_of_a_start_are_told_with_their_seconds(caplog):
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="electra_jax")
     with stage("reading the data"):
         pass
     assert "0.0 s: reading the data" in caplog.text
 
 
 def test_bytes_are_told_in_large_units(caplog, monkeypatch):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="electra_jax")
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
     with Progress(4e9, unit="B", label="verify") as bar:
         bar.add(1e9)
