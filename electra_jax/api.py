@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from electra_jax.data import token_store, tokenizer_training
 from electra_jax.data.documents import DocumentOptions, Documents
+from electra_jax.data.token_ids import TokenIds, are_ids
 from electra_jax.data.token_store import TokenStore
 from electra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.data.tokenizer_record import RECORD_NAME
@@ -87,7 +88,8 @@ def prepare(
     """Turns text into a token store; one that is there already is checked and kept.
 
     Args:
-      text: a source, such as "text:corpus/*.txt", or several (see `data.documents`).
+      text: a source, such as "text:corpus/*.txt", or several (see `data.documents`); or sources
+        of token ids that exist (see `data.token_ids`).
       tokenizer: its folder or file (see `load_tokenizer`).
       output: the store, to be made.
       workers: processes; None takes all cores.
@@ -99,7 +101,14 @@ def prepare(
       UsageError: see `data.token_store.prepare`.
     """
     loaded = load_tokenizer(tokenizer, special_tokens=special_tokens)
-    documents = Documents([text] if isinstance(text, str) else text, options)
+    sources = [text] if isinstance(text, str) else text
+    if are_ids(sources):
+        ids = TokenIds(sources, loaded, options)
+        return token_store.write_store(
+            lambda folder: ids.chunks(), loaded, output, validation_share=validation_share,
+            source=ids.describe(), fraction=lambda: ids.fraction, progress=True,
+        )  # fmt: skip
+    documents = Documents(sources, options)
     return token_store.prepare(
         documents, loaded, output, workers=workers, validation_share=validation_share,
         source=documents.describe(),

@@ -153,6 +153,10 @@ def run_prepare(args: argparse.Namespace) -> None:
         raise UsageError(f"{args.beam_flags[0]}: only --beam takes flags after --")
     options = document_options(args)
     if args.beam:
+        from electra_jax.data.token_ids import are_ids
+
+        if are_ids(args.input):
+            raise UsageError(f"--beam tokenizes text: {args.input[0]} needs none")
         from electra_jax.data.beam import prepare_on_beam
         from electra_jax.data.tokenizer import load_tokenizer
 

@@ -10,7 +10,10 @@ from typing import Any, NoReturn
 from electra_jax import __version__
 from electra_jax.errors import UsageError, did_you_mean
 
-SOURCE = "docs:, text:GLOB, lines:GLOB, jsonl:GLOB, parquet:GLOB or tfds:NAME; may be repeated"
+SOURCE = (
+    "docs:, text:GLOB, lines:GLOB, jsonl:GLOB, parquet:GLOB, arrow:GLOB or tfds:NAME; may be "
+    "repeated"
+)
 MODEL = "a run directory, an exported or Hugging Face one, or hub:NAME[@REVISION]"
 OVERRIDE = "--config."
 LOG_FILE = "--log-file"
@@ -136,7 +139,7 @@ def add_data_commands(command: Command) -> None:
         "prepare", "turn text into a token store",
         "--input 'text:corpus/*.txt' --tokenizer tokenizer --output store",
     )  # fmt: skip
-    add_source_flags(sub)
+    add_source_flags(sub, f"ids:GLOB (token ids, not text), {SOURCE}")
     add = sub.add_argument
     add(
         "--tokenizer", required=True, metavar="DIR",
@@ -343,11 +346,11 @@ def add_display_flags(
     parser.set_defaults(**defaults or {})
 
 
-def add_source_flags(sub: argparse.ArgumentParser) -> None:
+def add_source_flags(sub: argparse.ArgumentParser, sources: str = SOURCE) -> None:
     """Flags of the commands that read text."""
     add = sub.add_argument
-    add("--input", required=True, action="append", metavar="SOURCE", help=SOURCE)
-    add("--column", default="text", help="of jsonl, parquet and tfds")
+    add("--input", required=True, action="append", metavar="SOURCE", help=sources)
+    add("--column", default="text", help="of jsonl, parquet, arrow and tfds")
     add("--min-characters", type=int, default=0, metavar="N", help="leave shorter documents out")
     add("--max-characters", type=int, metavar="N", help="leave longer documents out")
     add("--deduplicate", action="store_true", help="drop exact duplicates")

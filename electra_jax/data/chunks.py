@@ -28,7 +28,7 @@ class Chunk(NamedTuple):
     tokens: np.ndarray  # uint16 or uint32, one document after another
     lengths: np.ndarray  # int64, tokens of each document
     hashes: np.ndarray  # float64, of each document's text, in [0, 1)
-    text_bytes: int
+    text_bytes: int  # UTF-8; of ids that existed, the bytes of their file
     unknown: np.ndarray  # int64 [characters, 2], those that have no piece, and how often each is
 
 

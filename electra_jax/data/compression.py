@@ -146,7 +146,7 @@ _OTHERS = {
     b"\x1f\x9d": "is compressed by `compress`: unpack it with `gzip -d`",
     b"\x04\x22\x4d\x18": "is compressed by lz4: unpack it with `lz4 -d`",
     b"PAR1\x15": "is a parquet file: write parquet:PATH",
-    b"ARROW1\0": "is an Arrow file: write it as parquet",
+    b"ARROW1\0": "is an Arrow file: write arrow:PATH, or for labelled rows save it as parquet",
     b"Obj\x01": "is an Avro file: write it as parquet or JSON lines",
     b"\x89HDF": "is an HDF5 file: write it as parquet or JSON lines",
     b"SQLite format 3\0": "is an SQLite database: write its table as CSV",

@@ -6,6 +6,8 @@ A source is written as a scheme and an address:
 - `lines:GLOB`: UTF-8 text, a document a line;
 - `jsonl:GLOB`: one JSON object a line, or an array of objects, the text in a column;
 - `parquet:GLOB`: the text in a column;
+- `arrow:GLOB`: the same in Arrow files, or in the folder of a data set that the datasets library
+  saved (`save_to_disk`);
 - `tfds:NAME[/CONFIG][:SPLIT]`: a prepared TensorFlow data set (split "train" by default);
 - `docs:` or `docs:NAME,NAME`: the documentation of the installed Python packages.
 
@@ -27,6 +29,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from electra_jax.data import installed_docs
+from electra_jax.data.arrow_files import check_arrow, read_arrow
 from electra_jax.data.parquet_files import open_parquet, read_parquet
 from electra_jax.data.text_files import (
     Files,
@@ -48,7 +51,7 @@ class DocumentOptions:
     """Options of reading documents, and of leaving some out.
 
     Attributes:
-      column: the column that holds the text, in `jsonl`, `parquet` and `tfds`.
+      column: the column that holds the text, in `jsonl`, `parquet`, `arrow` and `tfds`.
       min_characters: shorter documents are dropped.
       max_characters: longer documents are dropped; None keeps all.
       deduplicate: drops documents equal to an earlier one, in any of the sources. Takes
@@ -243,7 +246,7 @@ class _Reopened:
         return source.read()
 
 
-_SCHEMES = ("text", "lines", "jsonl", "parquet", "tfds", "docs")
+_SCHEMES = ("text", "lines", "jsonl", "parquet", "arrow", "tfds", "docs")
 
 
 def _open_source(source: str, options: DocumentOptions, find: Find) -> _Source:
@@ -262,10 +265,21 @@ def _open_source(source: str, options: DocumentOptions, find: Find) -> _Source:
             if "://" not in file.path:  # another machine's are looked at when they are read
                 open_parquet(Path(file.path), options.column).close()
         return files
+    if scheme == "arrow" and colon:
+        read = functools.partial(read_arrow, column=options.column)
+        if os.path.isdir(os.path.expanduser(address)):
+            address = os.path.join(address, "*.arrow")
+        files = Files(source, address, read, find)
+        for file in files.files:
+            if "://" not in file.path:
+                check_arrow(Path(file.path), options.column)
+        return files
     if scheme == "docs" and colon:
         return _InstalledDocs(address)
     if scheme == "tfds" and colon:
         return _TensorFlowDataset(address, options)
+    if scheme == "ids" and colon:
+        raise UsageError(f"{source} holds token ids, not text: only `prepare` takes them")
     if not colon and glob.glob(os.path.expanduser(source)):
         suggestion = f"did you mean text:{source}?"
     elif nearest := difflib.get_close_matches(scheme, _SCHEMES, n=1):

@@ -1,4 +1,4 @@
-"""Parquet files, streamed: a column of text, or rows as JSON would have them."""
+"""Parquet files, streamed: a column of text or of ids, or rows as JSON would have them."""
 
 import json
 import math
@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet
 
 from electra_jax.data.compression import READ_SIZE
@@ -44,9 +46,21 @@ def open_parquet(path: Path, column: str) -> pyarrow.parquet.ParquetFile:
       UsageError: it is not.
     """
     file = _open(path)
-    schema = file.schema_arrow
-    if schema.names.count(column) != 1:
+    try:
+        check_text_column(file.schema_arrow, column, path)
+    except UsageError:
         file.close()
+        raise
+    return file
+
+
+def check_text_column(schema: pa.Schema, column: str, path: Path) -> None:
+    """Refuses a schema whose `column` is not text: strings of any layout, or bytes.
+
+    Raises:
+      UsageError: names the file.
+    """
+    if schema.names.count(column) != 1:
         raise UsageError(
             f"{path}: two columns are called {column!r}"
             if column in schema.names
@@ -56,9 +70,7 @@ def open_parquet(path: Path, column: str) -> pyarrow.parquet.ParquetFile:
     while pa.types.is_dictionary(kind) or isinstance(kind, pa.BaseExtensionType):
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind.storage_type
     if not any(is_text(kind) for is_text in _TEXT_TYPES):
-        file.close()
         raise UsageError(f"{path}: column {column!r} is not text but {kind}")
-    return file
 
 
 def read_parquet(path: Path, column: str) -> Iterator[tuple[str, int]]:
@@ -77,6 +89,43 @@ def read_parquet(path: Path, column: str) -> Iterator[tuple[str, int]]:
         raise UsageError(f"{path}: row {row}: not valid UTF-8: {error.reason}") from error
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path}: corrupt after row {row}: {first_line(error)}") from error
+
+
+def read_parquet_lists(path: Path, column: str) -> Iterator[tuple[np.ndarray, float]]:
+    """Yields the whole numbers in each row's `column`, and the share of the rows that is read.
+
+    Null is an empty list.
+
+    Raises:
+      UsageError: the file is damaged, or has no such column of lists of whole numbers.
+    """
+    row = 0
+    try:
+        with _open(path) as file:
+            schema = file.schema_arrow
+            if schema.names.count(column) != 1:
+                raise UsageError(f"{path}: {no_column(column, schema.names)}")
+            kind = schema.field(column).type
+            if not _is_list(kind) or not pa.types.is_integer(kind.value_type):
+                raise UsageError(f"{path}: column {column!r} is not lists of ids but {kind}")
+            rows = max(1, file.metadata.num_rows)
+            for batch in file.iter_batches(batch_size=_rows_at_once(file, path), columns=[column]):
+                lists = batch.column(0)
+                lengths = pa.compute.fill_null(pa.compute.list_value_length(lists), 0)
+                values = lists.flatten()  # without those under null
+                if values.null_count:
+                    raise UsageError(f"{path}: column {column!r} has a null among its ids")
+                ends = np.cumsum(lengths.to_numpy(zero_copy_only=False))
+                for ids in np.split(values.to_numpy(zero_copy_only=False), ends)[:-1]:
+                    row += 1
+                    yield ids, row / rows
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path}: corrupt after row {row}: {first_line(error)}") from error
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    types = pa.types
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
 
 
 def read_parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

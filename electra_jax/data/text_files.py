@@ -90,6 +90,18 @@ def find_files(pattern: str) -> list[Found]:
     return [Found(match, os.path.getsize(match)) for match in matches if os.path.isfile(match)]
 
 
+def found_or_refused(source: str, pattern: str, find: Find) -> list[Found]:
+    """The files of a glob, in the order of their names.
+
+    Raises:
+      UsageError: no file matches; the message calls the pattern `source`.
+    """
+    if found := sorted(find(pattern)):
+        return found
+    folder = os.path.isdir(os.path.expanduser(pattern))
+    raise UsageError(f"{source} {'names a folder: add /*' if folder else 'matches no file'}")
+
+
 class Files:
     """The files of a glob, in the order of their names.
 
@@ -105,13 +117,9 @@ class Files:
           UsageError: no file matches; the message calls the pattern `source`.
         """
         self.files = [
-            File(path, size, reader, modified) for path, size, modified in sorted(find(pattern))
+            File(path, size, reader, modified)
+            for path, size, modified in found_or_refused(source, pattern, find)
         ]
-        if not self.files:
-            folder = os.path.isdir(os.path.expanduser(pattern))
-            raise UsageError(
-                f"{source} {'names a folder: add /*' if folder else 'matches no file'}"
-            )
         self.size = sum(file.size for file in self.files)
 
     def read(self) -> Iterator[tuple[str, int]]:
