@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from electra_jax.models import product as product_module
 from electra_jax.models.product import product
+from electra_jax.parallel.mesh import MeshConfig, make_mesh, with_mesh
 
 
 def values_and_gradients(function, x, w):
@@ -41,11 +42,11 @@ def test_gradients_are_those_of_the_plain_product(shape, dtype, form, monkeypatc
 
 def test_rows_that_are_spread_over_devices_stay_there():
     """A layout that the partitioner does not know, and brings everything together for."""
-    mesh = Mesh(np.asarray(jax.devices()[:4]), ("data",))
+    mesh = make_mesh(MeshConfig(), jax.devices()[:4])
     rows = NamedSharding(mesh, PartitionSpec("data"))
     x = jax.device_put(jax.random.normal(jax.random.key(0), (64, 8)), rows)
     w = jax.random.normal(jax.random.key(1), (8, 24))
-    gradient = jax.jit(jax.grad(lambda x, w: (product(x, w) ** 2).sum(), (0, 1)))
+    gradient = jax.jit(with_mesh(mesh, jax.grad(lambda x, w: (product(x, w) ** 2).sum(), (0, 1))))
     hlo = gradient.lower(x, w).compile().as_text()
     assert "all-gather" not in hlo and "all-reduce" in hlo
     np.testing.assert_allclose(gradient(x, w)[1], gradient(np.asarray(x), w)[1], rtol=1e-4)
