@@ -163,12 +163,6 @@ def _local(
     """
     rows, length = documents_BL.shape
     size = max(window, BLOCK)
-    count = math.ceil(length / size)
-
-    def blocks(x: jax.Array, fill: int = 0) -> jax.Array:
-        padding = [(0, 0), (0, count * size - length)] + [(0, 0)] * (x.ndim - 2)
-        padded = jnp.pad(x, padding, constant_values=fill)
-        return padded.reshape(rows, count, size, *x.shape[2:])
 
     def beside(x: jax.Array, fill: int = 0) -> jax.Array:
         edge = jnp.full_like(x[:, :1], fill)
@@ -177,9 +171,9 @@ def _local(
         return jnp.concatenate([before, x, after], axis=2)
 
     def as_rows(x: jax.Array) -> jax.Array:
-        return x.reshape(rows * count, *x.shape[2:])
+        return x.reshape(-1, *x.shape[2:])
 
-    documents = blocks(documents_BL, NOBODY)
+    documents = _cut(documents_BL, size, NOBODY)
     mask = visible(
         as_rows(documents),
         as_rows(beside(documents, NOBODY)),
@@ -188,14 +182,14 @@ def _local(
         direction,
     )
     mixed = _mix(
-        as_rows(blocks(query_BLNK)),
-        as_rows(beside(blocks(key_BLNK))),
-        as_rows(beside(blocks(value_BLNK))),
+        as_rows(_cut(query_BLNK, size)),
+        as_rows(beside(_cut(key_BLNK, size))),
+        as_rows(beside(_cut(value_BLNK, size))),
         mask,
         dropout,
         dropout_key,
     )
-    return mixed.reshape(rows, count * size, *mixed.shape[2:])[:, :length]
+    return mixed.reshape(rows, -1, *mixed.shape[2:])[:, :length]
 
 
 def _in_chunks(
@@ -209,13 +203,7 @@ def _in_chunks(
     dropout_key: jax.Array | None,
 ) -> jax.Array:
     """Attention of CHUNK queries after another, none of whose scores are kept."""
-    length = documents_BL.shape[1]
-    count = math.ceil(length / CHUNK)
-
-    def chunks(x: jax.Array, fill: int = 0) -> jax.Array:
-        padding = [(0, 0), (0, count * CHUNK - length)] + [(0, 0)] * (x.ndim - 2)
-        padded = jnp.pad(x, padding, constant_values=fill)
-        return jnp.moveaxis(padded.reshape(x.shape[0], count, CHUNK, *x.shape[2:]), 1, 0)
+    rows, length = documents_BL.shape
 
     @jax.checkpoint
     def attend_chunk(chunk: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
@@ -225,11 +213,19 @@ def _in_chunks(
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
         return _mix(query, key_BLNK, value_BLNK, mask, dropout, key)
 
-    mixed = jax.lax.map(
-        attend_chunk, (jnp.arange(count), chunks(query_BLNK), chunks(documents_BL, NOBODY))
+    queries, documents = (
+        jnp.moveaxis(x, 1, 0) for x in (_cut(query_BLNK, CHUNK), _cut(documents_BL, CHUNK, NOBODY))
     )
+    mixed = jax.lax.map(attend_chunk, (jnp.arange(len(queries)), queries, documents))
     mixed = jnp.moveaxis(mixed, 0, 1)
-    return mixed.reshape(query_BLNK.shape[0], count * CHUNK, *query_BLNK.shape[2:])[:, :length]
+    return mixed.reshape(rows, -1, *mixed.shape[3:])[:, :length]
+
+
+def _cut(x: jax.Array, size: int, fill: int = 0) -> jax.Array:
+    """Parts of so many tokens, the last one filled up: [B, L, …] to [B, parts, size, …]."""
+    rows, length, *rest = x.shape
+    padding = [(0, 0), (0, -length % size)] + [(0, 0)] * len(rest)
+    return jnp.pad(x, padding, constant_values=fill).reshape(rows, -1, size, *rest)
 
 
 def _ahead(queries: int, keys: int) -> jax.Array:
